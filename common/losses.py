@@ -1,0 +1,33 @@
+"""What a target is, and the loss on targets."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.gpt2 import GPT2
+
+IGNORE_INDEX = -100  # the target of a position that is not in the loss; cross_entropy's own default
+
+
+def head_loss(model: GPT2, hidden: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+    """Cross-entropy, -log p(target), summed over all targets, from hidden states.
+
+    The head runs only at positions that have a target. With a vocabulary of 50,257 the head is a third of the work,
+    and its output the largest tensor of all; prompts and padding need neither.
+
+    Args:
+        hidden: float [B, T, D], from `model.hidden_states`.
+        targets: int64 [B, T]; IGNORE_INDEX where nothing is asked.
+
+    Returns:
+        The sum (a scalar, in nats) and the number of targets. Callers divide sums by counts only after adding up
+        everything that belongs together, so short batches weigh no more than long ones.
+    """
+    asked = targets != IGNORE_INDEX  # [B, T]
+    logits = model.logits(hidden[asked]).float()  # [N, V], N positions with a target
+    return F.cross_entropy(logits, targets[asked], reduction="sum"), logits.size(0)
+
+
+def next_token_loss(model: GPT2, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
+    """The loss of plain training: `head_loss` of a batch of inputs and targets, int64 [B, T] each."""
+    inputs, targets = batch
+    return head_loss(model, model.hidden_states(inputs), targets)

@@ -1,0 +1,246 @@
+"""Loading and saving: a checkpoint is a Hugging Face GPT-2 folder, for public weights and for our own alike.
+
+    config.json  model.safetensors  vocab.json  merges.txt  tokenizer_config.json
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionResolutionError,
+    XetDownloadError,
+)
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from common import files
+from common.files import InputError
+from common.gpt2 import GPT2, GPT2Config
+from common.tokenizer import Tokenizer
+
+CLASSROOM_FOLDER = Path(__file__).parent / "assets" / "classroom"
+
+
+class Pin(NamedTuple):
+    """One public checkpoint: where it is, in which revision, and what its weights must be."""
+
+    repo: str
+    revision: str
+    size: int | None = None  # bytes of model.safetensors
+    sha256: str | None = None
+
+
+# Sizes and hashes are those that public manifests agree on. Where none stands here, the hub's own hash is checked.
+PUBLIC = {
+    "gpt2": Pin("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e", 548105171,
+                "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"),
+    "gpt2-medium": Pin("openai-community/gpt2-medium", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da"),
+    "gpt2-large": Pin("openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519"),
+    "gpt2-xl": Pin("openai-community/gpt2-xl", "15ea56dee5df4983c59b2538573817e1667135e2", None,
+                   "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a"),
+}
+
+# What a hub repository may hold besides (PyTorch pickles, TensorFlow, ONNX) is never fetched.
+WANTED_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "vocab.json", "merges.txt",
+                "tokenizer.json", "tokenizer_config.json"]
+
+# Settings of config.json that change the computation. Other values than these describe a model that GPT2 is not.
+FIXED_SETTINGS = {"model_type": ("gpt2",), "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+                  "tie_word_embeddings": (True,), "scale_attn_weights": (True,),
+                  "scale_attn_by_inverse_layer_idx": (False,), "add_cross_attention": (False,)}
+
+# Public files keep these linear layers as [in, out] ("Conv1D"); nn.Linear keeps [out, in].
+TRANSPOSED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
+MASK_BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # constants that older files carry along
+
+
+def load_pretrained(name_or_folder: str | Path, device: str | torch.device = "cpu",
+                    dtype: torch.dtype = torch.float32) -> tuple[GPT2, Tokenizer]:
+    """Load a model and its tokenizer.
+
+    Args:
+        name_or_folder: "classroom" (ships with this repository), a public size ("gpt2", "gpt2-medium", "gpt2-large",
+            "gpt2-xl"), the hub id of a GPT-2 model ("distilbert/distilgpt2"), or a checkpoint folder.
+        device, dtype: where the weights go, and as what.
+
+    Returns:
+        The model, in evaluation mode, and the tokenizer.
+
+    Raises:
+        InputError: if there is no such model, it cannot be fetched, or its files are not a whole GPT-2.
+    """
+    folder = find_folder(str(name_or_folder))
+    config = read_config(folder)
+    tokenizer = Tokenizer.from_folder(folder)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise InputError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries and the model only "
+                         f"{config.vocab_size}; they do not belong together.")
+    with torch.device("meta"):  # shapes only: the weights come from the file
+        model = GPT2(config)
+    load_weights(model, folder, dtype)
+    return model.to(device).eval(), tokenizer
+
+
+def find_folder(name: str) -> Path:
+    """The folder that holds the model `name`, fetched from the hub if need be."""
+    if name == "classroom":
+        return CLASSROOM_FOLDER
+    if name in PUBLIC:
+        return download(name, PUBLIC[name])
+    if Path(name).is_dir():
+        return Path(name)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] not in "./":
+        return download(name, Pin(name, "main"))
+    raise InputError(f"There is no model {name!r}: use classroom, {', '.join(PUBLIC)}, a hub id such as "
+                     "distilbert/distilgpt2, or a folder with config.json and model.safetensors.")
+
+
+def download(name: str, pin: Pin) -> Path:
+    """Fetch a repository through the hub's own client, which knows the cache, mirrors, proxies and offline mode.
+
+    The client takes a file of the right length on trust, so its content is checked here.
+    """
+    try:
+        folder = Path(snapshot_download(pin.repo, revision=pin.revision, allow_patterns=WANTED_FILES))
+    except LocalEntryNotFoundError as error:
+        raise InputError(f"{name} is not in the local cache and the hub cannot be reached (or HF_HUB_OFFLINE is set): go "
+                         "online once, set HF_ENDPOINT to a mirror, or copy the files to a folder and use "
+                         "--model FOLDER.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise InputError(f"The hub has no model {pin.repo!r} that can be read without a login; check the "
+                         "spelling.") from error
+    except (HTTPError, OSError, RevisionResolutionError, XetDownloadError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"Fetching {name} from the hub failed ({reason}); try again, or copy the files to a folder and "
+                         "use --model FOLDER.") from error
+    for path in sorted(folder.iterdir()):
+        check_download(path, pin)
+    return folder
+
+
+def check_download(path: Path, pin: Pin) -> None:
+    """Compare a fetched file with its pin, and with the hash by which the hub named it.
+
+    In the cache a file is a link to a blob, whose name is the SHA-256 of the content for large files.
+    """
+    blob = path.resolve()
+    expected = {blob.name} if re.fullmatch(r"[0-9a-f]{64}", blob.name) else set()
+    if path.name == "model.safetensors":
+        if pin.size is not None and blob.stat().st_size != pin.size:
+            raise InputError(f"{blob} has {blob.stat().st_size} bytes instead of {pin.size}; delete it and try again.")
+        expected |= {pin.sha256} if pin.sha256 else set()
+    if expected and expected != {files.sha256(blob)}:
+        raise InputError(f"{blob} is damaged or not what {pin.repo} publishes (its SHA-256 differs); delete it and try "
+                         "again.")
+
+
+def read_config(folder: Path) -> GPT2Config:
+    """Read `config.json`; refuse models that are not GPT-2. Dropout is off, whatever the file says."""
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for key, allowed in FIXED_SETTINGS.items():
+            value = content.get(key, allowed[0]) if key != "model_type" else content.get(key)
+            if value not in allowed:
+                raise InputError(f"{path} says {key} = {value!r}; only {' or '.join(map(repr, allowed))} is GPT-2 as "
+                                 "written here.")
+        sizes = {key: content[key] for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")}
+        for key, value in sizes.items():
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{path} says {key} = {value!r}; it must be a whole number from 1 up.")
+        return GPT2Config(**sizes, n_inner=content.get("n_inner"),
+                          layer_norm_epsilon=content.get("layer_norm_epsilon", 1e-5))
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} is no checkpoint: it has no config.json.") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} is not the config.json of a GPT-2 ({type(error).__name__}: {error}).") from error
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of `model.safetensors`, or of the parts that `model.safetensors.index.json` lists."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    path = single
+    try:
+        if single.exists():
+            return load_file(single)
+        if index.exists():
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            tensors: dict[str, Tensor] = {}
+            for path in (folder / name for name in sorted(names)):
+                tensors |= load_file(path)
+            return tensors
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise InputError(f"{path} cannot be read as safetensors, it may be cut off ({error}); fetch or copy it "
+                         "again.") from error
+    raise InputError(f"{folder} has no model.safetensors; other formats (pytorch_model.bin, ...) are not read: convert "
+                     "them with transformers' save_pretrained.")
+
+
+def load_weights(model: GPT2, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Fill `model` with the folder's weights.
+
+    Accepted: names with and without the prefix "transformer.", mask buffers (dropped), an `lm_head.weight` equal to
+    the embedding (dropped). Everything else must match: the set of names, and every shape.
+
+    Raises:
+        InputError: naming what is missing, unexpected, or of the wrong shape.
+    """
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in read_tensors(folder).items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if not MASK_BUFFERS.fullmatch(name)}
+    head = tensors.pop("lm_head.weight", None)
+    if head is not None and "wte.weight" in tensors and not torch.equal(head, tensors["wte.weight"]):
+        raise InputError(f"{folder}: lm_head.weight differs from wte.weight; GPT-2 shares one matrix between embedding and "
+                         "head, so this is another model.")
+
+    expected = model.state_dict()
+    missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or unexpected:
+        raise InputError(f"{folder} does not hold this GPT-2: missing {_some(missing)}, unexpected {_some(unexpected)}.")
+    for name, tensor in tensors.items():
+        if TRANSPOSED.fullmatch(name):
+            tensor = tensor.t()
+        if tensor.shape != expected[name].shape:
+            raise InputError(f"{folder}: {name} has shape {tuple(tensor.shape)}; config.json asks for "
+                             f"{tuple(expected[name].shape)}.")
+        tensors[name] = tensor.to(expected[name].device if expected[name].device.type != "meta" else "cpu", dtype)
+    if model.wte.weight.is_meta:
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        model.load_state_dict(tensors, assign=True)  # take the tensors themselves, there is nothing to copy into
+    else:
+        model.load_state_dict(tensors)  # keep the parameters: an optimizer may hold them
+
+
+def _some(names: list[str]) -> str:
+    if not names:
+        return "nothing"
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def save_pretrained(model: GPT2, tokenizer: Tokenizer, folder: str | Path) -> None:
+    """Write a checkpoint folder that this code, transformers and other readers of GPT-2 folders load.
+
+    The weights are written in the model's own dtype and come last, so a folder with `model.safetensors` is whole.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config
+    tokenizer.save(folder, model_max_length=config.n_positions)
+    files.write_json(folder / "config.json", {
+        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
+        "vocab_size": config.vocab_size, "n_positions": config.n_positions, "n_ctx": config.n_positions,
+        "n_embd": config.n_embd, "n_layer": config.n_layer, "n_head": config.n_head, "n_inner": config.n_inner,
+        "layer_norm_epsilon": config.layer_norm_epsilon, "attn_pdrop": config.dropout, "embd_pdrop": config.dropout,
+        "resid_pdrop": config.dropout, "tie_word_embeddings": True, "bos_token_id": tokenizer.eot_id,
+        "eos_token_id": tokenizer.eot_id, "dtype": str(model.wte.weight.dtype).removeprefix("torch.")})
+    tensors = {"transformer." + name: (tensor.t() if TRANSPOSED.fullmatch(name) else tensor).contiguous()
+               for name, tensor in model.state_dict().items()}
+    files.write_whole(folder / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))

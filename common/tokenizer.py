@@ -1,0 +1,153 @@
+"""Text to token ids and back, for GPT-2's byte-level BPE.
+
+`tiktoken` does the encoding. What stands here is where its ranks come from: the shipped rank file of GPT-2, a
+checkpoint folder (`vocab.json` and `merges.txt`, or `tokenizer.json`), or merges that we trained ourselves.
+"""
+
+import json
+from pathlib import Path
+
+import tiktoken
+from tiktoken.load import load_tiktoken_bpe
+
+from common.files import InputError, write_text
+
+END_OF_TEXT = "<|endoftext|>"
+
+# GPT-2 cuts text before BPE: English endings, words, numbers, other signs (each with the space before it), white space.
+SPLIT_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+RANK_FILE = Path(__file__).parent / "assets" / "gpt2" / "r50k_base.tiktoken"
+RANK_FILE_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"  # tiktoken's own for r50k_base
+
+
+def _byte_alphabet() -> dict[int, str]:
+    """One printable character per byte, as GPT-2's vocabulary files write them.
+
+    Bytes that print stand for themselves; the other 68 (control signs, the space, ...) become chr(256), chr(257), ...
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(rest)}
+
+
+BYTE_TO_CHAR = _byte_alphabet()
+CHAR_TO_BYTE = {char: byte for byte, char in BYTE_TO_CHAR.items()}
+
+
+def to_chars(token: bytes) -> str:
+    """b" cat" -> "Ġcat"."""
+    return "".join(BYTE_TO_CHAR[byte] for byte in token)
+
+
+def to_bytes(chars: str) -> bytes:
+    """"Ġcat" -> b" cat". Raises KeyError for characters outside the alphabet."""
+    return bytes(CHAR_TO_BYTE[char] for char in chars)
+
+
+class Tokenizer:
+    """Byte-level BPE. Text given by users never becomes a control token: "<|endoftext|>" in it is encoded as letters.
+
+    Attributes:
+        eot_id: id of the end-of-text token, which ends documents and answers.
+        vocab_size: number of ids.
+    """
+
+    def __init__(self, tokens: list[bytes], ids: list[int], special: dict[str, int]):
+        """
+        Args:
+            tokens: the 256 bytes and then one token per merge, in merge order.
+            ids: the id of each.
+            special: further entries with their ids; must hold the end-of-text token.
+        """
+        if END_OF_TEXT not in special:
+            raise InputError(f"This tokenizer has no {END_OF_TEXT} token; it marks the end of documents and answers.")
+        self.eot_id = special[END_OF_TEXT]
+        self._ids = dict(zip(tokens, ids))
+        self._special = special
+        self.vocab_size = len(ids) + len(special)
+        # tiktoken joins the pair of lowest rank first, so ranks are merge order. They are ids too in most vocabularies.
+        self._id_of_rank = ids
+        self._rank_of_id = {id_: rank for rank, id_ in enumerate(ids)}
+        ranks = {token: rank for rank, token in enumerate(tokens)}
+        self._special_rank = {id_: len(tokens) + i for i, id_ in enumerate(special.values())}
+        self._encoding = tiktoken.Encoding(
+            "byte-level-bpe", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks,
+            special_tokens={name: self._special_rank[id_] for name, id_ in special.items()})
+
+    def encode(self, text: str) -> list[int]:
+        """Text -> ids. Never gives a special token."""
+        return [self._id_of_rank[rank] for rank in self._encoding.encode_ordinary(text)]
+
+    def decode(self, ids: list[int]) -> str:
+        """Ids -> text. Bytes that are no UTF-8 (half a character, say) become U+FFFD. Ids outside raise KeyError."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: list[int]) -> bytes:
+        ranks = [self._rank_of_id[i] if i in self._rank_of_id else self._special_rank[i] for i in ids]
+        return self._encoding.decode_bytes(ranks)
+
+    @classmethod
+    def gpt2(cls) -> "Tokenizer":
+        """GPT-2's own vocabulary of 50,257 entries, from the rank file that ships with this repository."""
+        ranks = load_tiktoken_bpe(str(RANK_FILE), expected_hash=RANK_FILE_SHA256)
+        tokens = sorted(ranks, key=ranks.__getitem__)
+        return cls(tokens, list(range(len(tokens))), {END_OF_TEXT: len(tokens)})
+
+    @classmethod
+    def from_merges(cls, merges: list[tuple[bytes, bytes]]) -> "Tokenizer":
+        """From merges that we trained: 256 bytes, one token per merge, end-of-text last."""
+        tokens = [bytes([byte]) for byte in range(256)] + [left + right for left, right in merges]
+        tokens = list(dict.fromkeys(tokens))  # two merges can spell the same token; it needs one id
+        return cls(tokens, list(range(len(tokens))), {END_OF_TEXT: len(tokens)})
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "Tokenizer":
+        """From a checkpoint folder: `vocab.json` with `merges.txt`, or `tokenizer.json`."""
+        vocab_file, merges_file, single_file = (folder / name for name in ("vocab.json", "merges.txt", "tokenizer.json"))
+        try:
+            if vocab_file.exists() and merges_file.exists():
+                vocab = json.loads(vocab_file.read_text(encoding="utf-8"))
+                lines = merges_file.read_text(encoding="utf-8").splitlines()
+                merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+            elif single_file.exists():
+                content = json.loads(single_file.read_text(encoding="utf-8"))
+                if content["model"]["type"] != "BPE":
+                    raise InputError(f"{single_file} holds a {content['model']['type']} tokenizer, not byte-level BPE.")
+                vocab = content["model"]["vocab"] | {t["content"]: t["id"] for t in content["added_tokens"]}
+                merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in content["model"]["merges"]]
+            else:
+                raise InputError(f"{folder} has no tokenizer: put vocab.json and merges.txt (or tokenizer.json) "
+                                 "beside the weights.")
+            chars = dict.fromkeys([*CHAR_TO_BYTE, *(left + right for left, right in merges)])
+            ids = [vocab[c] for c in chars]
+            tokens = [to_bytes(c) for c in chars]
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
+            raise InputError(f"The tokenizer files in {folder} cannot be read as GPT-2's byte-level BPE "
+                             f"({type(error).__name__}: {error}).") from error
+        return cls(tokens, ids, {name: id_ for name, id_ in vocab.items() if name not in chars})
+
+    def merges(self) -> list[tuple[bytes, bytes]]:
+        """The merges, found again from the ranks: a token's last two parts are what lower ranks make of its bytes."""
+        ranks = {token: rank for rank, token in enumerate(self._ids)}
+        pairs = []
+        for token, rank in ranks.items():
+            if len(token) == 1:
+                continue
+            parts = [token[i:i + 1] for i in range(len(token))]
+            while len(parts) > 2:
+                at = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], rank))
+                parts[at:at + 2] = [parts[at] + parts[at + 1]]
+            pairs.append((parts[0], parts[1]))
+        return pairs
+
+    def save(self, folder: Path, model_max_length: int) -> None:
+        """Write `vocab.json`, `merges.txt` and `tokenizer_config.json`, as transformers reads them."""
+        vocab = {to_chars(token): id_ for token, id_ in self._ids.items()} | self._special
+        vocab = dict(sorted(vocab.items(), key=lambda entry: entry[1]))
+        merges = "".join(f"{to_chars(left)} {to_chars(right)}\n" for left, right in self.merges())
+        write_text(folder / "vocab.json", json.dumps(vocab))
+        write_text(folder / "merges.txt", "#version: 0.2\n" + merges)
+        write_text(folder / "tokenizer_config.json", json.dumps({
+            "tokenizer_class": "GPT2Tokenizer", "model_max_length": model_max_length, "add_prefix_space": False,
+            "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT}, indent=2))

@@ -1,0 +1,102 @@
+"""Is our GPT-2 the same as transformers'? Compare the two layer by layer on one model.
+
+    python common/verify.py --model gpt2
+    python common/verify.py --model runs/ch_instruct/001
+
+Needs transformers (pip install -r requirements-dev.txt). Exit status 0 if all layers and the logits agree, 1 if not.
+"""
+
+import sys
+
+import torch
+from torch import Tensor
+
+from common import options
+from common.console import say, table
+from common.files import InputError
+from common.gpt2 import GPT2
+from common.pretrained import find_folder, load_pretrained
+
+TEXT = "The quick brown fox jumps over the lazy dog. 12 plus 7 is 19."
+TOLERANCE = 1e-4  # largest difference relative to the largest value of the layer, or 1, whichever is larger
+
+# Where a first difference appears, and what usually lies behind it.
+CAUSES = {
+    "embeddings": "token or position embeddings are mixed up, or another tokenizer's ids were used",
+    "attention": "c_attn or c_proj is not transposed (c_proj is square, so no shape check finds it), the order of heads "
+                 "differs, or the mask does",
+    "mlp": "the GELU is not the tanh form, or c_fc or c_proj is not transposed",
+    "final LayerNorm": "layer_norm_epsilon differs, or ln_f was not loaded",
+    "logits": "the head is not tied to the token embedding",
+}
+
+
+def layer_outputs(model: GPT2, ids: Tensor) -> dict[str, Tensor]:
+    """Every intermediate result, in the order of computation, by hooks on the modules."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        return lambda module, inputs, output: found.__setitem__(name, output[0] if isinstance(output, tuple) else output)
+
+    transformer = getattr(model, "transformer", model)  # transformers wraps the body once more
+    hooks = [transformer.drop.register_forward_hook(keep("embeddings"))]
+    for i, block in enumerate(transformer.h):
+        hooks.append(block.attn.register_forward_hook(keep(f"layer {i} attention")))
+        hooks.append(block.mlp.register_forward_hook(keep(f"layer {i} mlp")))
+    hooks.append(transformer.ln_f.register_forward_hook(keep("final LayerNorm")))
+    with torch.no_grad():
+        output = model(ids)
+    found["logits"] = output if isinstance(output, Tensor) else output.logits
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def compare(ours: GPT2, theirs: torch.nn.Module, ids: Tensor) -> list[tuple[str, float, bool]]:
+    """(place, largest difference, whether it is within tolerance), in the order of computation.
+
+    Args:
+        theirs: a transformers GPT2LMHeadModel.
+        ids: int64 [B, T].
+    """
+    mine, reference = layer_outputs(ours, ids), layer_outputs(theirs, ids)
+    rows = []
+    for name, expected in reference.items():
+        difference = (mine[name] - expected).abs().max().item()
+        rows.append((name, difference, difference <= TOLERANCE * max(1.0, expected.abs().max().item())))
+    return rows
+
+
+def likely_cause(place: str) -> str:
+    """What usually lies behind a first difference at this place."""
+    return next(cause for part, cause in CAUSES.items() if place.endswith(part))
+
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    options.add_model_option(parser)
+    args = parser.parse_args()
+    try:
+        from transformers import AutoTokenizer, GPT2LMHeadModel
+    except ImportError as error:
+        raise InputError("This comparison needs transformers: pip install -r requirements-dev.txt") from error
+
+    folder = find_folder(args.model)
+    ours, tokenizer = load_pretrained(args.model)
+    theirs = GPT2LMHeadModel.from_pretrained(folder).eval().float()
+    their_ids = AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
+    ids = tokenizer.encode(TEXT)
+    say(f"{args.model}: the same tokens for {TEXT!r}: {'yes' if ids == their_ids else f'no, {ids} and {their_ids}'}")
+
+    rows = compare(ours, theirs, torch.tensor([ids]))
+    say(table(["place", "largest difference", "agrees"], [[n, f"{d:.1e}", "yes" if ok else "NO"] for n, d, ok in rows]))
+    wrong = [name for name, _, ok in rows if not ok]
+    if wrong:
+        say(f"\nThe first difference is in {wrong[0]}. Likely cause: {likely_cause(wrong[0])}.")
+    if wrong or ids != their_ids:
+        sys.exit(1)
+    say("\nBoth compute the same.")
+
+
+if __name__ == "__main__":
+    options.run_command(main)
