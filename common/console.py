@@ -1,0 +1,71 @@
+"""What a long computation shows: a bar in a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from tqdm import tqdm
+
+from common import distributed
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+def say(text: str = "") -> None:
+    """Print from the main process only, at once."""
+    if distributed.is_main():
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+
+class Progress:
+    """How far the work is, how fast it goes, and how long it will take.
+
+    with Progress("training", total=1000, unit="tok") as progress:
+        progress.advance(64, "loss 2.31")
+    """
+
+    def __init__(self, what: str, total: int, unit: str):
+        self.what, self.total, self.unit = what, total, unit
+        self.done = 0
+        self.start = self.last_line = time.monotonic()
+        self.bar = None
+        if distributed.is_main() and sys.stderr.isatty():
+            self.bar = tqdm(desc=what, total=total, unit=unit, unit_scale=True, leave=False, dynamic_ncols=True)
+
+    def advance(self, amount: int, note: str = "") -> None:
+        self.done += amount
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(amount)
+        elif now - self.last_line >= SECONDS_BETWEEN_LINES:
+            self.last_line = now
+            rate = self.done / (now - self.start)
+            left = (self.total - self.done) / rate
+            say(f"  {self.what}: {self.done / self.total:.0%}, {rate:,.0f} {self.unit}/s, {left:.0f} s left  {note}".rstrip())
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def progress_over(items: Iterable, what: str, total: int, unit: str = "it") -> Iterator:
+    """Iterate with a Progress that advances by one an item."""
+    with Progress(what, total, unit) as progress:
+        for item in items:
+            yield item
+            progress.advance(1)
+
+
+def table(headings: list[str], rows: list[list[str]]) -> str:
+    """Rows under headings, the first column to the left, the others to the right."""
+    widths = [max(len(line[column]) for line in [headings, *rows]) for column in range(len(headings))]
+
+    def line(cells: list[str]) -> str:
+        return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))]).rstrip()
+
+    return "\n".join([line(headings), "  ".join("-" * width for width in widths), *map(line, rows)])

@@ -1,0 +1,64 @@
+"""Pictures of a training run. Each function draws into given axes, so notebooks can use them too.
+
+Colours differ in brightness as well as in hue, so that they can be told apart in grey.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from common.files import write_whole
+
+DARK, LIGHT, ACCENT = "#1b3a6b", "#e39a3b", "#b3123c"
+
+
+def save_picture(path: Path, draw: Callable[[Axes], None], width: float = 7.0, height: float = 4.4) -> None:
+    """Draw into new axes and write a PNG, whole or not at all. width, height: inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    draw(figure.subplots())
+    write_whole(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
+
+
+def smooth(values: list[float], window: int) -> list[float]:
+    """Mean over the last `window` values at each place."""
+    return [sum(values[max(0, i - window + 1):i + 1]) / min(window, i + 1) for i in range(len(values))]
+
+
+def draw_losses(ax: Axes, runs: dict[str, list[dict]]) -> None:
+    """Training and validation loss over epochs, tokens seen on a second axis, for one run or several.
+
+    Where a run's validation loss has a minimum before its end while the training loss goes on falling, overfitting
+    starts; the place is marked.
+
+    Args:
+        runs: name -> history, as `fit` returns it.
+    """
+    colours = [DARK, LIGHT, ACCENT]
+    for (name, history), colour in zip(runs.items(), colours):
+        prefix = f"{name}: " if len(runs) > 1 else ""
+        steps = [row for row in history if "train_loss" in row]
+        judged = [row for row in history if "validation_loss" in row]
+        epochs = [row["epoch"] for row in steps]
+        window = max(1, len(steps) // 40)
+        ax.plot(epochs, smooth([row["train_loss"] for row in steps], window), color=colour, alpha=0.55, linewidth=1,
+                label=f"{prefix}training (mean of {window} steps)" if window > 1 else f"{prefix}training")
+        if not judged:
+            continue
+        ax.plot([row["epoch"] for row in judged], [row["validation_loss"] for row in judged], color=colour, linewidth=2,
+                marker="o", markersize=4, label=f"{prefix}validation")
+        best = min(judged, key=lambda row: row["validation_loss"])
+        if best is not judged[-1]:
+            ax.axvline(best["epoch"], color=colour, linestyle=":")
+            ax.annotate("overfitting\nstarts", (best["epoch"], 0.97), xycoords=("data", "axes fraction"), va="top",
+                        xytext=(4, 0), textcoords="offset points", fontsize=8, color=colour)
+
+    ax.set(xlabel="epochs", ylabel="loss (nats per target)")
+    ax.set_ylim(bottom=0)
+    ax.legend()
+    last = next(iter(runs.values()))[-1]
+    if last["epoch"]:
+        per_epoch = last["tokens"] / last["epoch"]
+        above = ax.secondary_xaxis("top", functions=(lambda e: e * per_epoch / 1e6, lambda t: t * 1e6 / per_epoch))
+        above.set_xlabel("tokens seen (millions)")

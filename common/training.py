@@ -1,0 +1,269 @@
+"""The training loop, the only one. A chapter brings a dataset and a loss; everything else happens here."""
+
+import csv
+import io
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from common import distributed
+from common.console import Progress, say
+from common.device import Loss, autocast, to_device
+from common.files import InputError, write_text, write_whole
+from common.gpt2 import GPT2
+from common.losses import next_token_loss
+from common.pretrained import load_weights, save_pretrained
+from common.tokenizer import Tokenizer
+
+STATE_FILE = "training_state.pt"
+SECONDS_BETWEEN_SAVES = 300
+
+
+class Dataset:
+    """What is trained on: items, how a list of them becomes a batch, and how many tokens one holds.
+
+    An item can be anything that `collate` understands: a window's start, an example, a pair of examples.
+    """
+
+    def __init__(self, items: Sequence, collate: Callable[[list], tuple], size: Callable[[object], int], seed: int = 0):
+        self.items, self.collate, self.size, self.seed = items, collate, size, seed
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def order(self, epoch: int) -> list:
+        """All items in the order of this epoch. All randomness of the data lies here and depends on seed and epoch
+        alone, so a resumed run and every rank see the same."""
+        return random.Random(f"order {self.seed} {epoch}").sample(list(self.items), len(self.items))
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train. One optimizer step covers `batch_size * accumulate` items, on however many ranks."""
+
+    epochs: int
+    batch_size: int  # items in one forward pass
+    accumulate: int  # forward passes in one step
+    lr: float  # peak learning rate
+    precision: str  # fp32 or bf16
+    weight_decay: float = 0.1
+    warmup: float = 0.1  # share of all steps in which the rate rises
+    clip: float = 1.0  # largest gradient norm
+    evaluate_every: int | None = None  # steps between evaluations; None means once an epoch
+    patience: int | None = None  # stop after this many evaluations without a new best; None means never
+
+
+@dataclass
+class Run:
+    """What `fit` returns. `history` has one row per step, as in metrics.csv."""
+
+    history: list[dict]
+    best_step: int
+    best_loss: float  # validation loss of the checkpoint that was kept, in nats per target
+    seconds: float
+    stopped_early: bool
+
+
+def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
+    """The rate of step 1..total: a straight rise to the peak, then half a cosine down to zero."""
+    rising = max(1, round(warmup * total))
+    if step <= rising:
+        return peak * step / rising
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+
+def make_optimizer(model: GPT2, options: TrainOptions) -> torch.optim.AdamW:
+    """AdamW. Weight decay pulls on matrices and embeddings, not on biases and LayerNorm gains."""
+    groups = [{"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": options.weight_decay},
+              {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.95), fused=model.device.type != "mps")
+
+
+@torch.no_grad()
+def evaluate(model: GPT2, data: Dataset, loss: Loss, batch_size: int, precision: str) -> float:
+    """Mean loss per target over all of `data`, in nats. Every target weighs the same; no random number is drawn."""
+    was_training = model.training
+    model.eval()
+    sum_here, count_here = 0.0, 0
+    batches = [data.items[i:i + batch_size] for i in range(0, len(data), batch_size)]
+    for items in distributed.my_share(batches):
+        with autocast(model.device, precision):
+            total, count = loss(model, to_device(data.collate(list(items)), model.device))
+        sum_here, count_here = sum_here + total.item(), count_here + count
+    model.train(was_training)
+    total, count = distributed.add_up(sum_here, count_here)
+    return total / max(count, 1)
+
+
+def accumulate_gradients(model: GPT2, data: Dataset, loss: Loss, items: list, options: TrainOptions) -> tuple[float, int]:
+    """Gradients of the mean loss over all targets of `items`, however they are cut into passes and ranks.
+
+    Each pass adds the gradients of its *sum*; only at the end all are divided by the number of targets. A mean of
+    means would let short batches weigh more.
+
+    Returns:
+        Mean loss and number of targets.
+    """
+    sum_here, count_here = 0.0, 0
+    for start in range(0, len(items), options.batch_size):
+        mine = distributed.my_share(items[start:start + options.batch_size])
+        if not mine:
+            continue
+        with autocast(model.device, options.precision):
+            total, count = loss(model, to_device(data.collate(mine), model.device))
+        total.backward()
+        sum_here, count_here = sum_here + total.item(), count_here + count
+    distributed.add_up_gradients(list(model.parameters()))
+    total, count = distributed.add_up(sum_here, count_here)
+    for p in model.parameters():
+        if p.grad is not None:
+            p.grad /= max(count, 1)
+    return total / max(count, 1), int(count)
+
+
+def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, loss: Loss, options: TrainOptions,
+        folder: Path, resume: bool = False, after_step: Callable[[int], None] | None = None) -> Run:
+    """Train `model` and leave its best checkpoint, by validation loss, in the model and in `folder`.
+
+    Args:
+        data, validation: what to learn from, and what to stop and choose by. Without validation items the last
+            checkpoint is kept. It is judged by the plain next-token loss, whatever is trained.
+        loss: gives a sum and a count for one batch.
+        folder: gets the checkpoint, `metrics.csv` and, while training, `training_state.pt`.
+        resume: go on from `training_state.pt` if it is there. On the CPU in fp32 the result is bit for bit that of a
+            run that was never interrupted.
+        after_step: called with the number of each step done (from 1), on every rank.
+
+    Raises:
+        InputError: if the loss is no longer a number.
+    """
+    step_size = options.batch_size * options.accumulate
+    steps_per_epoch = math.ceil(len(data) / step_size)
+    total_steps = options.epochs * steps_per_epoch
+    evaluate_every = options.evaluate_every or steps_per_epoch
+
+    optimizer = make_optimizer(model, options)
+    state = {"step": 0, "done": False, "best_step": 0, "best_loss": math.inf, "waited": 0, "seconds": 0.0, "history": []}
+    if resume and (folder / STATE_FILE).exists():
+        state = load_state(folder / STATE_FILE, model, optimizer)
+    history = state["history"]
+    if state["done"]:
+        load_weights(model, folder)
+        return Run(history, state["best_step"], state["best_loss"], state["seconds"], state["step"] < total_steps)
+
+    start = saved = time.monotonic()
+    seconds_before = state["seconds"]
+    if state["step"] == 0 and len(validation):
+        first = evaluate(model, validation, next_token_loss, options.batch_size, options.precision)
+        history.append({"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0, "validation_loss": first})
+    model.train()
+
+    with Progress("training", sum(map(data.size, data.items)) * options.epochs, "tok") as progress:
+        progress.advance(history[-1]["tokens"] if history else 0)
+        epoch, order = -1, []
+        while state["step"] < total_steps:
+            if state["step"] // steps_per_epoch != epoch:
+                epoch = state["step"] // steps_per_epoch
+                order = data.order(epoch)
+            at = state["step"] % steps_per_epoch * step_size
+            items = order[at:at + step_size]
+            state["step"] = step = state["step"] + 1
+
+            # One step: gradients, clipping, update.
+            lr = learning_rate(step, total_steps, options.lr, options.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            began = time.monotonic()
+            train_loss, targets = accumulate_gradients(model, data, loss, items, options)
+            if not math.isfinite(train_loss):
+                raise InputError(f"The loss is {train_loss} at step {step}; lower --lr, or use --precision fp32.")
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+            # One row of metrics.
+            tokens = sum(map(data.size, items))
+            before = history[-1] if history else {"tokens": 0, "targets": 0}
+            history.append({
+                "step": step, "epoch": step / steps_per_epoch, "tokens": before["tokens"] + tokens,
+                "targets": before["targets"] + targets, "lr": lr, "train_loss": train_loss, "gradient_norm": norm.item(),
+                "tokens_per_second": tokens / (time.monotonic() - began)})
+            progress.advance(tokens, f"loss {train_loss:.3f}")
+
+            # Once in a while: evaluate, keep the best, save everything needed to go on from here.
+            evaluated = step % evaluate_every == 0 or step == total_steps
+            if evaluated:
+                judge_checkpoint(model, tokenizer, validation, options, folder, state, evaluate_every)
+            if after_step is not None:
+                after_step(step)
+            stop_now = options.patience is not None and state["waited"] >= options.patience
+            state["done"] = step == total_steps or stop_now
+            if distributed.is_main() and (evaluated or time.monotonic() - saved > SECONDS_BETWEEN_SAVES):
+                state["seconds"] = seconds_before + time.monotonic() - start
+                save_state(folder, state, model, optimizer)
+                saved = time.monotonic()
+            if stop_now:
+                break
+
+    distributed.barrier()
+    load_weights(model, folder)  # the best checkpoint, not the last
+    seconds = seconds_before + time.monotonic() - start
+    return Run(history, state["best_step"], state["best_loss"], seconds, state["step"] < total_steps)
+
+
+def judge_checkpoint(model: GPT2, tokenizer: Tokenizer, validation: Dataset, options: TrainOptions, folder: Path,
+                     state: dict, since: int) -> None:
+    """Evaluate, tell, and save the checkpoint if it is the best so far (or if there is nothing to judge it by)."""
+    row = state["history"][-1]
+    if len(validation):
+        row["validation_loss"] = evaluate(model, validation, next_token_loss, options.batch_size, options.precision)
+    recent = [r for r in state["history"][-since:] if r["step"] > 0]
+    train_loss = sum(r["train_loss"] for r in recent) / len(recent)
+    better = row.get("validation_loss", -math.inf) < state["best_loss"]
+    state["waited"] = 0 if better else state["waited"] + 1
+    if better:
+        state["best_step"], state["best_loss"] = row["step"], row.get("validation_loss", math.inf)
+        if distributed.is_main():
+            save_pretrained(model, tokenizer, folder)
+    told = f"validation loss {row['validation_loss']:.4f}" if "validation_loss" in row else "no validation set"
+    say(f"  epoch {row['epoch']:5.2f}  step {row['step']:5d}  training loss {train_loss:.4f}  {told}"
+        f"{'  (best)' if better else ''}")
+
+
+def save_state(folder: Path, state: dict, model: GPT2, optimizer: torch.optim.Optimizer) -> None:
+    """Write metrics.csv and training_state.pt: tensors and plain values only. When done, the tensors are left out."""
+    write_text(folder / "metrics.csv", history_csv(state["history"]))
+    content = {"state": state}
+    if not state["done"]:
+        content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+        if model.device.type == "cuda":
+            content["cuda_rng"] = torch.cuda.get_rng_state()
+    write_whole(folder / STATE_FILE, lambda path: torch.save(content, path))
+
+
+def load_state(path: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> dict:
+    """Put back what `save_state` wrote; return its plain values."""
+    content = torch.load(path, map_location=model.device, weights_only=True)
+    if not content["state"]["done"]:
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        torch.set_rng_state(content["rng"].cpu())
+        if "cuda_rng" in content:
+            torch.cuda.set_rng_state(content["cuda_rng"].cpu())
+    return content["state"]
+
+
+def history_csv(history: list[dict]) -> str:
+    """The history as CSV text; a cell is empty where nothing was measured."""
+    columns = ["step", "epoch", "tokens", "targets", "lr", "train_loss", "validation_loss", "gradient_norm",
+               "tokens_per_second"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
