@@ -1,0 +1,53 @@
+"""Continue a text with any model, by greedy choice or by sampling.
+
+    python ch_pretrain/generate.py --prompt "The capital of France"
+    python ch_pretrain/generate.py --model gpt2 --prompt "Once upon a time" --temperature 0.8 --top-k 40 --num-samples 3
+"""
+
+import torch
+
+from common import options
+from common.console import say
+from common.device import pick_device
+from common.files import InputError
+from common.generation import continue_batch
+from common.pretrained import load_pretrained
+
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    options.add_model_option(parser)
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help="the text to go on from")
+    parser.add_argument("--max-new-tokens", type=options.whole, default=60, metavar="N",
+                        help="longest continuation in tokens (default: %(default)s)")
+    parser.add_argument("--greedy", action="store_true", help="always take the likeliest token")
+    parser.add_argument("--temperature", type=options.positive, default=0.8, metavar="X",
+                        help="below 1 is bolder, above 1 more varied (default: %(default)s)")
+    parser.add_argument("--top-k", type=options.whole, metavar="N",
+                        help="sample among the N likeliest tokens only (default: among all)")
+    parser.add_argument("--num-samples", type=options.whole, default=1, metavar="N",
+                        help="how many continuations, made in one batch (default: %(default)s)")
+    parser.add_argument("--seed", type=options.natural, default=0, help="seed of the sampling (default: %(default)s)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"],
+                        help="where to compute (default: %(default)s)")
+    args = parser.parse_args()
+    if args.greedy and args.num_samples > 1:
+        parser.error("--greedy has one outcome; leave out --num-samples or --greedy")
+
+    device = pick_device(args.device)
+    model, tokenizer = load_pretrained(args.model, device)
+    prompt = tokenizer.encode(args.prompt)
+    longest = model.config.n_positions - 1
+    if not 0 < len(prompt) <= longest:
+        raise InputError(f"--prompt has {len(prompt)} tokens; {args.model} takes 1 to {longest}.")
+    generator = torch.Generator(device).manual_seed(args.seed)
+    samples = continue_batch(model, [prompt] * args.num_samples, args.max_new_tokens, tokenizer.eot_id,
+                             0.0 if args.greedy else args.temperature, args.top_k, generator)
+    for number, sample in enumerate(samples, 1):
+        if args.num_samples > 1:
+            say(f"--- sample {number}")
+        say(args.prompt + tokenizer.decode(sample.ids))
+
+
+if __name__ == "__main__":
+    options.run_command(main)
