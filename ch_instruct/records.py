@@ -1,0 +1,159 @@
+"""Instruction records: read, check, split, encode, and report what was found and what was left out."""
+
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ch_instruct.collate import Example, encode_record
+from ch_pretrain import classroom
+from common.files import InputError
+from common.tokenizer import Tokenizer
+
+TEST_SHARE, VALIDATION_SHARE = 0.10, 0.05
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class Loaded:
+    """Records and what there is to say about the file. Row numbers count from 1, as in the file."""
+
+    records: list[dict]
+    notes: list[str] = field(default_factory=list)
+
+
+def load_records(data: str) -> Loaded:
+    """Read "classroom", or a .json or .jsonl file of Alpaca records.
+
+    A record has the texts "instruction" and "output" and may have "input". It may also have "split" (train, validation
+    or test) and "family"; other keys are kept and ignored. Records with an empty instruction or output teach nothing
+    and are left out; exact duplicates are counted. Both are noted with their row numbers.
+
+    Raises:
+        InputError: if the file is missing, is no JSON, holds no records, or a record lacks a text.
+    """
+    if data == "classroom":
+        return Loaded(classroom.records())
+    path = Path(data)
+    if path.suffix not in (".json", ".jsonl"):
+        raise InputError(f"--data {data}: use classroom, or a file that ends in .json or .jsonl.")
+    if not path.is_file():
+        raise InputError(f"--data {data}: there is no such file.")
+    rows = _parse(path)
+    for number, row in enumerate(rows, 1):
+        _check(row, f"{data}, record {number}")
+
+    notes, kept, empty, repeated, seen = [], [], [], [], {}
+    for number, row in enumerate(rows, 1):
+        if not row["instruction"].strip() or not row["output"].strip():
+            empty.append(number)
+            continue
+        text = (row["instruction"], row.get("input", ""), row["output"])
+        if seen.setdefault(text, number) != number:
+            repeated.append(number)
+        kept.append(row)
+    if empty:
+        notes.append(f"left out, instruction or output empty: {_rows(empty)}")
+    if repeated:
+        notes.append(f"exact repetitions of earlier records (kept): {_rows(repeated)}")
+    if not kept:
+        raise InputError(f"--data {data}: no record is left, all have an empty instruction or output.")
+    return Loaded(kept, notes)
+
+
+def _parse(path: Path) -> list:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"--data {path} is not {path.suffix[1:].upper()} ({error}).") from error
+    if not isinstance(rows, list):
+        raise InputError(f"--data {path} must hold a list of records, not a {type(rows).__name__}.")
+    if not rows:
+        raise InputError(f"--data {path} holds no records.")
+    return rows
+
+
+def _check(row: object, where: str) -> None:
+    if not isinstance(row, dict):
+        raise InputError(f"{where} is a {type(row).__name__}; it must be an object with instruction and output.")
+    for key in ("instruction", "output"):
+        if key not in row:
+            raise InputError(f"{where} has no {key!r} (it has {', '.join(map(repr, row)) or 'nothing'}); add it.")
+    for key in ("instruction", "input", "output", "family"):
+        if not isinstance(row.get(key, ""), str):
+            raise InputError(f"{where}: {key!r} is {row[key]!r}; it must be a text.")
+    if row.get("split", "train") not in SPLITS:
+        raise InputError(f"{where}: 'split' is {row['split']!r}; it must be {', '.join(SPLITS[:2])} or {SPLITS[2]}.")
+
+
+def _rows(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
+    return f"{len(numbers)} (row{'s' if len(numbers) > 1 else ''} {shown})"
+
+
+def split_records(records: list[dict], seed: int) -> dict[str, list[dict]]:
+    """Divide into train, validation and test: as the records themselves say, or else at random by `seed`.
+
+    At random, equal records stay together, so that no test question has been trained on word for word.
+
+    Raises:
+        InputError: if only some records name a split, or no record is left for training or for testing.
+    """
+    named = sum("split" in record for record in records)
+    if named not in (0, len(records)):
+        raise InputError(f"{named} of {len(records)} records name a 'split'; all of them must, or none.")
+    if named:
+        parts = {split: [r for r in records if r["split"] == split] for split in SPLITS}
+    else:
+        groups: dict[tuple, list[dict]] = {}
+        for record in records:
+            groups.setdefault((record["instruction"], record.get("input", "")), []).append(record)
+        shuffled = list(groups.values())
+        random.Random(f"split {seed}").shuffle(shuffled)
+        parts = {split: [] for split in SPLITS}
+        n_test, n_validation = (max(1, round(s * len(records))) for s in (TEST_SHARE, VALIDATION_SHARE))
+        for group in shuffled:
+            split = ("test" if len(parts["test"]) < n_test else
+                     "validation" if len(parts["validation"]) < n_validation else "train")
+            parts[split] += group
+    for split in ("train", "test"):
+        if not parts[split]:
+            raise InputError(f"{len(records)} record(s) leave nothing for the {split} part; at least 3 are needed, or a "
+                             "'split' in each record.")
+    return parts
+
+
+def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_length: int,
+                   over_length: str) -> tuple[list[dict], list[Example], str]:
+    """Encode records; apply the policy to those of more than `max_length` tokens.
+
+    Args:
+        over_length: "drop" leaves them out; "truncate" cuts the response at its end (and leaves out those whose prompt
+            alone is too long); "error" stops.
+
+    Returns:
+        The records that are left, their examples, and a sentence on lengths.
+
+    Raises:
+        InputError: with "error", or if none is left.
+    """
+    examples = [encode_record(record, tokenizer, style) for record in records]
+    lengths = sorted(len(example.ids) for example in examples)
+    long = [i for i, example in enumerate(examples) if len(example.ids) > max_length]
+    if long and over_length == "error":
+        raise InputError(f"{len(long)} of {len(records)} examples have more than {max_length} tokens (the longest "
+                         f"{lengths[-1]}); raise --max-length, or choose --over-length drop or truncate.")
+    if over_length == "truncate":
+        for i in long:
+            examples[i] = Example(examples[i].ids[:max_length], examples[i].prompt_length)
+    kept = [i for i, example in enumerate(examples)
+            if len(example.ids) <= max_length and example.prompt_length < len(example.ids)]
+    if not kept:
+        raise InputError(f"All {len(records)} examples have more than {max_length} tokens (the shortest {lengths[0]}); raise "
+                         "--max-length or shorten the texts.")
+    note = f"{len(kept)} examples of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]})"
+    if long:
+        dropped = len(records) - len(kept)
+        note += f"; over {max_length} tokens: {len(long)}, of which {dropped} left out and {len(long) - dropped} cut"
+    return [records[i] for i in kept], [examples[i] for i in kept], note

@@ -1,0 +1,57 @@
+"""Answer a file of records with any model, and score the answers where the file holds expected ones.
+
+    python ch_instruct/respond.py --model runs/ch_instruct/001 --data questions.json --out answers.json
+"""
+
+from pathlib import Path
+
+from ch_instruct import pipeline
+from ch_instruct.prompts import format_prompt
+from ch_instruct.records import load_records
+from ch_instruct.scoring import score
+from common import files, options
+from common.console import say, table
+from common.device import pick_device
+from common.files import InputError
+from common.pretrained import load_pretrained
+
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    options.add_model_option(parser)
+    parser.add_argument("--data", default="classroom", metavar="D",
+                        help="a .json or .jsonl file of Alpaca records, or classroom for its test part "
+                             "(default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the answers, .json")
+    options.add_format_option(parser)
+    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
+                        help="longest answer in tokens (default: %(default)s)")
+    parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
+                        help="records answered together (default: %(default)s)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"],
+                        help="where to compute (default: %(default)s)")
+    args = parser.parse_args()
+    if args.out.exists():
+        raise InputError(f"--out {args.out} already exists; choose a new file.")
+
+    records = load_records(args.data).records
+    if args.data == "classroom":
+        records = [record for record in records if record["split"] == "test"]
+    device = pick_device(args.device)
+    model, tokenizer = load_pretrained(args.model, device)
+    longest = max(len(tokenizer.encode(format_prompt(record, args.format))) for record in records)
+    if longest >= model.config.n_positions:
+        raise InputError(f"--data {args.data}: a prompt has {longest} tokens; {args.model} reads at most "
+                         f"{model.config.n_positions - 1} and answers after that. Shorten or leave out that record.")
+
+    responses = pipeline.answer(model, tokenizer, records, args.format, args.max_new_tokens, args.batch_size)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(args.out, responses)
+    scores = score(responses)
+    say(table(["", "exact match", "ROUGE-L", "stopped"],
+              [[args.model, *(f"{scores[name]:.1%}" for name in ("exact_match", "rouge_l", "stopped"))]]))
+    say(f"\n{len(responses)} answers in {args.out}")
+
+
+if __name__ == "__main__":
+    options.run_command(main)

@@ -1,0 +1,55 @@
+"""Scores of answers whose right wording is known: exact match, ROUGE-L, and the share that stopped."""
+
+import re
+from collections import defaultdict
+
+
+def normalise(text: str) -> str:
+    """What exact match compares: case, spacing and a full stop at the end do not matter."""
+    return " ".join(text.casefold().split()).removesuffix(".").rstrip()
+
+
+def exact_match(answer: str, expected: str) -> bool:
+    """Whether the answer is the expected one, up to case, spacing and a final full stop."""
+    return normalise(answer) == normalise(expected)
+
+
+def rouge_l(answer: str, expected: str) -> float:
+    """ROUGE-L (Lin, 2004): the F1 of the longest common subsequence of words, from 0 to 1.
+
+    Words are runs of a-z and 0-9 after lower-casing, as in the `rouge-score` package without stemming.
+    """
+    a, b = (re.findall(r"[a-z0-9]+", text.lower()) for text in (answer, expected))
+    if not a or not b:
+        return 0.0
+    row = [0] * (len(b) + 1)  # row[j]: longest common subsequence of the words of `a` so far and b[:j]
+    for word in a:
+        diagonal = 0
+        for j, other in enumerate(b, 1):
+            diagonal, row[j] = row[j], diagonal + 1 if word == other else max(row[j], row[j - 1])
+    precision, recall = row[-1] / len(a), row[-1] / len(b)
+    return 2 * precision * recall / (precision + recall) if row[-1] else 0.0
+
+
+def score(responses: list[dict]) -> dict:
+    """Means over responses that have "answer", "output" (the expected one), "stopped" and maybe "family".
+
+    Returns:
+        exact_match, rouge_l and stopped, shares between 0 and 1, and families, family -> exact match (None if the
+        records name no families).
+    """
+    matches = [exact_match(r["answer"], r["output"]) for r in responses]
+    by_family = defaultdict(list)
+    for response, match in zip(responses, matches):
+        if "family" in response:
+            by_family[response["family"]].append(match)
+    return {
+        "exact_match": mean(matches),
+        "rouge_l": mean([rouge_l(r["answer"], r["output"]) for r in responses]),
+        "stopped": mean([r["stopped"] for r in responses]),
+        "families": {family: mean(found) for family, found in sorted(by_family.items())} or None}
+
+
+def mean(values: list) -> float:
+    """The arithmetic mean of numbers or truth values."""
+    return sum(values) / len(values)
