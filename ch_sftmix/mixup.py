@@ -1,0 +1,118 @@
+"""Mixup between the halves (SFTMix, section 3.2): train on points between a confident and an unconfident example.
+
+The paper's symbols: z the last hidden state, y the target as a one-hot vector, λ ~ Beta(α, α), ~ for a mixture.
+"""
+
+import random
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ch_instruct.collate import Example, collate
+from common.gpt2 import GPT2
+from common.losses import IGNORE_INDEX, head_loss
+from common.training import Dataset
+
+
+class Pair(NamedTuple):
+    """A confident and an unconfident example, their λ, and how much a mixed position of theirs weighs (see below)."""
+
+    confident: Example
+    unconfident: Example
+    lam: float
+    weight: float
+
+
+class PairDataset(Dataset):
+    """Pairs across the two halves, drawn anew each epoch.
+
+    Each example is in one pair an epoch, so an epoch sees what a plain epoch sees, in batches half confident and half
+    unconfident. (Of an odd number, one unconfident example is in two pairs.)
+
+    The objective is ℓ = ℓ_NTP + μ ℓ_Mixup, each a mean over its own positions. The training loop divides one sum by one
+    count, that of the NTP targets; so a mixed position carries the weight μ · (NTP targets / mixed positions), with
+    the two numbers taken over the whole epoch. The result does not depend on how a batch is cut into passes or ranks.
+    """
+
+    def __init__(self, examples: list[Example], halves: tuple[list[int], list[int]], pad_id: int, loss_on: str,
+                 alpha: float, mu: float, seed: int):
+        super().__init__(range(len(halves[0])), self.collate_pairs,
+                         lambda pair: len(pair.confident.ids) + len(pair.unconfident.ids) - 2, seed)
+        self.examples, self.halves, self.pad_id, self.loss_on = examples, halves, pad_id, loss_on
+        self.alpha, self.mu = alpha, mu
+        self.items = self.order(0)
+
+    def order(self, epoch: int) -> list[Pair]:
+        rng = random.Random(f"pairs {self.seed} {epoch}")
+        confident, unconfident = ([self.examples[i] for i in rng.sample(half, len(half))] for half in self.halves)
+        unconfident += unconfident[:len(confident) - len(unconfident)]
+        pairs = list(zip(confident, unconfident))
+        lams = [rng.betavariate(self.alpha, self.alpha) for _ in pairs]  # λ ~ Beta(α, α), one per pair
+
+        def responses(example: Example) -> int:
+            return len(example.ids) - example.prompt_length
+
+        mixed = sum(min(responses(c), responses(u)) for c, u in pairs)
+        targets = sum(responses(e) if self.loss_on == "response" else len(e.ids) - 1 for pair in pairs for e in pair)
+        return [Pair(c, u, lam, self.mu * targets / mixed) for (c, u), lam in zip(pairs, lams)]
+
+    def collate_pairs(self, pairs: list[Pair]) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+        """P pairs -> inputs, targets, response targets (int64 [2P, T]; confident rows first), λ [P], weight."""
+        rows = [pair.confident for pair in pairs] + [pair.unconfident for pair in pairs]
+        inputs, targets = collate(rows, self.pad_id, self.loss_on)
+        _, response_targets = collate(rows, self.pad_id, "response")
+        return inputs, targets, response_targets, torch.tensor([pair.lam for pair in pairs]), pairs[0].weight
+
+
+def take_responses(hidden: Tensor, targets: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Line responses up: column n holds the n-th position with a target. [B, T, D], [B, T] -> [B, length, D], [B, length].
+
+    Columns beyond a row's own response hold other positions; the caller leaves them out.
+    """
+    # A stable sort of True before False gives each row's target positions in order.
+    places = (targets != IGNORE_INDEX).long().argsort(dim=1, descending=True, stable=True)[:, :length]  # [B, length]
+    rows = torch.arange(len(targets), device=targets.device)[:, None]  # [B, 1]
+    return hidden[rows, places], targets[rows, places]
+
+
+def mixup_loss(model: GPT2, hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor, targets_u: Tensor,
+               lam: Tensor) -> tuple[Tensor, int]:
+    """The mixup term alone, a sum over mixed positions and their number.
+
+    For response position n of a pair, up to the end of the shorter response:
+
+        z̃_n = λ z^c_n + (1-λ) z^u_n      ỹ_n = λ y^c_n + (1-λ) y^u_n      ℓ = -Σ_n ỹ_n · log softmax(head(z̃_n))
+
+    As ỹ has at most two entries above zero, the product is -(λ log p̃[y^c] + (1-λ) log p̃[y^u]).
+
+    Args:
+        hidden_c, hidden_u: float [P, T, D], after the final LayerNorm. With GPT-2's head, which has no bias, mixing here
+            is the same as mixing logits.
+        targets_c, targets_u: int64 [P, T], IGNORE_INDEX everywhere but at the response.
+        lam: float [P], λ of each pair, from 0 (only the unconfident example) to 1 (only the confident one).
+    """
+    shared = torch.minimum((targets_c != IGNORE_INDEX).sum(1), (targets_u != IGNORE_INDEX).sum(1))  # [P]
+    length = int(shared.max())
+    z_c, y_c = take_responses(hidden_c, targets_c, length)  # [P, n, D], [P, n]
+    z_u, y_u = take_responses(hidden_u, targets_u, length)
+    within = torch.arange(length, device=shared.device) < shared[:, None]  # [P, n], up to the shorter response
+
+    weight = lam[:, None].expand(-1, length)[within]  # [S], λ of each of the S mixed positions
+    z = weight[:, None] * z_c[within] + (1 - weight[:, None]) * z_u[within]  # [S, D]
+    log_p = model.logits(z).float().log_softmax(dim=-1)  # [S, V]
+    of_c = log_p.gather(1, y_c[within][:, None]).squeeze(1)  # [S]
+    of_u = log_p.gather(1, y_u[within][:, None]).squeeze(1)
+    return -(weight * of_c + (1 - weight) * of_u).sum(), z.size(0)
+
+
+def sftmix_loss(model: GPT2, batch: tuple[Tensor, Tensor, Tensor, Tensor, float]) -> tuple[Tensor, int]:
+    """ℓ_NTP over both halves plus μ ℓ_Mixup, as a sum, and the number of NTP targets. For batches of a PairDataset."""
+    inputs, targets, response_targets, lam, weight = batch
+    hidden = model.hidden_states(inputs)  # [2P, T, D]
+    ntp, count = head_loss(model, hidden, targets)
+    if weight == 0:  # μ = 0 is plain training, to the last bit
+        return ntp, count
+    P = len(lam)
+    mixed, _ = mixup_loss(model, hidden[:P], response_targets[:P], hidden[P:], response_targets[P:], lam)
+    return ntp + weight * mixed, count
