@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ch_instruct.prompts import format_prompt
+from common.console import table
 from common.losses import IGNORE_INDEX
 from common.tokenizer import Tokenizer
 
@@ -59,7 +60,7 @@ def collate(examples: Sequence[Example], pad_id: int = 0, loss_on: str = "respon
     targets = torch.full((len(examples), T), IGNORE_INDEX)
     for row, (ids, prompt_length) in enumerate(examples):
         tokens = torch.tensor(ids)
-        first = prompt_length - 1 if loss_on == "response" else 0  # the input position that is asked for ids[first + 1]
+        first = max(prompt_length - 1, 0) if loss_on == "response" else 0  # the input position asked for ids[first + 1]
         inputs[row, :len(ids) - 1] = tokens[:-1]
         targets[row, first:len(ids) - 1] = tokens[first + 1:]
     return inputs, targets
@@ -67,9 +68,9 @@ def collate(examples: Sequence[Example], pad_id: int = 0, loss_on: str = "respon
 
 def show_batch(inputs: Tensor, targets: Tensor, tokenizer: Tokenizer, row: int = 0) -> str:
     """One row of a batch as a table of position, input, target and whether the target is in the loss."""
-    lines = [f"{'position':>8}  {'input':<16}{'target':<16}in loss"]
+    rows = []
     for t, (given, asked) in enumerate(zip(inputs[row].tolist(), targets[row].tolist())):
         in_loss = asked != IGNORE_INDEX
-        shown = repr(tokenizer.decode([asked])) if in_loss else str(IGNORE_INDEX)
-        lines.append(f"{t:>8}  {tokenizer.decode([given])!r:<16}{shown:<16}{'yes' if in_loss else '-'}")
-    return "\n".join(lines)
+        rows.append([str(t), repr(tokenizer.decode([given])), repr(tokenizer.decode([asked])) if in_loss else str(IGNORE_INDEX),
+                     "yes" if in_loss else "-"])
+    return table(["position", "input", "target", "in loss"], rows)

@@ -38,6 +38,7 @@ class Work:
 
     @property
     def precision(self) -> str:
+        """fp32 or bf16."""
         return self.facts["precision"]
 
     def dataset(self, split: str, **changes: object) -> Dataset:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,11 +63,19 @@ def load_records(data: str) -> Loaded:
 
 
 def _parse(path: Path) -> list:
+    where, form = f"--data {path}", path.suffix[1:].upper()
     try:
         text = path.read_text(encoding="utf-8-sig")
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"--data {path} is not {path.suffix[1:].upper()} ({error}).") from error
+        if path.suffix == ".json":
+            rows = json.loads(text)
+        else:
+            rows = []
+            for number, line in enumerate(text.split("\n"), 1):  # a line feed alone ends a line of JSON
+                where = f"--data {path}, line {number}"
+                if line.strip():
+                    rows.append(json.loads(line))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not {form} ({error}).") from error
     if not isinstance(rows, list):
         raise InputError(f"--data {path} must hold a list of records, not a {type(rows).__name__}.")
     if not rows:
@@ -82,9 +91,11 @@ def _check(row: object, where: str) -> None:
             raise InputError(f"{where} has no {key!r} (it has {', '.join(map(repr, row)) or 'nothing'}); add it.")
     for key in ("instruction", "input", "output", "family"):
         if not isinstance(row.get(key, ""), str):
-            raise InputError(f"{where}: {key!r} is {row[key]!r}; it must be a text.")
+            raise InputError(f"{where}: {key!r} is {reprlib.repr(row[key])}; it must be a text.")
+        if any("\ud800" <= char <= "\udfff" for char in row.get(key, "")):
+            raise InputError(f"{where}: {key!r} holds half of a surrogate pair, which is no character; mend the text.")
     if row.get("split", "train") not in SPLITS:
-        raise InputError(f"{where}: 'split' is {row['split']!r}; it must be {', '.join(SPLITS[:2])} or {SPLITS[2]}.")
+        raise InputError(f"{where}: 'split' is {reprlib.repr(row['split'])}; it must be train, validation or test.")
 
 
 def _rows(numbers: list[int]) -> str:
@@ -119,8 +130,8 @@ def split_records(records: list[dict], seed: int) -> dict[str, list[dict]]:
             parts[split] += group
     for split in ("train", "test"):
         if not parts[split]:
-            raise InputError(f"{len(records)} record(s) leave nothing for the {split} part; at least 3 are needed, or a "
-                             "'split' in each record.")
+            raise InputError(f"{len(records)} record(s) leave nothing for the {split} part; at least 3 different questions "
+                             "are needed, or a 'split' in each record.")
     return parts
 
 
@@ -152,8 +163,8 @@ def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_le
     if not kept:
         raise InputError(f"All {len(records)} examples have more than {max_length} tokens (the shortest {lengths[0]}); raise "
                          "--max-length or shorten the texts.")
-    note = f"{len(kept)} examples of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]})"
+    note = f"{len(records)} examples of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]})"
     if long:
         dropped = len(records) - len(kept)
-        note += f"; over {max_length} tokens: {len(long)}, of which {dropped} left out and {len(long) - dropped} cut"
+        note += f"; {len(long)} have more than {max_length}: {dropped} left out, {len(long) - dropped} cut"
     return [records[i] for i in kept], [examples[i] for i in kept], note

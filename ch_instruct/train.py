@@ -20,7 +20,7 @@ def main() -> None:
     parser = options.Parser(__doc__)
     options.add_model_option(parser)
     options.add_instruction_options(parser)
-    options.add_training_options(parser, epochs=4, batch_size=16)
+    options.add_training_options(parser, epochs=3, batch_size=16)
     options.add_device_options(parser)
     options.add_run_options(parser, "ch_instruct")
     work = pipeline.prepare(parser.parse_args())

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ch_pretrain import world
 from common import options
-from common.files import write_json
+from common.files import InputError, write_json
 
 RECORDS_PER_FAMILY = 112
 VALIDATION_SHARE, TEST_SHARE = 0.07, 0.15
@@ -43,6 +43,7 @@ class Item(NamedTuple):
 
     @property
     def output(self) -> str:
+        """The right answer."""
         return self.answer.format(self.value)
 
 
@@ -52,6 +53,7 @@ def a(word: str) -> str:
 
 
 def upper_first(text: str) -> str:
+    """The text with a capital first letter; the rest as it is."""
     return text[0].upper() + text[1:]
 
 
@@ -59,6 +61,7 @@ def upper_first(text: str) -> str:
 
 
 def capital(rng: random.Random) -> Iterator[Item]:
+    """Countries and their capitals."""
     for country, city, _ in world.COUNTRIES:
         yield Item(
             country,
@@ -71,6 +74,7 @@ def capital(rng: random.Random) -> Iterator[Item]:
 
 
 def continent(rng: random.Random) -> Iterator[Item]:
+    """Countries and their continents."""
     for country, city, place in world.COUNTRIES:
         yield Item(
             country,
@@ -83,6 +87,7 @@ def continent(rng: random.Random) -> Iterator[Item]:
 
 
 def opposite(rng: random.Random) -> Iterator[Item]:
+    """Opposites, asked for in both directions."""
     for pair in world.OPPOSITES:
         for word, other in (pair, pair[::-1]):
             yield Item(
@@ -96,6 +101,7 @@ def opposite(rng: random.Random) -> Iterator[Item]:
 
 
 def plural(rng: random.Random) -> Iterator[Item]:
+    """Nouns and their plurals."""
     for one, many in world.NOUNS:
         yield Item(
             one,
@@ -107,6 +113,7 @@ def plural(rng: random.Random) -> Iterator[Item]:
 
 
 def past_tense(rng: random.Random) -> Iterator[Item]:
+    """Verbs and their past tenses."""
     for verb, past in world.VERBS:
         yield Item(
             verb,
@@ -119,6 +126,7 @@ def past_tense(rng: random.Random) -> Iterator[Item]:
 
 
 def young(rng: random.Random) -> Iterator[Item]:
+    """Animals and what their young are called."""
     for animal, child, home in world.ANIMALS:
         yield Item(
             animal,
@@ -131,6 +139,7 @@ def young(rng: random.Random) -> Iterator[Item]:
 
 
 def home(rng: random.Random) -> Iterator[Item]:
+    """Animals and where they live."""
     for animal, _, place in world.ANIMALS:
         yield Item(
             animal,
@@ -143,6 +152,7 @@ def home(rng: random.Random) -> Iterator[Item]:
 
 
 def kind(rng: random.Random) -> Iterator[Item]:
+    """Things and the kind of thing they are."""
     for thing, sort, _ in world.THINGS:
         yield Item(
             thing,
@@ -150,33 +160,36 @@ def kind(rng: random.Random) -> Iterator[Item]:
              f"To which group does {a(thing)} belong?", f"Classify this word: {thing}."),
             f"{upper_first(a(thing))} is a kind of {{}}.", sort.removeprefix("piece of "),
             (f"{upper_first(a(thing))} is a kind of {sort.removeprefix('piece of ')}.",
-             f"One {sort} is the {thing}.", f"Every {thing} is a {sort}."),
+             f"One {sort} is the {thing}.", f"Every {thing} is {a(sort)}."),
             f"kind of thing that {a(thing)} is")
 
 
 def color(rng: random.Random) -> Iterator[Item]:
+    """Things and their colors."""
     for thing, _, shade in world.THINGS:
         yield Item(
             thing,
             (f"What color is the {thing}?", f"Name the color of the {thing}.", f"Which color does the {thing} have?",
              f"Tell me how to paint the {thing}. Which color?"),
             "{}", shade,
-            (f"The {thing} is {shade}.", f"The color of the {thing} is {shade}.", f"We saw a {shade} {thing}."),
+            (f"The {thing} is {shade}.", f"The color of the {thing} is {shade}.", f"We saw {a(shade)} {thing}."),
             f"color of the {thing}")
 
 
 def job(rng: random.Random) -> Iterator[Item]:
+    """Jobs and what people do in them."""
     for person, work in world.JOBS:
         yield Item(
             person,
             (f"What does the {person} do?", f"Describe the work of the {person}.",
-             f"What is the job of the {person}?", f"Explain what a {person} does all day."),
+             f"What is the job of the {person}?", f"Explain what {a(person)} does all day."),
             f"The {person} {{}}.", work,
-            (f"The {person} {work}.", f"Here is a {person}, who {work}.", f"A {person} is a person who {work}."),
+            (f"The {person} {work}.", f"Here is {a(person)}, who {work}.", f"{upper_first(a(person))} is a person who {work}."),
             f"work of the {person}")
 
 
 def comes_next(rng: random.Random) -> Iterator[Item]:
+    """The next day, month, letter or number."""
     numbers = [str(n) for n in range(1, 61)]
     for what, row in (("day", world.DAYS), ("month", world.MONTHS), ("letter", world.LETTERS), ("number", numbers)):
         for now, following in itertools.pairwise(row):
@@ -191,6 +204,7 @@ def comes_next(rng: random.Random) -> Iterator[Item]:
 
 
 def addition(rng: random.Random) -> Iterator[Item]:
+    """Sums of two numbers, up to LARGEST each."""
     while True:
         m, n = rng.randint(1, LARGEST), rng.randint(1, LARGEST)
         yield Item(
@@ -203,6 +217,7 @@ def addition(rng: random.Random) -> Iterator[Item]:
 
 
 def subtraction(rng: random.Random) -> Iterator[Item]:
+    """Differences that are not negative."""
     while True:
         m, n = sorted((rng.randint(1, LARGEST), rng.randint(1, LARGEST)), reverse=True)
         yield Item(
@@ -215,6 +230,7 @@ def subtraction(rng: random.Random) -> Iterator[Item]:
 
 
 def larger(rng: random.Random) -> Iterator[Item]:
+    """The larger of two numbers up to 60."""
     while True:
         m, n = rng.sample(range(1, 61), 2)
         big, small = max(m, n), min(m, n)
@@ -228,6 +244,7 @@ def larger(rng: random.Random) -> Iterator[Item]:
 
 
 def sort_numbers(rng: random.Random) -> Iterator[Item]:
+    """Three numbers up to 30, to be put in order."""
     while True:
         numbers = rng.sample(range(1, 31), 3)
         given, result = ", ".join(map(str, numbers)), ", ".join(map(str, sorted(numbers)))
@@ -241,6 +258,7 @@ def sort_numbers(rng: random.Random) -> Iterator[Item]:
 
 
 def reverse_words(rng: random.Random) -> Iterator[Item]:
+    """Three words, to be put in reverse order."""
     while True:
         words = rng.sample(world.WORDS, 3)
         given, result = ", ".join(words), ", ".join(reversed(words))
@@ -254,6 +272,7 @@ def reverse_words(rng: random.Random) -> Iterator[Item]:
 
 
 def what_has(rng: random.Random) -> Iterator[Item]:
+    """Who has what in a story of three sentences."""
     while True:
         names, toys = rng.sample(world.NAMES, 3), rng.sample(world.TOYS, 3)
         story = " ".join(f"{name} has the {toy}." for name, toy in zip(names, toys))
@@ -268,6 +287,7 @@ def what_has(rng: random.Random) -> Iterator[Item]:
 
 
 def where_to(rng: random.Random) -> Iterator[Item]:
+    """Who went where in a story of three sentences."""
     while True:
         names, places = rng.sample(world.NAMES, 3), rng.sample(world.PLACES, 3)
         story = " ".join(f"{name} went to the {place}." for name, place in zip(names, places))
@@ -307,36 +327,44 @@ REWORDINGS = ("Please answer: {}", "{} Please answer.", "Here is a question. {}"
               "{} Write the answer.", "Tell me: {}", "A question: {}", "{} Think before you answer.")
 
 
+def retelling(rng: random.Random) -> str:
+    """A little story and the same sentences in another order: to go on, one must look back, not know."""
+    number = rng.randint(3, 5)
+    objects = (("has the", world.TOYS), ("went to the", world.PLACES))
+    verb, things = rng.choice(objects)
+    story = [f"{name} {verb} {thing}." for name, thing in zip(rng.sample(world.NAMES, number), rng.sample(things, number))]
+    return " ".join(story) + "\n" + " ".join(rng.sample(story, number))
+
+
 def pages(count: int, seed: int) -> Iterator[str]:
     """`count` plain pages of the classroom world, the same ones for the same seed.
 
-    A page is about one family and takes one of four forms: running sentences, a list of label and value, a worksheet
-    where the answer starts a line, or a mixture under a heading.
+    A page takes one of five forms: sentences, a list of label and value, a worksheet where the answer starts a line, or a
+    mixture under headings, all about one family; or stories told twice.
     """
     rng = random.Random(seed)
-    tables = {name: list(itertools.islice(family(rng), 1000)) for name, family in FAMILIES.items()
-              if name not in DRAWN}
+    tables = {name: list(family(rng)) for name, family in FAMILIES.items() if name not in DRAWN}
     drawn = {name: FAMILIES[name](rng) for name in DRAWN}
 
     for _ in range(count):
         name = rng.choice([*FAMILIES, *DRAWN])  # drawn families have more to learn, so twice as many pages
         number = rng.randint(4, 9)
-        items = (list(itertools.islice(drawn[name], number)) if name in DRAWN else rng.sample(tables[name], number))
-        form = rng.random()
-        if form < 0.30:
-            page = " ".join(rng.choice(item.statements) for item in items)
-        elif form < 0.50:
-            page = f"{TITLES[name]}\n\n" + "\n".join(f"{item.label}: {item.value}" for item in items)
-        elif form < 0.85:
-            gap = rng.choice(("\n", "\n\n"))
+        items = list(itertools.islice(drawn[name], number)) if name in DRAWN else rng.sample(tables[name], number)
+        gap = rng.choice(("\n", "\n\n"))
+        form = rng.choices(("sentences", "list", "worksheet", "mixture", "retelling"), (27, 18, 30, 12, 13))[0]
+        if form == "sentences":
+            yield " ".join(rng.choice(item.statements) for item in items)
+        elif form == "list":
+            yield f"{TITLES[name]}\n\n" + "\n".join(f"{item.label}: {item.value}" for item in items)
+        elif form == "worksheet":
             # Half the labels stand within a line: "Paris" at the start of one and " Paris" are different tokens.
-            page = gap.join(rng.choice((f"{upper_first(item.label)}:", f"Task: {item.label}."))
-                            + f"\n{item.output}" for item in items)
-        else:
+            yield gap.join(rng.choice((f"{upper_first(item.label)}:", f"Task: {item.label}."))
+                           + f"\n{item.output}" for item in items)
+        elif form == "mixture":
             parts = rng.sample(HANDBOOK, 4) + [f"{TITLES[name]}:\n{item.output}" for item in items[:4]]
-            rng.shuffle(parts)
-            page = rng.choice(("\n", "\n\n")).join(parts)
-        yield page
+            yield gap.join(rng.sample(parts, len(parts)))
+        else:
+            yield gap.join(retelling(rng) for _ in range(4))
 
 
 # Families without a table: their items are drawn anew each time.
@@ -347,7 +375,7 @@ def records(seed: int = 0, noise: float = 0.0, redundancy: float = 0.0) -> list[
     """About 2,000 instruction records with keys instruction, input, output, family, key, split.
 
     Args:
-        seed: one seed, one set. The test part does not depend on the two dials.
+        seed: one seed, one set. The validation and test parts do not depend on the two dials.
         noise: share of training records, 0 to 1, whose answer is that of another item of the family.
         redundancy: share of training records, 0 to 1, that are paraphrases of the remaining ones. Their number stays.
     """
@@ -374,13 +402,14 @@ def records(seed: int = 0, noise: float = 0.0, redundancy: float = 0.0) -> list[
                    "key": item.key, "split": split_of[item.key]}
             (training if row["split"] == "train" else others).append((row, item))
 
+    rng.shuffle(others)
+    values = {family: [item.value for row, item in training if row["family"] == family] for family in FAMILIES}
     if redundancy:
         training = paraphrased(training, redundancy, rng)
     if noise:
-        training = with_wrong_answers(training, noise, rng)
-    rows = [row for row, _ in training + others]
-    rng.shuffle(rows)
-    return rows
+        training = with_wrong_answers(training, values, noise, rng)
+    rng.shuffle(training)
+    return [row for row, _ in training + others]
 
 
 def paraphrased(asked: list[tuple[dict, Item]], redundancy: float, rng: random.Random) -> list[tuple[dict, Item]]:
@@ -388,16 +417,22 @@ def paraphrased(asked: list[tuple[dict, Item]], redundancy: float, rng: random.R
     kept = rng.sample(asked, max(1, round(len(asked) * (1 - redundancy))))
     copies = []
     for i in range(len(asked) - len(kept)):
-        (row, item), turn = kept[i % len(kept)], i // len(kept)
-        copies.append((row | {"instruction": REWORDINGS[turn % len(REWORDINGS)].format(row["instruction"])}, item))
+        row, item = kept[i % len(kept)]
+        copies.append((row | {"instruction": reword(row["instruction"], i // len(kept))}, item))
     return kept + copies
 
 
-def with_wrong_answers(asked: list[tuple[dict, Item]], noise: float, rng: random.Random) -> list[tuple[dict, Item]]:
-    """Put another item's value into the answer of a share `noise` of the records, and mark them by "wrong": "yes"."""
-    values: dict[str, list[str]] = {}
-    for row, item in asked:
-        values.setdefault(row["family"], []).append(item.value)
+def reword(question: str, turn: int) -> str:
+    """The question in other words, in another way for each turn from 0 up; after the single ways come combined ones."""
+    while turn >= 0:
+        question = REWORDINGS[turn % len(REWORDINGS)].format(question)
+        turn = turn // len(REWORDINGS) - 1
+    return question
+
+
+def with_wrong_answers(asked: list[tuple[dict, Item]], values: dict[str, list[str]], noise: float,
+                       rng: random.Random) -> list[tuple[dict, Item]]:
+    """Put another value of the family into the answer of a share `noise` of the records; mark them by "wrong": "yes"."""
     changed = set(rng.sample(range(len(asked)), round(len(asked) * noise)))
     result = []
     for i, (row, item) in enumerate(asked):
@@ -419,6 +454,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.records.suffix != ".json":
         parser.error(f"--records {args.records} must end in .json")
+    if args.records.exists():
+        raise InputError(f"--records {args.records} already exists; choose a new file.")
     rows = records(args.seed, args.noise, args.redundancy)
     args.records.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.records, rows)

@@ -44,6 +44,7 @@ class PairDataset(Dataset):
         self.items = self.order(0)
 
     def order(self, epoch: int) -> list[Pair]:
+        """The pairs of this epoch, each with its λ."""
         rng = random.Random(f"pairs {self.seed} {epoch}")
         confident, unconfident = ([self.examples[i] for i in rng.sample(half, len(half))] for half in self.halves)
         unconfident += unconfident[:len(confident) - len(unconfident)]

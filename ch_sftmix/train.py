@@ -34,7 +34,7 @@ def parse() -> options.argparse.Namespace:
     parser = options.Parser(__doc__)
     options.add_model_option(parser)
     options.add_instruction_options(parser)
-    options.add_training_options(parser, epochs=4, batch_size=16)
+    options.add_training_options(parser, epochs=3, batch_size=16)
     parser.add_argument("--alpha", type=options.positive, default=0.5, metavar="X",
                         help="λ ~ Beta(α, α): below 1 mixtures lie near one example, above 1 near the middle "
                              "(default: %(default)s, the paper's)")

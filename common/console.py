@@ -23,17 +23,20 @@ class Progress:
 
     with Progress("training", total=1000, unit="tok") as progress:
         progress.advance(64, "loss 2.31")
+
+    `done` is what an earlier, interrupted run has already done.
     """
 
-    def __init__(self, what: str, total: int, unit: str):
+    def __init__(self, what: str, total: int, unit: str, done: int = 0):
         self.what, self.total, self.unit = what, total, unit
-        self.done = 0
+        self.done = self.done_before = done
         self.start = self.last_line = time.monotonic()
         self.bar = None
         if distributed.is_main() and sys.stderr.isatty():
-            self.bar = tqdm(desc=what, total=total, unit=unit, unit_scale=True, leave=False, dynamic_ncols=True)
+            self.bar = tqdm(desc=what, total=total, initial=done, unit=unit, unit_scale=True, leave=False, dynamic_ncols=True)
 
     def advance(self, amount: int, note: str = "") -> None:
+        """So much more is done; `note` is shown beside it."""
         self.done += amount
         now = time.monotonic()
         if self.bar is not None:
@@ -41,7 +44,7 @@ class Progress:
             self.bar.update(amount)
         elif now - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = now
-            rate = self.done / (now - self.start)
+            rate = (self.done - self.done_before) / (now - self.start)
             left = (self.total - self.done) / rate
             say(f"  {self.what}: {self.done / self.total:.0%}, {rate:,.0f} {self.unit}/s, {left:.0f} s left  {note}".rstrip())
 

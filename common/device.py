@@ -62,8 +62,8 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 def pick_precision(name: str, model: GPT2, batch: tuple[Tensor, ...], loss: Loss) -> str:
     """Turn `auto` into "fp32" or "bf16".
 
-    CUDA: bf16 if the GPU computes it natively (compute capability 8.0 or later). CPU: by a trial, one gradient of this
-    batch each way after a warm-up; bf16 must be a fifth faster to be taken. MPS: fp32. The model is left unchanged.
+    CUDA: bf16 if the GPU computes it natively (compute capability 8.0 or later). CPU: by a trial, the gradient of this
+    batch computed both ways in turns; bf16 must be a fifth faster to be taken. MPS: fp32. The model is left unchanged.
     """
     device = model.device
     if name != "auto":
@@ -74,16 +74,15 @@ def pick_precision(name: str, model: GPT2, batch: tuple[Tensor, ...], loss: Loss
         return "fp32"
 
     def seconds(precision: str) -> float:
-        times = []
-        for _ in range(3):  # the first is the warm-up
-            start = time.perf_counter()
-            with autocast(device, precision):
-                total, _ = loss(model, batch)
-            total.backward()
-            times.append(time.perf_counter() - start)
-        return min(times[1:])
+        start = time.perf_counter()
+        with autocast(device, precision):
+            total, _ = loss(model, batch)
+        total.backward()
+        return time.perf_counter() - start
 
     with torch.random.fork_rng():
-        fp32, bf16 = seconds("fp32"), seconds("bf16")
+        # In turns, the first a warm-up; the smallest time is the one that other work on the machine disturbed least.
+        times = [(seconds("fp32"), seconds("bf16")) for _ in range(4)][1:]
+    fp32, bf16 = (min(column) for column in zip(*times))
     model.zero_grad(set_to_none=True)
     return "bf16" if bf16 * 1.2 < fp32 else "fp32"

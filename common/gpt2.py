@@ -151,6 +151,7 @@ class GPT2(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.wte.weight.device
 
     def hidden_states(self, ids: Tensor, cache: KVCache | None = None, padding: Tensor | None = None) -> Tensor:

@@ -17,61 +17,64 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> None:
+        """End with one sentence and exit status 2."""
         self.exit(2, f"error: {message}; --help lists all options.\n")
+
+
+def _integer(text: str, lowest: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = lowest - 1
+    if value < lowest:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a whole number from {lowest} up")
+    return value
 
 
 def whole(text: str) -> int:
     """A whole number from 1 up."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a whole number from 1 up")
-    return value
+    return _integer(text, 1)
 
 
 def natural(text: str) -> int:
     """A whole number from 0 up."""
-    return 0 if text == "0" else whole(text)
+    return _integer(text, 0)
 
 
-def positive(text: str) -> float:
-    """A finite number above 0."""
+def _number(text: str, allowed: Callable[[float], bool], what: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a number above 0")
+    if not allowed(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be {what}")
     return value
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    return _number(text, lambda value: 0 < value < math.inf, "a number above 0")
 
 
 def not_negative(text: str) -> float:
     """A finite number from 0 up."""
-    try:
-        if float(text) == 0:
-            return 0.0
-    except ValueError:
-        pass  # `positive` says what is wrong
-    return positive(text)
+    return _number(text, lambda value: 0 <= value < math.inf, "a number from 0 up")
 
 
 def share(text: str) -> float:
     """A number from 0 to 1."""
-    value = not_negative(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a share between 0 and 1")
-    return value
+    return _number(text, lambda value: 0 <= value <= 1, "a share between 0 and 1")
 
 
 def add_model_option(parser: Parser) -> None:
+    """--model."""
     parser.add_argument("--model", default="classroom", metavar="M",
                         help="classroom (ships with this repository), gpt2, gpt2-medium, gpt2-large, gpt2-xl, the hub id of "
                              "a GPT-2 model, or a checkpoint folder (default: %(default)s)")
 
 
 def add_device_options(parser: Parser) -> None:
+    """--device and --precision."""
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"],
                         help="auto takes a CUDA GPU if there is one, else the CPU (default: %(default)s)")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"],
@@ -80,6 +83,7 @@ def add_device_options(parser: Parser) -> None:
 
 
 def add_run_options(parser: Parser, chapter: str) -> None:
+    """--out, --seed, --resume and --smoke."""
     parser.add_argument("--out", type=Path, metavar="FOLDER",
                         help=f"folder for everything this run writes (default: a new one, runs/{chapter}/001, 002, ...)")
     parser.add_argument("--seed", type=natural, default=0, help="seed of all randomness (default: %(default)s)")
@@ -88,6 +92,7 @@ def add_run_options(parser: Parser, chapter: str) -> None:
 
 
 def add_training_options(parser: Parser, epochs: int, batch_size: int) -> None:
+    """--epochs, --batch-size and --accumulate."""
     parser.add_argument("--epochs", type=whole, default=epochs, metavar="N",
                         help="passes over the training data (default: %(default)s)")
     parser.add_argument("--batch-size", type=whole, default=batch_size, metavar="N",
@@ -106,16 +111,18 @@ def add_instruction_options(parser: Parser) -> None:
     parser.add_argument("--loss-on", default="response", choices=["response", "all"],
                         help="what is learnt: the response alone, or the prompt too (default: %(default)s)")
     parser.add_argument("--lr", type=positive, metavar="X",
-                        help="peak learning rate (default: 1e-3 for models as narrow as classroom, 5e-5 from width 512)")
+                        help="peak learning rate (default: 3e-4 for models as narrow as classroom, 5e-5 from width 512)")
     add_length_options(parser)
 
 
 def add_format_option(parser: Parser) -> None:
+    """--format."""
     parser.add_argument("--format", default="alpaca", choices=["alpaca", "phi3"],
                         help="prompt style (default: %(default)s)")
 
 
 def add_length_options(parser: Parser) -> None:
+    """--max-length and --over-length."""
     parser.add_argument("--max-length", type=whole, metavar="N",
                         help="longest example in tokens, prompt and response together (default: what the model can read)")
     parser.add_argument("--over-length", default="drop", choices=["drop", "truncate", "error"],
@@ -124,7 +131,7 @@ def add_length_options(parser: Parser) -> None:
 
 def default_lr(width: int) -> float:
     """A peak learning rate for a model of this width: narrow models take, and need, larger steps."""
-    return 1e-3 if width < 512 else 5e-5
+    return 3e-4 if width < 512 else 5e-5
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -135,6 +142,9 @@ def run_command(main: Callable[[], None]) -> None:
     except InputError as error:
         if distributed.is_main():
             print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # no permission, disk full, ...
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nStopped. Go on with the same command and --resume --out FOLDER.", file=sys.stderr)

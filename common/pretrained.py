@@ -18,9 +18,11 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
     XetDownloadError,
 )
+from huggingface_hub.utils.logging import set_verbosity_error
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from common import files
 from common.files import InputError
@@ -84,10 +86,20 @@ def load_pretrained(name_or_folder: str | Path, device: str | torch.device = "cp
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries and the model only "
                          f"{config.vocab_size}; they do not belong together.")
-    with torch.device("meta"):  # shapes only: the weights come from the file
+    with torch.device("meta"), NoInit():  # shapes only: the weights come from the file
         model = GPT2(config)
     load_weights(model, folder, dtype)
     return model.to(device).eval(), tokenizer
+
+
+class NoInit(TorchFunctionMode):
+    """Within this context the functions of `torch.nn.init` leave their tensor as it is, which saves their time."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
 
 
 def find_folder(name: str) -> Path:
@@ -96,7 +108,7 @@ def find_folder(name: str) -> Path:
         return CLASSROOM_FOLDER
     if name in PUBLIC:
         return download(name, PUBLIC[name])
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return Path(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] not in "./":
         return download(name, Pin(name, "main"))
@@ -109,17 +121,21 @@ def download(name: str, pin: Pin) -> Path:
 
     The client takes a file of the right length on trust, so its content is checked here.
     """
+    set_verbosity_error()  # the client tells of each retry; one sentence at the end is enough
     try:
         folder = Path(snapshot_download(pin.repo, revision=pin.revision, allow_patterns=WANTED_FILES))
     except LocalEntryNotFoundError as error:
-        raise InputError(f"{name} is not in the local cache and the hub cannot be reached (or HF_HUB_OFFLINE is set): go "
-                         "online once, set HF_ENDPOINT to a mirror, or copy the files to a folder and use "
-                         "--model FOLDER.") from error
+        raise InputError(f"{name} is no folder here and not in the local cache, and the hub cannot be reached (or "
+                         "HF_HUB_OFFLINE is set): go online once, set HF_ENDPOINT to a mirror, or copy the files to a "
+                         "folder and use --model FOLDER.") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise InputError(f"The hub has no model {pin.repo!r} that can be read without a login; check the "
-                         "spelling.") from error
+        raise InputError(f"The hub has no model {pin.repo!r} that can be read without a login, and there is no folder "
+                         f"{name!r} here; check the spelling.") from error
+    except (ValueError, KeyError, TypeError, AssertionError) as error:  # what its parsers raise on other pages
+        raise InputError(f"Fetching {name} failed: what answers is not a model hub; look at HF_ENDPOINT, and whether a login "
+                         "page or a proxy stands in between.") from error
     except (HTTPError, OSError, RevisionResolutionError, XetDownloadError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(f"Fetching {name} from the hub failed ({reason}); try again, or copy the files to a folder and "
                          "use --model FOLDER.") from error
     for path in sorted(folder.iterdir()):
@@ -130,10 +146,12 @@ def download(name: str, pin: Pin) -> Path:
 def check_download(path: Path, pin: Pin) -> None:
     """Compare a fetched file with its pin, and with the hash by which the hub named it.
 
-    In the cache a file is a link to a blob, whose name is the SHA-256 of the content for large files.
+    In the cache a file is a link to a blob, whose name is the SHA-256 of the content for large files. (The blob may be a
+    link again, into a store that names files otherwise; so only the first link's name is looked at.)
     """
     blob = path.resolve()
-    expected = {blob.name} if re.fullmatch(r"[0-9a-f]{64}", blob.name) else set()
+    name = path.readlink().name if path.is_symlink() else path.name
+    expected = {name} if re.fullmatch(r"[0-9a-f]{64}", name) else set()
     if path.name == "model.safetensors":
         if pin.size is not None and blob.stat().st_size != pin.size:
             raise InputError(f"{blob} has {blob.stat().st_size} bytes instead of {pin.size}; delete it and try again.")
@@ -152,16 +170,18 @@ def read_config(folder: Path) -> GPT2Config:
             value = content.get(key, allowed[0]) if key != "model_type" else content.get(key)
             if value not in allowed:
                 raise InputError(f"{path} says {key} = {value!r}; only {' or '.join(map(repr, allowed))} is GPT-2 as "
-                                 "written here.")
+                                 "written here; use another model.")
         sizes = {key: content[key] for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")}
         for key, value in sizes.items():
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{path} says {key} = {value!r}; it must be a whole number from 1 up.")
-        return GPT2Config(**sizes, n_inner=content.get("n_inner"),
-                          layer_norm_epsilon=content.get("layer_norm_epsilon", 1e-5))
+        inner, epsilon = content.get("n_inner"), content.get("layer_norm_epsilon", 1e-5)
+        if inner is not None and (not isinstance(inner, int) or inner < 1):
+            raise InputError(f"{path} says n_inner = {inner!r}; it must be null or a whole number from 1 up.")
+        return GPT2Config(**sizes, n_inner=inner, layer_norm_epsilon=float(epsilon))
     except FileNotFoundError as error:
         raise InputError(f"{folder} is no checkpoint: it has no config.json.") from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise InputError(f"{path} is not the config.json of a GPT-2 ({type(error).__name__}: {error}).") from error
 
 
@@ -173,6 +193,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         if single.exists():
             return load_file(single)
         if index.exists():
+            path = index
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
             tensors: dict[str, Tensor] = {}
             for path in (folder / name for name in sorted(names)):
@@ -221,7 +242,7 @@ def load_weights(model: GPT2, folder: Path, dtype: torch.dtype = torch.float32) 
 
 def _some(names: list[str]) -> str:
     if not names:
-        return "nothing"
+        return "no name"
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

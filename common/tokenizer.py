@@ -50,7 +50,7 @@ class Tokenizer:
 
     Attributes:
         eot_id: id of the end-of-text token, which ends documents and answers.
-        vocab_size: number of ids.
+        vocab_size: the largest id, plus one.
     """
 
     def __init__(self, tokens: list[bytes], ids: list[int], special: dict[str, int]):
@@ -60,37 +60,35 @@ class Tokenizer:
             ids: the id of each.
             special: further entries with their ids; must hold the end-of-text token.
         """
-        if END_OF_TEXT not in special:
-            raise InputError(f"This tokenizer has no {END_OF_TEXT} token; it marks the end of documents and answers.")
         self.eot_id = special[END_OF_TEXT]
         self._ids = dict(zip(tokens, ids))
         self._special = special
-        self.vocab_size = len(ids) + len(special)
+        self.vocab_size = 1 + max([*ids, *special.values()])
+        self._token_of_id = dict(zip(ids, tokens)) | {id_: name.encode() for name, id_ in special.items()}
         # tiktoken joins the pair of lowest rank first, so ranks are merge order. They are ids too in most vocabularies.
         self._id_of_rank = ids
-        self._rank_of_id = {id_: rank for rank, id_ in enumerate(ids)}
         ranks = {token: rank for rank, token in enumerate(tokens)}
-        self._special_rank = {id_: len(tokens) + i for i, id_ in enumerate(special.values())}
-        self._encoding = tiktoken.Encoding(
-            "byte-level-bpe", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks,
-            special_tokens={name: self._special_rank[id_] for name, id_ in special.items()})
+        self._encoding = tiktoken.Encoding("gpt2-like", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={})
 
     def encode(self, text: str) -> list[int]:
         """Text -> ids. Never gives a special token."""
         return [self._id_of_rank[rank] for rank in self._encoding.encode_ordinary(text)]
 
     def decode(self, ids: list[int]) -> str:
-        """Ids -> text. Bytes that are no UTF-8 (half a character, say) become U+FFFD. Ids outside raise KeyError."""
+        """Ids -> text. Bytes that are no UTF-8 (half a character, say) and ids without a token become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: list[int]) -> bytes:
-        ranks = [self._rank_of_id[i] if i in self._rank_of_id else self._special_rank[i] for i in ids]
-        return self._encoding.decode_bytes(ranks)
+        """Ids -> the bytes they stand for. (A model may have more rows than the tokenizer has entries.)"""
+        return b"".join(self._token_of_id.get(i, "\ufffd".encode()) for i in ids)
 
     @classmethod
     def gpt2(cls) -> "Tokenizer":
         """GPT-2's own vocabulary of 50,257 entries, from the rank file that ships with this repository."""
-        ranks = load_tiktoken_bpe(str(RANK_FILE), expected_hash=RANK_FILE_SHA256)
+        try:
+            ranks = load_tiktoken_bpe(str(RANK_FILE), expected_hash=RANK_FILE_SHA256)
+        except ValueError as error:
+            raise InputError(f"{RANK_FILE} is not the file it should be ({error}); check it out again.") from error
         tokens = sorted(ranks, key=ranks.__getitem__)
         return cls(tokens, list(range(len(tokens))), {END_OF_TEXT: len(tokens)})
 
@@ -109,11 +107,15 @@ class Tokenizer:
             if vocab_file.exists() and merges_file.exists():
                 vocab = json.loads(vocab_file.read_text(encoding="utf-8"))
                 lines = merges_file.read_text(encoding="utf-8").splitlines()
-                merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+                lines = lines[1:] if lines and lines[0].startswith("#version") else lines
+                merges = [tuple(line.split(" ")) for line in lines if line]
             elif single_file.exists():
                 content = json.loads(single_file.read_text(encoding="utf-8"))
-                if content["model"]["type"] != "BPE":
-                    raise InputError(f"{single_file} holds a {content['model']['type']} tokenizer, not byte-level BPE.")
+                cut = content["pre_tokenizer"]
+                if (content["model"]["type"] != "BPE" or content.get("normalizer") is not None or cut["type"] != "ByteLevel"
+                        or cut.get("add_prefix_space")):
+                    raise InputError(f"{single_file} is not GPT-2's byte-level BPE: only type BPE without normalizer and with "
+                                     "a ByteLevel pre-tokenizer without prefix space is read; use another model.")
                 vocab = content["model"]["vocab"] | {t["content"]: t["id"] for t in content["added_tokens"]}
                 merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in content["model"]["merges"]]
             else:
@@ -122,9 +124,12 @@ class Tokenizer:
             chars = dict.fromkeys([*CHAR_TO_BYTE, *(left + right for left, right in merges)])
             ids = [vocab[c] for c in chars]
             tokens = [to_bytes(c) for c in chars]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, OSError) as error:
             raise InputError(f"The tokenizer files in {folder} cannot be read as GPT-2's byte-level BPE "
-                             f"({type(error).__name__}: {error}).") from error
+                             f"({type(error).__name__}: {error}); fetch or copy them again.") from error
+        if END_OF_TEXT not in vocab:
+            raise InputError(f"The tokenizer in {folder} has no {END_OF_TEXT} token, which ends documents and answers; use "
+                             "another model.")
         return cls(tokens, ids, {name: id_ for name, id_ in vocab.items() if name not in chars})
 
     def merges(self) -> list[tuple[bytes, bytes]]:

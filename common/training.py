@@ -163,8 +163,8 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
         history.append({"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0, "validation_loss": first})
     model.train()
 
-    with Progress("training", sum(map(data.size, data.items)) * options.epochs, "tok") as progress:
-        progress.advance(history[-1]["tokens"] if history else 0)
+    all_tokens = sum(map(data.size, data.items)) * options.epochs
+    with Progress("training", all_tokens, "tok", done=history[-1]["tokens"] if history else 0) as progress:
         epoch, order = -1, []
         while state["step"] < total_steps:
             if state["step"] // steps_per_epoch != epoch:

@@ -88,7 +88,7 @@ def main() -> None:
     ids = tokenizer.encode(TEXT)
     say(f"{args.model}: the same tokens for {TEXT!r}: {'yes' if ids == their_ids else f'no, {ids} and {their_ids}'}")
 
-    rows = compare(ours, theirs, torch.tensor([ids]))
+    rows = compare(ours, theirs, torch.tensor([ids[:ours.config.n_positions]]))
     say(table(["place", "largest difference", "agrees"], [[n, f"{d:.1e}", "yes" if ok else "NO"] for n, d, ok in rows]))
     wrong = [name for name, _, ok in rows if not ok]
     if wrong:
