@@ -1,0 +1,98 @@
+import pytest
+
+from ch_instruct import pipeline
+from ch_instruct.collate import encode_record
+from ch_instruct.prompts import STYLES, format_prompt
+from common.generation import Continuation
+from tests.conftest import ROOT
+
+RECORD = {"instruction": "Name a color.", "input": "", "output": "red"}
+RECORD_WITH_INPUT = {"instruction": "Sort these.", "input": "3, 1\n2", "output": "1, 2, 3"}
+
+
+def test_alpaca():
+    assert format_prompt(RECORD, "alpaca") == (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n"
+        "\n"
+        "### Instruction:\n"
+        "Name a color.\n"
+        "\n"
+        "### Response:\n")
+
+
+def test_alpaca_with_input():
+    assert format_prompt(RECORD_WITH_INPUT, "alpaca") == (
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n"
+        "\n"
+        "### Instruction:\n"
+        "Sort these.\n"
+        "\n"
+        "### Input:\n"
+        "3, 1\n"
+        "2\n"
+        "\n"
+        "### Response:\n")
+
+
+def test_phi3():
+    assert format_prompt(RECORD, "phi3") == "<|User|>\nName a color.\n\n<|Assistant|>\n"
+
+
+def test_phi3_with_input():
+    assert format_prompt(RECORD_WITH_INPUT, "phi3") == "<|User|>\nSort these.\n3, 1\n2\n\n<|Assistant|>\n"
+
+
+def test_alpaca_is_the_default():
+    assert format_prompt(RECORD_WITH_INPUT) == format_prompt(RECORD_WITH_INPUT, "alpaca")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_missing_input_is_an_empty_one(style):
+    assert format_prompt({"instruction": "Name a color."}, style) == format_prompt(RECORD, style)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_output_is_not_in_the_prompt(style):
+    assert format_prompt(RECORD, style) == format_prompt(RECORD | {"output": "something else"}, style)
+
+
+@pytest.mark.parametrize("record", [RECORD, RECORD_WITH_INPUT], ids=["alone", "with input"])
+@pytest.mark.parametrize(("style", "header"), [("alpaca", "\n\n### Response:\n"), ("phi3", "\n\n<|Assistant|>\n")])
+def test_prompt_ends_with_the_response_header(style, header, record):
+    assert format_prompt(record, style).endswith(header)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_braces_and_headings_in_a_text_stay_as_they_are(style):
+    record = {"instruction": "{x} ### Response: {}", "input": "%s {instruction}"}
+    assert "{x} ### Response: {}" in format_prompt(record, style) and "%s {instruction}" in format_prompt(record, style)
+
+
+@pytest.mark.parametrize("style", ["Alpaca", "", "chatml"])
+def test_unknown_style(style):
+    with pytest.raises(ValueError, match=f"no prompt style '{style}'; use alpaca or phi3"):
+        format_prompt(RECORD, style)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_answering_begins_where_training_does(style, tokenizer, tiny_model, monkeypatch):
+    """The prompt that the model answers is, token for token, the one that it was trained on."""
+    seen = []
+
+    def keep_prompts(model, prompts, *_):
+        seen.extend(prompts)
+        return [Continuation([], True) for _ in prompts]
+
+    monkeypatch.setattr(pipeline, "continue_all", keep_prompts)
+    records = [RECORD, RECORD_WITH_INPUT]
+    pipeline.answer(tiny_model, tokenizer, records, style, 5)
+    trained = [encode_record(record, tokenizer, style) for record in records]
+    assert seen == [ids[:prompt_length] for ids, prompt_length in trained]
+
+
+@pytest.mark.parametrize("mark", ["Below is an instruction", "instruction that describes a task", "### Response:"])
+def test_prompt_text_stands_in_one_file(mark):
+    sources = [path for folder in ROOT.iterdir() if folder.name.startswith(("common", "ch_")) for path in folder.rglob("*.py")]
+    assert [path.relative_to(ROOT).as_posix() for path in sources
+            if mark in path.read_text(encoding="utf-8")] == ["ch_instruct/prompts.py"]

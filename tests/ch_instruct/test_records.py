@@ -1,0 +1,329 @@
+import json
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ch_instruct.prompts import format_prompt
+from ch_instruct.records import encode_records, load_records, split_records
+from ch_pretrain import classroom
+from common.files import InputError
+from common.tokenizer import Tokenizer
+
+GOOD = {"instruction": "Name a color.", "input": "", "output": "red"}
+BYTES = Tokenizer.from_merges([])
+
+
+def save(path: Path, content: object) -> str:
+    """Write text, bytes, or anything else as JSON (a list as JSON lines, for .jsonl); give the name for --data."""
+    if path.suffix == ".jsonl" and isinstance(content, list):
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
+    if not isinstance(content, (str, bytes)):
+        content = json.dumps(content, ensure_ascii=False)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def assert_one_sentence(message: str, *words: str) -> None:
+    assert "\n" not in message and message.endswith("."), message
+    for word in words:
+        assert word in message, f"{word!r} is not in {message!r}"
+
+
+def assert_load_refused(data: str, *words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        load_records(data)
+    assert_one_sentence(str(refused.value), data, *words)
+
+
+def numbered(count: int, **fields: str) -> list[dict]:
+    return [GOOD | {"instruction": f"Question {i}?"} | fields for i in range(count)]
+
+
+def as_bag(records: list[dict]) -> Counter:
+    return Counter(tuple(sorted(record.items())) for record in records)
+
+
+# Reading
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_records_are_read_as_they_are(tmp_path, name):
+    rows = [GOOD, {"instruction": " Greet. ", "output": "Hello\n\tÄ 你好 🙂 \\ \" </s>", "id": 7, "family": "talk"}]
+    loaded = load_records(save(tmp_path / name, rows))
+    assert loaded.records == rows and loaded.notes == []
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_byte_order_mark_is_skipped(tmp_path, name):
+    plain = save(tmp_path / name, [GOOD])
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + Path(plain).read_bytes())
+    assert load_records(plain).records == [GOOD]
+
+
+def test_json_lines_may_have_empty_lines_and_other_line_ends(tmp_path):
+    line = json.dumps(GOOD)
+    assert load_records(save(tmp_path / "a.jsonl", f"\r\n{line}\r\n\n  \n{line}")).records == [GOOD, GOOD]
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+def test_only_line_feeds_end_json_lines(tmp_path, sign):
+    """Some other signs count as line ends too, but not in JSON lines, where most writers leave them as they are."""
+    rows = [GOOD | {"output": f"one{sign}two"}, GOOD]
+    assert load_records(save(tmp_path / "a.jsonl", rows)).records == rows
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@settings(deadline=None, max_examples=60)
+@given(texts=st.lists(st.text(), min_size=3, max_size=3))
+def test_every_text_survives(tmp_path_factory, name, texts):
+    row = {"instruction": "x" + texts[0], "input": texts[1], "output": texts[2] + "x"}
+    folder = tmp_path_factory.getbasetemp()
+    assert load_records(save(folder / name, [row])).records == [row]
+    _, [example], _ = encode_records([row], BYTES, "alpaca", 10_000, "error")
+    assert BYTES.decode(example.ids[:-1]) == format_prompt(row) + row["output"]
+
+
+def test_classroom():
+    assert load_records("classroom").records == classroom.records()
+
+
+# Refusals
+
+
+def test_missing_file(tmp_path):
+    assert_load_refused(str(tmp_path / "none.json"), "no such file")
+
+
+def test_folder_instead_of_a_file(tmp_path):
+    (tmp_path / "folder.json").mkdir()
+    assert_load_refused(str(tmp_path / "folder.json"))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a", "a.json.gz"])
+def test_other_ending(tmp_path, name):
+    assert_load_refused(save(tmp_path / name, [GOOD]), ".json or .jsonl")
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("a.json", "[{"), ("a.json", ""), ("a.json", "instruction,output"), ("a.jsonl", '{"instruction": "a"'),
+    ("a.json", b"\xff\xfe[]"), ("a.jsonl", '{"a": "\xe4"}'.encode("latin-1")), ("a.json", "<!DOCTYPE html>"),
+    ("a.json", "[" * 100_000)],
+    ids=["cut off", "empty", "csv", "line cut off", "utf-16", "latin-1", "html", "very deep"])
+def test_what_is_no_json(tmp_path, name, content):
+    assert_load_refused(save(tmp_path / name, content), "JSON")
+
+
+def test_bad_line_is_named(tmp_path):
+    line = json.dumps(GOOD)
+    data = save(tmp_path / "a.jsonl", f"{line}\n{line}\n{line[:-1]}\n{line}\n")
+    with pytest.raises(InputError, match=r"(line|record) 3\b"):
+        load_records(data)
+
+
+@pytest.mark.parametrize("content", [{}, {"data": [GOOD]}, "text", 3, None], ids=repr)
+def test_not_a_list(tmp_path, content):
+    assert_load_refused(save(tmp_path / "a.json", json.dumps(content)), f"not a {type(content).__name__}")
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.json", "[]"), ("a.jsonl", ""), ("a.jsonl", "\n \n")])
+def test_no_records(tmp_path, name, content):
+    assert_load_refused(save(tmp_path / name, content), "no records")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize(("bad", "words"), [
+    ("text", ["must be an object"]), (None, ["must be an object"]), ([GOOD], ["must be an object"]),
+    ({"output": "b"}, ["no 'instruction'", "'output'"]), ({"instruction": "a"}, ["no 'output'", "'instruction'"]),
+    ({}, ["no 'instruction'", "nothing"]), ({"prompt": "a", "completion": "b"}, ["'prompt', 'completion'"]),
+    (GOOD | {"instruction": 3}, ["'instruction' is 3", "must be a text"]),
+    (GOOD | {"output": None}, ["'output' is None", "must be a text"]),
+    (GOOD | {"output": ["a", "b"]}, ["'output'", "must be a text"]),
+    (GOOD | {"input": None}, ["'input' is None", "must be a text"]), (GOOD | {"family": 1}, ["'family' is 1"]),
+    (GOOD | {"split": "dev"}, ["'split' is 'dev'", "train, validation or test"]),
+    (GOOD | {"split": None}, ["'split' is None"]), (GOOD | {"split": ["train"]}, ["'split'"])], ids=repr)
+def test_bad_record_is_named(tmp_path, name, bad, words):
+    assert_load_refused(save(tmp_path / name, [GOOD, GOOD, bad, GOOD]), "record 3", *words)
+
+
+def test_half_a_surrogate_pair_is_refused(tmp_path):
+    """JSON can spell it, but it is no text: no file could be written of it after the training."""
+    assert_load_refused(save(tmp_path / "a.json", '[{"instruction": "a", "output": "\\ud83d"}]'), "record 1")
+
+
+def test_all_outputs_empty(tmp_path):
+    assert_load_refused(save(tmp_path / "a.json", [GOOD | {"output": ""}, GOOD | {"output": " \n"}]), "no record is left")
+
+
+# Notes
+
+
+def test_empty_records_are_left_out_and_noted(tmp_path):
+    rows = numbered(6)
+    rows[1]["output"], rows[3]["instruction"], rows[4]["output"] = "", " ", "\n\t"
+    loaded = load_records(save(tmp_path / "a.json", rows))
+    assert loaded.records == [rows[0], rows[2], rows[5]]
+    assert loaded.notes == ["left out, instruction or output empty: 3 (rows 2, 4, 5)"]
+
+
+def test_repeated_records_are_kept_and_noted(tmp_path):
+    rows = numbered(3) + numbered(2) + [GOOD | {"instruction": "Question 0?", "output": "blue"}]
+    loaded = load_records(save(tmp_path / "a.jsonl", rows))
+    assert loaded.records == rows
+    assert loaded.notes == ["exact repetitions of earlier records (kept): 2 (rows 4, 5)"]
+
+
+def test_missing_input_is_the_same_as_an_empty_one(tmp_path):
+    loaded = load_records(save(tmp_path / "a.json", [GOOD, {"instruction": GOOD["instruction"], "output": "red"}]))
+    assert loaded.notes == ["exact repetitions of earlier records (kept): 1 (row 2)"]
+
+
+def test_long_lists_of_rows_are_cut(tmp_path):
+    loaded = load_records(save(tmp_path / "a.json", [GOOD, *[GOOD | {"output": ""}] * 20]))
+    assert loaded.notes == ["left out, instruction or output empty: 20 (rows 2, 3, 4, 5, 6, 7, 8, 9, ...)"]
+
+
+# Splitting
+
+
+def test_named_splits_are_followed():
+    rows = [GOOD | {"split": split, "id": i} for i, split in enumerate(["test", "train", "train", "validation", "test"])]
+    parts = split_records(rows, seed=0)
+    assert {split: [row["id"] for row in part] for split, part in parts.items()} == {
+        "train": [1, 2], "validation": [3], "test": [0, 4]}
+
+
+def test_named_splits_need_no_validation_part():
+    assert split_records([GOOD | {"split": "train"}, GOOD | {"split": "test"}], seed=0)["validation"] == []
+
+
+@pytest.mark.parametrize("missing", ["train", "test"])
+def test_named_splits_need_training_and_test_parts(missing):
+    rows = [GOOD | {"split": split} for split in ("train", "validation", "test") if split != missing]
+    with pytest.raises(InputError) as refused:
+        split_records(rows, seed=0)
+    assert_one_sentence(str(refused.value), missing)
+
+
+def test_some_records_with_a_split_and_some_without():
+    with pytest.raises(InputError) as refused:
+        split_records([*numbered(2, split="train"), *numbered(3)], seed=0)
+    assert_one_sentence(str(refused.value), "2 of 5", "'split'")
+
+
+def test_random_split_has_the_stated_shares():
+    parts = split_records(numbered(200), seed=0)
+    assert {split: len(part) for split, part in parts.items()} == {"train": 170, "validation": 10, "test": 20}
+
+
+def test_random_split_depends_on_the_seed_alone():
+    records = numbered(60)
+    random.seed(1)
+    once = split_records(records, seed=4)
+    random.seed(2)
+    assert split_records(records, seed=4) == once
+    assert split_records(records, seed=5) != once
+    assert records == numbered(60)
+
+
+@settings(max_examples=60)
+@given(questions=st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["", "x"]), st.sampled_from("uv")),
+                          min_size=3, max_size=30), seed=st.integers(0, 100))
+def test_equal_questions_stay_in_one_part(questions, seed):
+    records = [{"instruction": i, "input": x, "output": o} for i, x, o in questions] + numbered(10)
+    parts = split_records(records, seed)
+    assert sum(map(as_bag, parts.values()), Counter()) == as_bag(records)
+    asked = [{(record["instruction"], record["input"]) for record in part} for part in parts.values()]
+    assert sum(map(len, asked)) == len(set.union(*asked))
+    assert all(parts.values())
+
+
+def test_three_records_are_enough_for_a_random_split():
+    assert [len(part) for part in split_records(numbered(3), seed=0).values()] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_records_for_a_random_split(count):
+    with pytest.raises(InputError) as refused:
+        split_records(numbered(count), seed=0)
+    assert_one_sentence(str(refused.value), "at least 3")
+
+
+# Encoding and lengths
+
+
+PROMPT = len(format_prompt(GOOD, "phi3").encode())
+SHORT, LONG = GOOD, GOOD | {"output": "r" * 50}  # PROMPT + 3 + 1 and PROMPT + 50 + 1 tokens
+NO_ROOM = GOOD | {"instruction": "i" * 200}
+
+
+def encode(records: list[dict], max_length: int, over_length: str):
+    return encode_records(records, BYTES, "phi3", max_length, over_length)
+
+
+def test_examples_that_fit_stay_whole():
+    kept, examples, note = encode([SHORT, LONG, SHORT], PROMPT + 51, "error")
+    assert kept == [SHORT, LONG, SHORT]
+    assert [len(ids) for ids, _ in examples] == [PROMPT + 4, PROMPT + 51, PROMPT + 4]
+    assert note == f"3 examples of {PROMPT + 4} to {PROMPT + 51} tokens (median {PROMPT + 4})"
+
+
+def test_drop_leaves_long_examples_out():
+    kept, examples, note = encode([LONG, SHORT, NO_ROOM], PROMPT + 50, "drop")
+    assert kept == [SHORT] and len(examples) == 1
+    assert note.startswith("1 examples") and f"over {PROMPT + 50} tokens: 2, of which 2 left out and 0 cut" in note
+
+
+def test_truncate_cuts_the_response():
+    kept, examples, note = encode([LONG, SHORT, NO_ROOM], PROMPT + 10, "truncate")
+    assert kept == [LONG, SHORT]
+    assert BYTES.decode(examples[0].ids) == format_prompt(LONG, "phi3") + "r" * 10
+    assert examples[0].prompt_length == PROMPT
+    assert note.startswith("2 examples") and f"over {PROMPT + 10} tokens: 2, of which 1 left out and 1 cut" in note
+
+
+def test_truncated_example_does_not_end():
+    """The answer was not over, so there is nothing to stop for."""
+    _, [cut, whole], _ = encode([LONG, SHORT], PROMPT + 10, "truncate")
+    assert BYTES.eot_id not in cut.ids and whole.ids[-1] == BYTES.eot_id
+
+
+@pytest.mark.parametrize(("room", "left"), [(0, []), (1, ["r"]), (2, ["rr"])])
+def test_truncation_needs_room_for_a_response(room, left):
+    kept, examples, _ = encode([LONG, SHORT | {"instruction": ""}], PROMPT + room, "truncate")
+    cut = [BYTES.decode(e.ids[e.prompt_length:]) for e, record in zip(examples, kept) if record == LONG]
+    assert cut == left
+
+
+def test_error_stops():
+    with pytest.raises(InputError) as refused:
+        encode([LONG, SHORT, NO_ROOM], PROMPT + 50, "error")
+    assert_one_sentence(str(refused.value), "2 of 3", f"more than {PROMPT + 50} tokens", "--max-length", "--over-length")
+
+
+@pytest.mark.parametrize("over_length", ["drop", "truncate"])
+def test_all_too_long(over_length):
+    with pytest.raises(InputError) as refused:
+        encode([NO_ROOM, NO_ROOM], PROMPT, over_length)
+    assert_one_sentence(str(refused.value), "All 2 examples", f"more than {PROMPT} tokens", "--max-length")
+
+
+def test_records_and_examples_belong_together():
+    records = [GOOD | {"output": "r" * n} for n in (3, 60, 5, 70, 8)]
+    for over_length, lengths in (("drop", [3, 5, 8]), ("truncate", [3, 60, 5, 70, 8])):
+        kept, examples, _ = encode(records, PROMPT + 20, over_length)
+        assert [len(record["output"]) for record in kept] == lengths
+        assert [len(e.ids) - e.prompt_length for e in examples] == [min(n + 1, 20) for n in lengths]
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8), limit=st.integers(2, 41),
+       over_length=st.sampled_from(["drop", "truncate"]))
+def test_no_example_is_longer_than_allowed_and_none_is_without_response(lengths, limit, over_length):
+    records = [GOOD, *(GOOD | {"output": "r" * n} for n in lengths)]
+    kept, examples, note = encode(records, PROMPT + max(limit, 4), over_length)
+    assert len(kept) == len(examples) == int(re.match(r"(\d+) examples", note).group(1))
+    assert all(e.prompt_length < len(e.ids) <= PROMPT + max(limit, 4) for e in examples)

@@ -1,0 +1,90 @@
+import json
+
+import pytest
+import torch
+
+from ch_instruct.pipeline import merge_responses
+from common.pretrained import load_pretrained
+from tests.conftest import assert_refused, run_command
+
+FILES = ["config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors", "report.json", "responses.json",
+         "run.json", "tokenizer_config.json", "training_state.pt", "vocab.json"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One smoke run of the command, from another folder."""
+    folder = tmp_path_factory.mktemp("a folder")
+    done = run_command("ch_instruct/train.py", "--smoke", folder=folder)
+    return folder / "runs" / "ch_instruct" / "001", done.stdout
+
+
+def test_it_writes_the_whole_run_folder(run):
+    folder, _ = run
+    assert sorted(p.name for p in folder.iterdir()) == FILES
+
+
+def test_the_report_has_both_arms_and_the_table_shows_them(run):
+    folder, told = run
+    arms = json.loads((folder / "report.json").read_text())["arms"]
+    assert list(arms) == ["base", "ntp"]
+    for arm in arms.values():
+        assert set(arm) == {"test_loss", "perplexity", "exact_match", "rouge_l", "stopped", "seconds", "families"}
+        assert 0 <= arm["exact_match"] <= 1 and 0 <= arm["rouge_l"] <= 1 and 0 <= arm["stopped"] <= 1
+    assert arms["ntp"]["test_loss"] < arms["base"]["test_loss"]
+    assert f"{arms['ntp']['test_loss']:.4f}" in told
+
+
+def test_responses_stand_beside_the_expected_answers(run):
+    folder, _ = run
+    responses = json.loads((folder / "responses.json").read_text())
+    assert len(responses) == json.loads((folder / "run.json").read_text())["facts"]["records"]["test"] == 6
+    for response in responses:
+        assert response["output"] and set(response["answers"]) == {"base", "ntp"}
+        assert isinstance(response["answers"]["ntp"]["stopped"], bool)
+
+
+def test_what_is_in_the_loss_is_told_and_kept(run):
+    folder, told = run
+    facts = json.loads((folder / "run.json").read_text())["facts"]
+    assert f"In the loss: {facts['supervised_tokens']:,} of {facts['training_tokens']:,} training tokens" in told
+    assert facts["supervised_tokens"] < facts["training_tokens"]
+
+
+def test_transformers_loads_the_run_folder(run):
+    transformers = pytest.importorskip("transformers")
+    folder, _ = run
+    model, tokenizer = load_pretrained(folder)
+    theirs, info = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    ids = torch.tensor([tokenizer.encode("The capital of France is")])
+    with torch.no_grad():
+        torch.testing.assert_close(theirs.eval()(ids).logits, model(ids), atol=1e-4, rtol=0)
+    assert len(transformers.AutoTokenizer.from_pretrained(folder)) == tokenizer.vocab_size
+
+
+def test_respond_answers_a_file_and_scores_it(run, tmp_path):
+    folder, _ = run
+    records = [{"instruction": "What is the capital of France?", "output": "The capital of France is Paris."},
+               {"instruction": "Add 2 and 3.", "input": "", "output": "2 plus 3 is 5."}]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, records)))
+    options = ["--model", folder, "--data", "questions.jsonl", "--out", "answers.json"]
+    told = run_command("ch_instruct/respond.py", *options, folder=tmp_path).stdout
+    answers = json.loads((tmp_path / "answers.json").read_text())
+    assert [a["instruction"] for a in answers] == [r["instruction"] for r in records]
+    assert all(isinstance(a["answer"], str) and isinstance(a["stopped"], bool) for a in answers)
+    assert "2 answers in answers.json" in told
+    assert_refused(run_command("ch_instruct/respond.py", *options, folder=tmp_path, check=False), "already exists")
+
+
+def test_the_phi3_style_and_loss_on_all_train_too(tmp_path):
+    run_command("ch_instruct/train.py", "--smoke", "--format", "phi3", "--loss-on", "all", "--out", "run", folder=tmp_path)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())["facts"]
+    assert facts["supervised_tokens"] == facts["training_tokens"]
+
+
+def test_merged_responses_keep_the_record_and_every_answer():
+    record = {"instruction": "a", "output": "b", "family": "f"}
+    wrong, right = {"answer": "x", "stopped": False}, {"answer": "b", "stopped": True}
+    merged = merge_responses({"base": [record | wrong], "ntp": [record | right]})
+    assert merged == [record | {"answers": {"base": wrong, "ntp": right}}]

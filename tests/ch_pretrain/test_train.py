@@ -1,0 +1,42 @@
+import csv
+import json
+
+from tests.conftest import assert_refused, run_command
+
+FILES = ["config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors", "report.json", "run.json",
+         "tokenizer_config.json", "training_state.pt", "vocab.json"]
+
+
+def test_own_text_gives_a_model_that_goes_on_from_it(tmp_path):
+    """From a text file to a continuation, in a folder with a space in its name."""
+    folder = tmp_path / "my texts"
+    folder.mkdir()
+    (folder / "rhyme.txt").write_text("one two three four five six seven eight nine ten\n" * 400)
+    run_command("ch_pretrain/train.py", "--data", "rhyme.txt", "--smoke", "--out", "base", folder=folder)
+    assert sorted(p.name for p in (folder / "base").iterdir()) == FILES
+    run = json.loads((folder / "base" / "run.json").read_text())
+    assert run["options"]["seed"] == 0 and run["facts"]["precision"] in ("fp32", "bf16") and run["versions"]["torch"]
+
+    told = run_command("ch_pretrain/generate.py", "--model", "base", "--prompt", "one two", "--greedy",
+                       "--max-new-tokens", 8, folder=folder).stdout
+    assert told.startswith("one two")
+    assert_refused(run_command("ch_pretrain/train.py", "--data", "rhyme.txt", "--smoke", "--out", "base", folder=folder,
+                               check=False), "already holds something")
+
+
+def test_training_goes_on_from_a_model(tmp_path):
+    (tmp_path / "a.txt").write_text("The capital of France is Paris. " * 300)
+    out = run_command("ch_pretrain/train.py", "--data", "a.txt", "--model", "classroom", "--smoke", "--lr", "1e-4",
+                      "--out", "more", folder=tmp_path).stdout
+    losses = [float(row["validation_loss"]) for row in csv.DictReader(open(tmp_path / "more" / "metrics.csv"))
+              if row["validation_loss"]]
+    assert min(losses) < losses[0]
+    assert "2,304 vocabulary entries" in out
+
+
+def test_samples_are_numbered_and_repeatable(tmp_path):
+    options = ["--prompt", "The capital of", "--num-samples", 2, "--temperature", 1.2, "--top-k", 50, "--max-new-tokens", 12]
+    one, two, other = (run_command("ch_pretrain/generate.py", *options, "--seed", seed, folder=tmp_path).stdout
+                       for seed in (1, 1, 2))
+    assert one == two != other
+    assert one.count("--- sample") == 2

@@ -1,0 +1,91 @@
+from collections import Counter
+from itertools import pairwise
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ch_pretrain.windows import collate_windows, encode_documents, window_starts
+
+
+def cut(tokens: int, context: int, stride: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """All windows of the row 0, 1, 2, ..., in which every token is its own position."""
+    return collate_windows(window_starts(tokens, context, stride), torch.arange(tokens), context)
+
+
+def test_windows_that_fit():
+    assert window_starts(9, 4) == [0, 4]
+    inputs, targets = cut(9, 4)
+    assert inputs.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert targets.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+def test_last_window_is_moved_back():
+    assert window_starts(11, 4) == [0, 4, 6]
+    _, targets = cut(11, 4)
+    assert targets.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [7, 8, 9, 10]]
+
+
+def test_overlapping_windows():
+    assert window_starts(11, 4, stride=2) == [0, 2, 4, 6]
+    assert window_starts(10, 4, stride=2) == [0, 2, 4, 5]
+
+
+def test_text_shorter_than_a_window():
+    assert window_starts(3, 8) == [0]
+    inputs, targets = cut(3, 8)
+    assert inputs.tolist() == [[0, 1]] and targets.tolist() == [[1, 2]]
+
+
+def test_text_one_token_longer_than_a_window():
+    inputs, targets = cut(5, 4)
+    assert inputs.tolist() == [[0, 1, 2, 3]] and targets.tolist() == [[1, 2, 3, 4]]
+
+
+def test_any_windows_make_a_batch():
+    row = torch.tensor([5, 6, 7, 8, 9])
+    inputs, targets = collate_windows([2, 0], row, 2)
+    assert inputs.tolist() == [[7, 8], [5, 6]] and targets.tolist() == [[8, 9], [6, 7]]
+    assert inputs.dtype == targets.dtype == torch.int64
+
+
+@given(tokens=st.integers(2, 80), context=st.integers(1, 20))
+def test_each_token_is_a_target_once_but_in_the_last_overlap(tokens, context):
+    _, targets = cut(tokens, context)
+    assert sorted(set(targets.flatten().tolist())) == list(range(1, tokens))
+    before_last = Counter(targets[:-1].flatten().tolist())
+    assert all(count == 1 for count in before_last.values())
+    assert len(targets) == -(-(tokens - 1) // context)
+    assert targets[-1, -1] == tokens - 1
+
+
+@given(tokens=st.integers(2, 80), context=st.integers(1, 20), data=st.data())
+def test_smaller_strides_leave_no_token_out(tokens, context, data):
+    stride = data.draw(st.integers(1, context))
+    starts = window_starts(tokens, context, stride)
+    _, targets = cut(tokens, context, stride)
+    assert set(targets.flatten().tolist()) == set(range(1, tokens))
+    assert starts[:-1] == list(range(0, stride * (len(starts) - 1), stride))
+    assert all(0 < b - a <= stride for a, b in pairwise(starts))
+
+
+@given(row=st.lists(st.integers(0, 300), min_size=2, max_size=50), context=st.integers(1, 20))
+def test_targets_are_the_next_tokens(row, context):
+    starts = window_starts(len(row), context)
+    inputs, targets = collate_windows(starts, torch.tensor(row), context)
+    assert inputs.shape == targets.shape == (len(starts), min(context, len(row) - 1))
+    for start, given_, asked in zip(starts, inputs.tolist(), targets.tolist()):
+        assert given_ == row[start:start + len(given_)]
+        assert asked == row[start + 1:start + 1 + len(asked)]
+
+
+def test_documents_end_with_end_of_text(tokenizer):
+    row = encode_documents(["ab", "c"], tokenizer)
+    assert row.tolist() == [97, 98, 256, 99, 256]
+    assert row.dtype == torch.int64
+
+
+def test_end_of_text_written_in_a_document_is_letters(tokenizer):
+    row = encode_documents(["a<|endoftext|>b"], tokenizer).tolist()
+    assert row.count(tokenizer.eot_id) == 1 and row[-1] == tokenizer.eot_id
+    assert tokenizer.decode(row[:-1]) == "a<|endoftext|>b"

@@ -1,0 +1,107 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from ch_pretrain import classroom
+from common.pretrained import load_pretrained, save_pretrained
+from common.tokenizer import Tokenizer
+from tests.common.test_training import ENVIRONMENT
+from tests.conftest import ROOT, make_model, run_command
+
+CHECKPOINT = ["config.json", "merges.txt", "metrics.csv", "model.safetensors", "tokenizer_config.json", "training_state.pt",
+              "vocab.json"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A tiny random model and a small data file."""
+    folder = tmp_path_factory.mktemp("small")
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), folder / "model")
+    (folder / "data.json").write_text(json.dumps([r for r in classroom.records() if r["input"] == ""][:60]))
+    return folder
+
+
+def options(small, *more: object) -> list:
+    return ["--model", small / "model", "--data", small / "data.json", "--epochs", 3, "--batch-size", 8, "--device", "cpu",
+            "--precision", "fp32", "--lr", "0.003", *more]
+
+
+@pytest.fixture(scope="module")
+def run(small):
+    done = run_command("ch_sftmix/train.py", *options(small, "--out", "straight"), folder=small)
+    return small / "straight", done.stdout
+
+
+def test_it_writes_the_whole_run_folder(run):
+    folder, _ = run
+    assert sorted(p.name for p in folder.iterdir()) == sorted([
+        *CHECKPOINT, "confidence.png", "data_map.png", "dynamics.csv", "losses.png", "ntp", "report.json", "responses.json",
+        "run.json"])
+    assert sorted(p.name for p in (folder / "ntp").iterdir()) == sorted(
+        [*CHECKPOINT, *(f"perplexities-{c}.json" for c in (1, 2, 3))])
+
+
+def test_the_table_has_three_arms(run):
+    folder, told = run
+    arms = json.loads((folder / "report.json").read_text())["arms"]
+    assert list(arms) == ["base", "ntp", "sftmix"]
+    assert arms["ntp"]["test_loss"] < arms["base"]["test_loss"] > arms["sftmix"]["test_loss"]
+    assert arms["ntp"]["test_loss"] != arms["sftmix"]["test_loss"]
+    for arm in arms:
+        assert any(line.startswith(arm) for line in told.splitlines())
+
+
+def test_the_dynamics_say_which_half_each_example_is_in(run):
+    folder, _ = run
+    rows = list(csv.DictReader(open(folder / "dynamics.csv")))
+    facts = json.loads((folder / "run.json").read_text())["facts"]
+    assert len(rows) == facts["records"]["train"]
+    sure = [float(row["confidence"]) for row in rows if row["half"] == "confident"]
+    unsure = [float(row["confidence"]) for row in rows if row["half"] == "unconfident"]
+    assert min(sure) >= max(unsure) and len(sure) - len(unsure) in (0, 1)
+    for row in rows:
+        mean = sum(float(row[f"perplexity_{c}"]) for c in (1, 2, 3)) / 3
+        assert float(row["confidence"]) == pytest.approx(-mean)
+
+
+def test_both_checkpoints_load_and_differ(run):
+    folder, _ = run
+    mixed, plain = load_pretrained(folder)[0], load_pretrained(folder / "ntp")[0]
+    assert not torch.equal(mixed.wte.weight, plain.wte.weight)
+
+
+@pytest.mark.parametrize("when", ["ntp/perplexities-2.json", "training_state.pt"])
+def test_killed_in_either_run_and_resumed_equals_never_interrupted(run, small, when, tmp_path):
+    straight, _ = run
+    command = [sys.executable, str(ROOT / "ch_sftmix" / "train.py"), *map(str, options(small, "--out", tmp_path / "broken"))]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "broken" / when).exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "broken" / "report.json").exists(), "killed too late to show anything"
+
+    subprocess.run([*command, "--resume"], env=ENVIRONMENT, check=True, capture_output=True)
+    for part in ("", "ntp"):
+        for name, tensor in load_pretrained(straight / part)[0].state_dict().items():
+            assert torch.equal(tensor, load_pretrained(tmp_path / "broken" / part)[0].state_dict()[name]), (part, name)
+    assert (tmp_path / "broken" / "dynamics.csv").read_text() == (straight / "dynamics.csv").read_text()
+
+
+def test_several_seeds_give_means_and_intervals(small, tmp_path):
+    told = run_command("ch_sftmix/train.py", *options(small, "--out", tmp_path / "many", "--seeds", 2, "--split", "random",
+                                                      "--checkpoints", 1), folder=tmp_path).stdout
+    report = json.loads((tmp_path / "many" / "report.json").read_text())
+    each = [json.loads((tmp_path / "many" / f"seed-{seed}" / "report.json").read_text())["arms"] for seed in (0, 1)]
+    losses = [arms["sftmix"]["test_loss"] for arms in each]
+    assert losses[0] != losses[1]
+    assert report["arms"]["sftmix"]["test_loss"] == pytest.approx(sum(losses) / 2)
+    assert report["summary"]["sftmix"]["test_loss"]["half_interval"] == pytest.approx(12.706 * abs(losses[0] - losses[1]) / 2)
+    assert "sftmix - ntp" in told

@@ -1,0 +1,277 @@
+"""The tokenizer: the same ids as its peers, every text back unchanged, and files that others read and write."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Tokenizer
+
+from common import tokenizer as module
+from common.files import InputError
+from common.tokenizer import END_OF_TEXT, Tokenizer, to_bytes, to_chars
+
+NASTY = [
+    "", " ", "  ", "\n", "\n\n\n", "\r\n", "\t\t x", " \n ", "a  b   c    d", "trailing  ", "  leading", "line\n\n  indented",
+    "don't we'll I've they're he'd I'm it's", "DON'T O'Malley O'Sullivan", "'s 's's ''s '", "l'été n’est", "1234567890123",
+    "3.14e-10", "½ ² ٣ ४ Ⅷ", "a1b2c3", "snake_case camelCase", "!!!???...", "<<<>>>", "#version: 0.2", "naïve café",
+    "cafe\u0301", "Ünïcödé", "Ġ Ċ ĉ", "中文字符", "日本語テキスト", "한국어", "العربية", "עברית", "ไทย",
+    "👍🏽", "👨\u200d👩\u200d👧", "🇫🇷🇩🇪", "\ufeffstart", "zero\u200bwidth", "no\u00a0break\u2003em\u3000wide",
+    "\u2028line\u2029paragraph", "\x00\x01\x1f\x7f\x85", "\U0010ffff\ufffd\uffff", "x" * 300, "=" * 80, " " * 50 + "x",
+    END_OF_TEXT, f"a{END_OF_TEXT}b", f"{END_OF_TEXT}{END_OF_TEXT}", "<|endoftext", "<|im_end|>",
+    '### Instruction:\nSay "hi".\n\n### Response:\n', "def f(x):\n    return x ** 2\n", "https://example.org/?q=a%20b&c=d#e",
+]
+EXAMPLE_TEXT = ["the cat sat on the mat with the other cat, and that hat is the cat's hat\n",
+                "aaaa aaa aa banana bananas 12 123 1234 été Zürich\n"] * 3
+texts = st.text(max_size=60) | st.lists(st.sampled_from(NASTY), max_size=5).map("".join)
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> Tokenizer:
+    return Tokenizer.gpt2()
+
+
+@pytest.fixture(scope="module")
+def gpt2_folder(gpt2, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("gpt2")
+    gpt2.save(folder, model_max_length=1024)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def peer(gpt2_folder) -> GPT2Tokenizer:
+    return GPT2Tokenizer.from_pretrained(gpt2_folder)
+
+
+@pytest.fixture(scope="module")
+def trained() -> ByteLevelBPETokenizer:
+    """Trained by another library, which gives the special token id 0 and the bytes the ids from 1 up."""
+    peer = ByteLevelBPETokenizer()
+    peer.train_from_iterator(EXAMPLE_TEXT, vocab_size=330, min_frequency=1, special_tokens=[END_OF_TEXT], show_progress=False)
+    return peer
+
+
+@pytest.fixture(scope="module", params=["tokenizer.json", "vocab.json and merges.txt"])
+def reread(request, trained, tmp_path_factory) -> Tokenizer:
+    """The trained one, read from its files."""
+    folder = tmp_path_factory.mktemp("trained")
+    if request.param == "tokenizer.json":
+        trained.save(str(folder / "tokenizer.json"))
+    else:
+        trained.save_model(str(folder))
+    return Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_ids_are_those_of_transformers(gpt2, peer, text):
+    assert gpt2.encode(text) == peer.encode(text, split_special_tokens=True)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts)
+def test_ids_are_those_of_transformers_for_any_text(gpt2, peer, text):
+    assert gpt2.encode(text) == peer.encode(text, split_special_tokens=True)
+
+
+def test_transformers_reads_the_saved_folder_as_gpt2(peer):
+    assert (len(peer), peer.eos_token, peer.eos_token_id, peer.model_max_length) == (50257, END_OF_TEXT, 50256, 1024)
+
+
+@pytest.mark.parametrize("name, size, start", [("vocab.json", 1_042_301, "196139668be6"),
+                                               ("merges.txt", 456_318, "1ce1664773c5")])
+def test_saved_files_of_gpt2_are_the_published_ones(gpt2_folder, name, size, start):
+    content = (gpt2_folder / name).read_bytes()
+    assert len(content) == size
+    assert hashlib.sha256(content).hexdigest().startswith(start)
+
+
+def test_gpt2_has_its_known_ids(gpt2):
+    assert (gpt2.vocab_size, gpt2.eot_id) == (50257, 50256)
+    assert gpt2.encode("Hello world") == [15496, 995]
+    assert gpt2.decode([15496, 995]) == "Hello world"
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=texts)
+def test_any_text_comes_back(gpt2, reread, text):
+    for tokenizer in (gpt2, reread, Tokenizer.from_merges([])):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("text", [END_OF_TEXT, f"a{END_OF_TEXT} b", f"{END_OF_TEXT}\n" * 3])
+def test_end_of_text_written_by_a_user_is_text(gpt2, reread, text):
+    for tokenizer in (gpt2, reread, Tokenizer.from_merges([])):
+        ids = tokenizer.encode(text)
+        assert tokenizer.eot_id not in ids
+        assert tokenizer.decode(ids) == text
+
+
+def test_the_control_token_itself_is_decoded(gpt2):
+    assert gpt2.decode([*gpt2.encode("end"), gpt2.eot_id]) == "end" + END_OF_TEXT
+
+
+def test_half_a_character_becomes_a_replacement_sign(gpt2):
+    ids = gpt2.encode("😀")
+    assert len(ids) > 1
+    assert "\ufffd" in gpt2.decode(ids[:1])
+    assert gpt2.decode_bytes(ids[:-1]) + gpt2.decode_bytes(ids[-1:]) == "😀".encode()
+
+
+def test_half_a_surrogate_pair_becomes_a_replacement_sign(gpt2):
+    assert gpt2.decode(gpt2.encode("a\ud83db")) == "a\ufffdb"
+
+
+def test_an_id_outside_the_vocabulary_is_an_error(gpt2):
+    with pytest.raises(KeyError):
+        gpt2.decode([50257])
+
+
+def test_characters_for_bytes_and_back():
+    every_byte = bytes(range(256))
+    assert to_bytes(to_chars(every_byte)) == every_byte
+    assert len(set(to_chars(every_byte))) == 256
+    assert to_chars(b" cat\n") == "ĠcatĊ"
+    with pytest.raises(KeyError):
+        to_bytes("中")
+
+
+def test_merges_of_our_own_get_ids_in_their_order():
+    tokenizer = Tokenizer.from_merges([(b"a", b"b"), (b" ", b"c"), (b"ab", b"ab")])
+    assert (tokenizer.vocab_size, tokenizer.eot_id) == (260, 259)
+    assert tokenizer.encode("abab c ab") == [258, 257, 32, 256]
+    assert tokenizer.merges() == [(b"a", b"b"), (b" ", b"c"), (b"ab", b"ab")]
+
+
+def test_earlier_merges_come_first():
+    """In "abc", either "ab" or "bc" can be joined: the one learnt first is."""
+    ab_first = Tokenizer.from_merges([(b"a", b"b"), (b"b", b"c")])
+    bc_first = Tokenizer.from_merges([(b"b", b"c"), (b"a", b"b")])
+    assert ab_first.encode("abc") == [256, ord("c")]
+    assert bc_first.encode("abc") == [ord("a"), 256]
+
+
+def test_two_merges_that_spell_the_same_token_share_an_id():
+    tokenizer = Tokenizer.from_merges([(b"a", b"b"), (b"b", b"c"), (b"ab", b"c"), (b"a", b"bc")])
+    assert tokenizer.vocab_size == 256 + 3 + 1
+    assert tokenizer.decode(tokenizer.encode("abc")) == "abc"
+
+
+def test_no_merge_reaches_over_a_word_boundary():
+    tokenizer = Tokenizer.from_merges([(b"a", b" "), (b"1", b"a"), (b"a", b"!")])
+    assert tokenizer.encode("a 1a a!") == list(b"a 1a a!")
+
+
+def test_our_own_tokenizer_survives_saving(tmp_path):
+    before = Tokenizer.from_merges([(b"a", b"b"), (b" ", b"c"), (b"ab", b"ab"), (b"\xc3", b"\xa9")])
+    before.save(tmp_path, model_max_length=64)
+    after = Tokenizer.from_folder(tmp_path)
+    assert (after.vocab_size, after.eot_id, after.merges()) == (before.vocab_size, before.eot_id, before.merges())
+    assert after.encode("abab c é") == before.encode("abab c é")
+    assert {path.name for path in tmp_path.iterdir()} == {"vocab.json", "merges.txt", "tokenizer_config.json"}
+
+
+def test_files_of_another_library_give_its_ids(reread, trained):
+    assert (reread.eot_id, reread.vocab_size) == (0, trained.get_vocab_size())
+    for text in [*EXAMPLE_TEXT, *NASTY]:
+        if END_OF_TEXT not in text:  # the other library makes it the control token
+            assert reread.encode(text) == trained.encode(text).ids
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(st.sampled_from("abnthecs 123'é\n")))
+def test_files_of_another_library_give_its_ids_for_any_text(reread, trained, text):
+    assert reread.encode(text) == trained.encode(text).ids
+
+
+def test_ids_that_are_not_in_merge_order_survive_saving(reread, trained, tmp_path):
+    reread.save(tmp_path, model_max_length=64)
+    after = Tokenizer.from_folder(tmp_path)
+    assert after.eot_id == 0
+    for text in EXAMPLE_TEXT:
+        assert after.encode(text) == trained.encode(text).ids
+
+
+def test_merges_written_as_pairs_or_as_strings_are_the_same(trained, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    trained.save(str(path))
+    content = json.loads(path.read_text(encoding="utf-8"))
+    merges = [m.split(" ") if isinstance(m, str) else m for m in content["model"]["merges"]]
+    for style in (merges, [" ".join(m) for m in merges]):
+        content["model"]["merges"] = style
+        path.write_text(json.dumps(content))
+        assert Tokenizer.from_folder(tmp_path).encode(EXAMPLE_TEXT[0]) == trained.encode(EXAMPLE_TEXT[0]).ids
+
+
+def test_merges_with_windows_line_ends_are_read(gpt2, gpt2_folder, tmp_path):
+    shutil.copy(gpt2_folder / "vocab.json", tmp_path)
+    (tmp_path / "merges.txt").write_bytes((gpt2_folder / "merges.txt").read_bytes().replace(b"\n", b"\r\n"))
+    assert Tokenizer.from_folder(tmp_path).encode("Hello world") == [15496, 995]
+
+
+def without_end_of_text(folder: Path) -> None:
+    vocab = json.loads((folder / "vocab.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps({name: id_ for name, id_ in vocab.items() if name != END_OF_TEXT}))
+
+
+def only(name: str, content: str):
+    def damage(folder: Path) -> None:
+        for path in folder.iterdir():
+            path.unlink()
+        (folder / name).write_text(content, encoding="utf-8")
+    return damage
+
+
+def overwrite(name: str, content: bytes):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("damage, word", [
+    (without_end_of_text, END_OF_TEXT),
+    (lambda folder: (folder / "merges.txt").unlink(), "merges.txt"),
+    (lambda folder: (folder / "vocab.json").unlink(), "vocab.json"),
+    (overwrite("vocab.json", b'{"a": 0, '), "cannot be read"),
+    (overwrite("vocab.json", b"[]"), "cannot be read"),
+    (overwrite("vocab.json", b"\xff\xfe"), "cannot be read"),
+    (overwrite("merges.txt", b"#version: 0.2\na b c\n"), "cannot be read"),
+    (overwrite("merges.txt", b"#version: 0.2\na b\n"), "cannot be read"),  # "ab" is not in vocab.json
+    (overwrite("merges.txt", b"\xff\xfe"), "cannot be read"),
+    (only("tokenizer.json", "{"), "cannot be read"),
+    (only("tokenizer.json", "[]"), "cannot be read"),
+    (only("tokenizer.json", '{"model": {"type": "WordPiece", "vocab": {}}}'), "WordPiece"),
+])
+def test_files_that_are_no_such_tokenizer_are_refused(tmp_path, damage, word):
+    Tokenizer.from_merges([]).save(tmp_path, model_max_length=64)
+    damage(tmp_path)
+    with pytest.raises(InputError) as refused:
+        Tokenizer.from_folder(tmp_path)
+    message = str(refused.value)
+    assert word in message
+    assert message.endswith(".") and "\n" not in message
+
+
+def test_a_vocabulary_without_end_of_text_is_refused_with_the_name_of_its_folder(tmp_path):
+    Tokenizer.from_merges([]).save(tmp_path, model_max_length=64)
+    without_end_of_text(tmp_path)
+    with pytest.raises(InputError, match=tmp_path.name):
+        Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"lowercase": True}, {"add_prefix_space": True}], ids=["lower case", "space in front"])
+def test_a_tokenizer_that_changes_the_text_first_is_refused(tmp_path, options):
+    peer = ByteLevelBPETokenizer(**options)
+    peer.train_from_iterator(EXAMPLE_TEXT, vocab_size=300, special_tokens=[END_OF_TEXT], show_progress=False)
+    peer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_a_changed_rank_file_is_refused(tmp_path, monkeypatch):
+    changed = tmp_path / "ranks"
+    changed.write_bytes(module.RANK_FILE.read_bytes().replace(b"\n", b"\r\n"))
+    monkeypatch.setattr(module, "RANK_FILE", changed)
+    with pytest.raises((InputError, ValueError), match=r"[Hh]ash"):
+        Tokenizer.gpt2()

@@ -1,0 +1,162 @@
+"""The commands as a user meets them: help, bad input, run folders."""
+
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from common.pretrained import save_pretrained
+from common.tokenizer import Tokenizer
+from tests.conftest import ROOT, assert_refused, make_model, run_command
+
+TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py"]
+OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/bench.py",
+          "common/verify.py"]
+RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
+
+
+@pytest.mark.parametrize("script", TRAINING + OTHERS)
+def test_help_explains_every_option_with_its_default(script, tmp_path):
+    text = run_command(script, "--help", folder=tmp_path).stdout
+    assert f"python {script}" in text  # at least one example to copy
+    if script in TRAINING:
+        for option in ("--data", "--out", "--epochs", "--batch-size", "--accumulate", "--lr", "--max-length", "--device",
+                       "--precision", "--seed", "--resume", "--smoke"):
+            assert option in text
+        assert text.count("(default:") >= 9
+
+
+def in_process(script: str, options: list, monkeypatch, capsys, folder) -> subprocess.CompletedProcess:
+    """Run a command in this process (many cases, one import) and keep what a user would see."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    seen = capsys.readouterr()
+    return subprocess.CompletedProcess(script, end.value.code, seen.out, seen.err)
+
+
+BAD_OPTIONS = [
+    (["--batch-size", "0"], "--batch-size: '0' is not allowed, it must be a whole number from 1 up"),
+    (["--batch-size", "2.5"], "'2.5' is not allowed"),
+    (["--lr", "-1"], "--lr: '-1' is not allowed, it must be a number above 0"),
+    (["--lr", "nan"], "--lr: 'nan' is not allowed"),
+    (["--epochs", "none"], "--epochs: 'none' is not allowed"),
+    (["--seed", "-3"], "--seed"),
+    (["--device", "tpu"], "invalid choice: 'tpu'"),
+    (["--learning-rate", "1"], "unrecognized arguments: --learning-rate 1"),
+    (["--resume"], "--resume needs --out"),
+]
+
+
+@pytest.mark.parametrize("script", TRAINING)
+@pytest.mark.parametrize(("options", "words"), BAD_OPTIONS)
+def test_bad_options_are_refused_before_any_work(script, options, words, monkeypatch, capsys, tmp_path):
+    assert_refused(in_process(script, options, monkeypatch, capsys, tmp_path), words)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("script", "options", "words"), [
+    ("ch_sftmix/train.py", ["--batch-size", "3"], "--batch-size 3 is odd"),
+    ("ch_sftmix/train.py", ["--alpha", "0"], "--alpha: '0' is not allowed"),
+    ("ch_sftmix/train.py", ["--mu", "-0.1"], "--mu: '-0.1' is not allowed"),
+    ("ch_sftmix/train.py", ["--split", "median"], "invalid choice: 'median'"),
+    ("ch_sftmix/train.py", ["--checkpoints", "0"], "--checkpoints: '0' is not allowed"),
+    ("ch_pretrain/train.py", ["--heads", "3"], "--heads 3 does not divide --width 256"),
+    ("ch_pretrain/train.py", ["--vocab-size", "200"], "--vocab-size 200 is too small"),
+    ("ch_pretrain/train.py", ["--data", "missing.txt"], "--data missing.txt cannot be read"),
+    ("ch_instruct/train.py", ["--max-length", "9999"], "--max-length 9999 is more than classroom can read"),
+    ("ch_instruct/train.py", ["--max-length", "5"], "have more than 5 tokens"),
+    ("ch_instruct/train.py", ["--over-length", "error", "--max-length", "40"], "choose --over-length drop or truncate"),
+    ("ch_pretrain/generate.py", [], "the following arguments are required: --prompt"),
+    ("ch_pretrain/generate.py", ["--prompt", ""], "--prompt has 0 tokens"),
+    ("ch_pretrain/generate.py", ["--prompt", "a", "--greedy", "--num-samples", "2"], "--greedy has one outcome"),
+    ("ch_pretrain/generate.py", ["--prompt", "a", "--model", "gtp2"], "There is no model 'gtp2'"),
+    ("ch_pretrain/classroom.py", ["--records", "a.json", "--noise", "1.5"], "must be a share between 0 and 1"),
+])
+def test_impossible_requests_are_refused(script, options, words, monkeypatch, capsys, tmp_path):
+    assert_refused(in_process(script, options, monkeypatch, capsys, tmp_path), words)
+    assert not any(tmp_path.iterdir())
+
+
+BAD_FILES = {
+    "missing.json": (None, "there is no such file"),
+    "notes.txt": ("hello", "ends in .json or .jsonl"),
+    "broken.json": ('[{"instruction": "a"', "is not JSON"),
+    "lines.jsonl": ('{"instruction": "a", "output": "b"}\nhello\n', "is not JSONL"),
+    "empty.json": ("[]", "holds no records"),
+    "object.json": ("{}", "must hold a list of records"),
+    "number.json": ("[1]", "record 1 is a int"),
+    "no_output.json": (json.dumps([RECORD, {"instruction": "a"}]), "record 2 has no 'output'"),
+    "no_instruction.json": (json.dumps([{"output": "a"}]), "record 1 has no 'instruction'"),
+    "not_text.json": (json.dumps([RECORD, RECORD | {"output": 5}]), "record 2: 'output' is 5; it must be a text"),
+    "one.json": (json.dumps([RECORD]), "leave nothing for the"),
+}
+
+
+@pytest.mark.parametrize("script", ["ch_instruct/train.py", "ch_sftmix/train.py"])
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_data_files_are_refused(script, name, monkeypatch, capsys, tmp_path):
+    content, words = BAD_FILES[name]
+    (tmp_path / "cwd").mkdir()
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert_refused(in_process(script, ["--data", tmp_path / name], monkeypatch, capsys, tmp_path / "cwd"), words)
+    assert not any((tmp_path / "cwd").iterdir())
+
+
+def break_model(folder, how: str) -> None:
+    weights = folder / "model.safetensors"
+    if how == "no tokenizer":
+        for name in ("vocab.json", "merges.txt"):
+            (folder / name).unlink()
+    elif how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif how == "another architecture":
+        save_file({"model.embed_tokens.weight": torch.zeros(4, 4)}, weights)
+    elif how == "another model type":
+        (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    elif how == "no weights":
+        weights.unlink()
+
+
+@pytest.mark.parametrize(("how", "words"), [
+    ("no tokenizer", "has no tokenizer"), ("truncated", "may be cut off"), ("no weights", "has no model.safetensors"),
+    ("another architecture", "does not hold this GPT-2: missing h.0.attn.c_attn.bias"),
+    ("another model type", "model_type = 'llama'")])
+def test_broken_models_are_refused(how, words, monkeypatch, capsys, tmp_path):
+    save_pretrained(make_model(), Tokenizer.from_merges([]), tmp_path / "model")
+    break_model(tmp_path / "model", how)
+    (tmp_path / "cwd").mkdir()
+    seen = in_process("ch_instruct/train.py", ["--model", tmp_path / "model"], monkeypatch, capsys, tmp_path / "cwd")
+    assert_refused(seen, words)
+    assert not any((tmp_path / "cwd").iterdir())
+
+
+@pytest.mark.parametrize("script", TRAINING)
+def test_a_folder_with_another_run_is_left_alone(script, monkeypatch, capsys, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "run.json").write_text("{}")
+    assert_refused(in_process(script, ["--out", tmp_path / "mine"], monkeypatch, capsys, tmp_path), "already holds something")
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["run.json"]
+
+
+def test_resuming_with_other_options_is_refused(monkeypatch, capsys, tmp_path):
+    run_command("ch_pretrain/train.py", "--smoke", "--out", "run", folder=tmp_path)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    changed = ["--smoke", "--out", "run", "--resume", "--lr", "0.5"]
+    seen = in_process("ch_pretrain/train.py", changed, monkeypatch, capsys, tmp_path)
+    assert_refused(seen, "has --lr 0.002, not 0.5")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+
+def test_running_twice_loses_nothing(tmp_path):
+    for _ in range(2):
+        run_command("ch_pretrain/train.py", "--smoke", folder=tmp_path)
+    assert sorted(p.name for p in (tmp_path / "runs" / "ch_pretrain").iterdir()) == ["001", "002"]
+    shutil.rmtree(tmp_path / "runs")

@@ -1,0 +1,188 @@
+"""The rules of the house, checked by reading its files."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+MAY_IMPORT = {"common": {"common"},
+              "ch_pretrain": {"ch_pretrain", "common"},
+              "ch_instruct": {"ch_instruct", "ch_pretrain", "common"},
+              "ch_sftmix": {"ch_sftmix", "ch_instruct", "ch_pretrain", "common"},
+              "ch_delift": {"ch_delift", "ch_instruct", "ch_pretrain", "common"}}
+FOLDERS = sorted(path for path in ROOT.iterdir() if path.name == "common" or path.name.startswith("ch_"))
+SOURCES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py"))
+TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+NOT_OURS = {".git", ".venv", "__pycache__", "build", "runs", ".hypothesis", ".pytest_cache", ".ruff_cache"}
+
+
+def nodes(kind: type | tuple[type, ...]) -> Iterator[tuple[str, ast.AST]]:
+    """(file, node) for every node of this kind in common and the chapters."""
+    return ((name, node) for name, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, kind))
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Top-level names of all modules that are imported anywhere below."""
+    plain = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return {name.partition(".")[0] for name in plain | {
+        node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}}
+
+
+def named_in(*files: str) -> set[str]:
+    """Distributions that requirements files name, in normal form."""
+    lines = "\n".join((ROOT / file).read_text(encoding="utf-8") for file in files).splitlines()
+    return {normal(line) for line in lines if re.match(r"\w", line)}
+
+
+def normal(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement).group()).lower()
+
+
+def with_dependencies(names: set[str]) -> set[str]:
+    """The distributions and all that they need, as far as it is installed."""
+    found, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            try:
+                waiting += [normal(needed) for needed in requires(name) or [] if "extra ==" not in needed]
+            except PackageNotFoundError:
+                pass  # for another system, or optional
+    return found
+
+
+def test_there_is_something_to_check():
+    assert {"common", "ch_pretrain", "ch_instruct", "ch_sftmix"} <= {folder.name for folder in FOLDERS}
+    assert len(SOURCES) > 25 and len(TESTS) > 10
+
+
+def test_imports_go_one_way():
+    ours = {folder.name for folder in FOLDERS} | {"tests", "notebooks"}
+    assert {folder.name for folder in FOLDERS} <= MAY_IMPORT.keys()
+    wrong = [f"{name} imports {module}" for name, tree in TREES.items()
+             for module in imported(tree) & ours - MAY_IMPORT[name.partition("/")[0]]]
+    assert wrong == []
+
+
+def test_imports_name_whole_modules():
+    assert [name for name, node in nodes(ast.ImportFrom) if node.level] == []
+
+
+def test_no_module_shadows_another():
+    """With `python ch_x/train.py` the folder ch_x comes first on the path, before every library."""
+    distributions = with_dependencies(named_in("requirements.txt", "requirements-dev.txt"))
+    libraries = {module for module, names in packages_distributions().items() if distributions & set(map(normal, names))}
+    assert {"torch", "numpy", "tqdm", "regex", "sympy", "pytest"} <= libraries
+    taken = {*sys.stdlib_module_names, *libraries, *(folder.name for folder in FOLDERS)}
+    assert [str(path.relative_to(ROOT)) for path in SOURCES if path.stem in taken] == []
+
+
+def test_model_is_defined_once():
+    assert [name for name, node in nodes(ast.ClassDef) if node.name == "GPT2"] == ["common/gpt2.py"]
+
+
+def test_ignore_index_stands_in_one_place():
+    minus_100 = [name for name, node in nodes(ast.UnaryOp)
+                 if isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant) and node.operand.value == 100]
+    assert minus_100 == ["common/losses.py"]
+
+
+def test_end_of_text_has_no_number():
+    """The id depends on the vocabulary, so it is asked of the tokenizer."""
+    assert [path for path in SOURCES if re.search(r"50[_,]?256", path.read_text(encoding="utf-8"))] == []
+
+
+def test_no_blanket_except():
+    def caught(handler: ast.ExceptHandler) -> list[str]:
+        kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        return [ast.unparse(kind) if kind else "everything" for kind in kinds]
+
+    assert [(name, node.lineno) for name, node in nodes(ast.ExceptHandler)
+            if {"everything", "Exception", "BaseException"} & set(caught(node))] == []
+
+
+def test_no_pickle():
+    assert {name: found for name, tree in TREES.items()
+            if (found := imported(tree) & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"})} == {}
+
+
+def test_torch_loads_weights_only():
+    loads = [(name, node) for name, node in nodes(ast.Call) if ast.unparse(node.func) in ("torch.load", "load")]
+    assert loads
+    assert [f"{name}:{node.lineno}" for name, node in loads
+            if not any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)] == []
+
+
+def test_everything_public_has_a_docstring():
+    """Not asked: `main` and `parse` of commands, `forward` of modules, and what is private or inside a function."""
+    def undocumented(tree: ast.AST, place: str) -> Iterator[str]:
+        if not ast.get_docstring(tree):
+            yield place
+        for node in tree.body:
+            public = isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_")
+            if public and node.name not in ("main", "parse", "forward"):
+                where = f"{place}:{node.name}"
+                if isinstance(node, ast.ClassDef):
+                    yield from undocumented(node, where)
+                elif not ast.get_docstring(node):
+                    yield where
+
+    found = [where for name, tree in TREES.items() if tree.body for where in undocumented(tree, name)]
+    assert found == [], "\n".join(found)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_test_asserts(path):
+    def asserts(node: ast.AST) -> bool:
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func).rpartition(".")[2]
+            return called == "raises" or called.startswith("assert")
+        return isinstance(node, ast.Assert)
+
+    tests = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    assert [test.name for test in tests if not any(map(asserts, ast.walk(test)))] == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_test_hides_another(path):
+    """Of two tests with one name in a file, only the second would run."""
+    names = [node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+    assert len(names) == len(set(names))
+
+
+def test_requirements_name_all_that_is_imported():
+    of_module = packages_distributions()
+    ours = {folder.name for folder in FOLDERS}
+
+    def missing(imports: set[str], *files: str) -> set[str]:
+        return {module for module in imports - ours - sys.stdlib_module_names
+                if not named_in(*files) & set(map(normal, of_module.get(module, [module])))}
+
+    # What a try encloses is optional: the command says what to install.
+    optional = {module for _, node in nodes(ast.Try) for module in imported(node)}
+    needed = {module for tree in TREES.values() for module in imported(tree)}
+    assert missing(needed - optional, "requirements.txt") == set()
+    assert missing(optional, "requirements.txt", "requirements-dev.txt") == set()
+
+
+def test_lines_end_with_line_feeds_alone():
+    def our_files(folder: Path) -> Iterator[Path]:
+        for path in folder.iterdir():
+            if path.is_dir() and path.name not in NOT_OURS and not path.name.endswith(".egg-info"):
+                yield from our_files(path)
+            elif path.is_file():
+                yield path
+
+    contents = {path: path.read_bytes() for path in our_files(ROOT)}
+    texts = {path: content for path, content in contents.items() if b"\0" not in content}
+    assert len(texts) > 50
+    assert [str(path.relative_to(ROOT)) for path, content in texts.items() if b"\r\n" in content] == []
