@@ -21,7 +21,7 @@ from ch_pretrain import world
 from common import options
 from common.files import InputError, write_json
 
-RECORDS_PER_FAMILY = 112
+RECORDS_PER_FAMILY = 125
 VALIDATION_SHARE, TEST_SHARE = 0.07, 0.15
 LARGEST = 15  # number in sums and differences
 
@@ -312,6 +312,9 @@ TITLES = {
     "subtraction": "Differences", "larger": "The larger number", "sort_numbers": "Numbers in order",
     "reverse_words": "Words in reverse", "what_has": "Who has what", "where_to": "Where they went"}
 
+# On pages only: the shipped base model does not learn to look a name up in a story, so no record asks it to.
+NOT_ASKED = ("what_has", "where_to")
+
 # Pages about writing itself: they hold the words of the prompts (never a whole prompt), headings and line breaks.
 HANDBOOK = (
     "An instruction says what to do. It describes a task.", "A response is what you write when you read an instruction.",
@@ -383,6 +386,8 @@ def records(seed: int = 0, noise: float = 0.0, redundancy: float = 0.0) -> list[
     training: list[tuple[dict, Item]] = []
     others: list[tuple[dict, Item]] = []
     for name, family in FAMILIES.items():
+        if name in NOT_ASKED:
+            continue
         by_key: dict[str, list[Item]] = {}
         for item in itertools.islice(family(rng), RECORDS_PER_FAMILY * 2):
             by_key.setdefault(item.key, []).append(item)
@@ -403,7 +408,9 @@ def records(seed: int = 0, noise: float = 0.0, redundancy: float = 0.0) -> list[
             (training if row["split"] == "train" else others).append((row, item))
 
     rng.shuffle(others)
-    values = {family: [item.value for row, item in training if row["family"] == family] for family in FAMILIES}
+    values: dict[str, list[str]] = {}
+    for row, item in training:
+        values.setdefault(row["family"], []).append(item.value)
     if redundancy:
         training = paraphrased(training, redundancy, rng)
     if noise:
