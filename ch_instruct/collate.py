@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ch_instruct.prompts import format_prompt
-from common.console import table
 from common.losses import IGNORE_INDEX
 from common.tokenizer import Tokenizer
 
@@ -68,9 +67,10 @@ def collate(examples: Sequence[Example], pad_id: int = 0, loss_on: str = "respon
 
 def show_batch(inputs: Tensor, targets: Tensor, tokenizer: Tokenizer, row: int = 0) -> str:
     """One row of a batch as a table of position, input, target and whether the target is in the loss."""
-    rows = []
+    lines = [("position", "input", "target", "in loss")]
     for t, (given, asked) in enumerate(zip(inputs[row].tolist(), targets[row].tolist())):
         in_loss = asked != IGNORE_INDEX
-        rows.append([str(t), repr(tokenizer.decode([given])), repr(tokenizer.decode([asked])) if in_loss else str(IGNORE_INDEX),
-                     "yes" if in_loss else "-"])
-    return table(["position", "input", "target", "in loss"], rows)
+        target = repr(tokenizer.decode([asked])) if in_loss else str(IGNORE_INDEX)
+        lines.append((str(t), repr(tokenizer.decode([given])), target, "yes" if in_loss else "-"))
+    _, wide, wider, _ = (max(map(len, column)) for column in zip(*lines))
+    return "\n".join(f"{t:>8}  {given:<{wide}}  {target:<{wider}}  {in_loss}" for t, given, target, in_loss in lines)

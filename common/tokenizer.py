@@ -111,11 +111,11 @@ class Tokenizer:
                 merges = [tuple(line.split(" ")) for line in lines if line]
             elif single_file.exists():
                 content = json.loads(single_file.read_text(encoding="utf-8"))
-                cut = content["pre_tokenizer"]
-                if (content["model"]["type"] != "BPE" or content.get("normalizer") is not None or cut["type"] != "ByteLevel"
-                        or cut.get("add_prefix_space")):
-                    raise InputError(f"{single_file} is not GPT-2's byte-level BPE: only type BPE without normalizer and with "
-                                     "a ByteLevel pre-tokenizer without prefix space is read; use another model.")
+                kind, cut = content["model"]["type"], content.get("pre_tokenizer") or {}
+                if (kind != "BPE" or cut.get("type") != "ByteLevel" or cut.get("add_prefix_space")
+                        or content.get("normalizer") is not None):
+                    raise InputError(f"{single_file} ({kind}) is not GPT-2's byte-level BPE, without normalizer and with a "
+                                     "ByteLevel pre-tokenizer that adds no space; use another model.")
                 vocab = content["model"]["vocab"] | {t["content"]: t["id"] for t in content["added_tokens"]}
                 merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in content["model"]["merges"]]
             else:

@@ -166,15 +166,15 @@ def test_last_target_of_every_row_is_the_end(loss_on, outputs):
 def test_show_batch(tokenizer):
     inputs, targets = collate([Example([*b"ab", *b"xy", END], 2), Example([*b"abcdef", END], 6)], tokenizer.eot_id)
     assert show_batch(inputs, targets, tokenizer).splitlines() == [
-        "position  input           target          in loss",
-        "       0  'a'             -100            -",
-        "       1  'b'             'x'             yes",
-        "       2  'x'             'y'             yes",
-        "       3  'y'             '<|endoftext|>' yes",
-        "       4  '<|endoftext|>' -100            -",
-        "       5  '<|endoftext|>' -100            -"]
+        "position  input            target           in loss",
+        "       0  'a'              -100             -",
+        "       1  'b'              'x'              yes",
+        "       2  'x'              'y'              yes",
+        "       3  'y'              '<|endoftext|>'  yes",
+        "       4  '<|endoftext|>'  -100             -",
+        "       5  '<|endoftext|>'  -100             -"]
     assert show_batch(inputs, targets, tokenizer, row=1).splitlines()[-1] == \
-        "       5  'f'             '<|endoftext|>' yes"
+        "       5  'f'    '<|endoftext|>'  yes"
 
 
 @given(batch=example_batches(), loss_on=st.sampled_from(["response", "all"]))

@@ -275,7 +275,7 @@ def test_examples_that_fit_stay_whole():
 def test_drop_leaves_long_examples_out():
     kept, examples, note = encode([LONG, SHORT, NO_ROOM], PROMPT + 50, "drop")
     assert kept == [SHORT] and len(examples) == 1
-    assert note.startswith("1 examples") and f"over {PROMPT + 50} tokens: 2, of which 2 left out and 0 cut" in note
+    assert note.startswith("3 examples") and f"2 have more than {PROMPT + 50}: 2 left out, 0 cut" in note
 
 
 def test_truncate_cuts_the_response():
@@ -283,7 +283,7 @@ def test_truncate_cuts_the_response():
     assert kept == [LONG, SHORT]
     assert BYTES.decode(examples[0].ids) == format_prompt(LONG, "phi3") + "r" * 10
     assert examples[0].prompt_length == PROMPT
-    assert note.startswith("2 examples") and f"over {PROMPT + 10} tokens: 2, of which 1 left out and 1 cut" in note
+    assert note.startswith("3 examples") and f"2 have more than {PROMPT + 10}: 1 left out, 1 cut" in note
 
 
 def test_truncated_example_does_not_end():
@@ -325,5 +325,6 @@ def test_records_and_examples_belong_together():
 def test_no_example_is_longer_than_allowed_and_none_is_without_response(lengths, limit, over_length):
     records = [GOOD, *(GOOD | {"output": "r" * n} for n in lengths)]
     kept, examples, note = encode(records, PROMPT + max(limit, 4), over_length)
-    assert len(kept) == len(examples) == int(re.match(r"(\d+) examples", note).group(1))
+    left_out = re.search(r": (\d+) left out", note)
+    assert len(kept) == len(examples) == len(records) - (int(left_out.group(1)) if left_out else 0)
     assert all(e.prompt_length < len(e.ids) <= PROMPT + max(limit, 4) for e in examples)
