@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from common.files import write_whole
 
@@ -29,8 +30,8 @@ def smooth(values: list[float], window: int) -> list[float]:
 def draw_losses(ax: Axes, runs: dict[str, list[dict]]) -> None:
     """Training and validation loss over epochs, tokens seen on a second axis, for one run or several.
 
-    Where a run's validation loss has a minimum before its end while the training loss goes on falling, overfitting
-    starts; the place is marked.
+    Where a run's validation loss has a minimum from which it rises, while the training loss goes on falling, overfitting
+    starts; the place is marked. The loss axis is logarithmic: the first steps do not hide the rest.
 
     Args:
         runs: name -> history, as `fit` returns it.
@@ -49,13 +50,15 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]]) -> None:
         ax.plot([row["epoch"] for row in judged], [row["validation_loss"] for row in judged], color=colour, linewidth=2,
                 marker="o", markersize=4, label=f"{prefix}validation")
         best = min(judged, key=lambda row: row["validation_loss"])
-        if best is not judged[-1]:
+        if judged[-1]["validation_loss"] > 1.01 * best["validation_loss"]:  # less is no rise, but chance
             ax.axvline(best["epoch"], color=colour, linestyle=":")
             ax.annotate("overfitting\nstarts", (best["epoch"], 0.97), xycoords=("data", "axes fraction"), va="top",
                         xytext=(4, 0), textcoords="offset points", fontsize=8, color=colour)
 
-    ax.set(xlabel="epochs", ylabel="loss (nats per target)")
-    ax.set_ylim(bottom=0)
+    ax.set(xlabel="epochs", ylabel="loss (nats per target)", yscale="log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend()
     last = next(iter(runs.values()))[-1]
     if last["epoch"]:

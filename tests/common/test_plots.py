@@ -1,0 +1,44 @@
+from matplotlib.figure import Figure
+
+from common.plots import draw_losses, save_picture, smooth
+
+
+def history(validation: list[float]) -> list[dict]:
+    steps = [{"step": n, "epoch": n / 10, "tokens": 100 * n, "train_loss": 3 / n} for n in range(1, 10 * len(validation) + 1)]
+    for epoch, loss in enumerate(validation, 1):
+        steps[10 * epoch - 1]["validation_loss"] = loss
+    return steps
+
+
+def drawn(**runs: list[dict]):
+    ax = Figure().subplots()
+    draw_losses(ax, runs)
+    return ax
+
+
+def test_overfitting_is_marked_where_the_validation_loss_turns():
+    ax = drawn(run=history([2.0, 1.0, 1.5, 2.0]))
+    assert [text.get_text() for text in ax.texts] == ["overfitting\nstarts"]
+    assert ax.texts[0].xy[0] == 2.0
+
+
+def test_nothing_is_marked_while_it_falls_or_stays():
+    assert not drawn(run=history([2.0, 1.5, 1.0])).texts
+    assert not drawn(run=history([2.0, 1.000, 1.001])).texts
+
+
+def test_axes_are_labelled_and_two_runs_named():
+    ax = drawn(NTP=history([2.0, 1.0]), SFTMix=history([2.0, 1.1]))
+    assert ax.get_xlabel() == "epochs" and "nats" in ax.get_ylabel()
+    assert {text.get_text().split(":")[0] for text in ax.get_legend().get_texts()} == {"NTP", "SFTMix"}
+    assert ax.child_axes[0].get_xlabel() == "tokens seen (millions)"
+
+
+def test_a_run_without_validation_can_be_drawn(tmp_path):
+    rows = [row for row in history([1.0]) if "validation_loss" not in row]
+    save_picture(tmp_path / "a.png", lambda ax: draw_losses(ax, {"run": rows}))
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_smoothing_is_the_mean_of_the_last_values():
+    assert smooth([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]
