@@ -139,8 +139,8 @@ def compare(work: pipeline.Work, initial: dict[str, Tensor], base: tuple[dict, l
     arms = {"base": base[0], "ntp": ntp, "sftmix": mix}
     if distributed.is_main():
         write_dynamics(folder / "dynamics.csv", work.records["train"], perplexities, halves)
-        plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(
-            ax, {"NTP": ntp_run.history, "SFTMix (training: with the mixup term)": mix_run.history}))
+        plots.save_picture(folder / "losses.png", lambda ax: sftmix_plots.draw_both_losses(
+            ax, ntp_run.history, mix_run.history))
         plots.save_picture(folder / "confidence.png", lambda ax: sftmix_plots.draw_confidence(ax, perplexities, halves))
         plots.save_picture(folder / "data_map.png", lambda ax: sftmix_plots.draw_data_map(ax, perplexities, halves))
         responses = pipeline.merge_responses({"base": base[1], "ntp": ntp_responses, "sftmix": mix_responses})

@@ -52,7 +52,7 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]]) -> None:
         best = min(judged, key=lambda row: row["validation_loss"])
         if judged[-1]["validation_loss"] > 1.01 * best["validation_loss"]:  # less is no rise, but chance
             ax.axvline(best["epoch"], color=colour, linestyle=":")
-            ax.annotate("overfitting\nstarts", (best["epoch"], 0.97), xycoords=("data", "axes fraction"), va="top",
+            ax.annotate("overfitting\nstarts", (best["epoch"], 0.03), xycoords=("data", "axes fraction"), va="bottom",
                         xytext=(4, 0), textcoords="offset points", fontsize=8, color=colour)
 
     ax.set(xlabel="epochs", ylabel="loss (nats per target)", yscale="log")
