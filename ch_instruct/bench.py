@@ -59,7 +59,7 @@ def main() -> None:
     parser = options.Parser(__doc__)
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)")
-    parser.add_argument("--batch-size", type=options.whole, default=8, metavar="N",
+    parser.add_argument("--batch-size", type=options.whole, default=16, metavar="N",
                         help="records in a batch (default: %(default)s)")
     parser.add_argument("--rounds", type=options.whole, default=5, metavar="N",
                         help="counted steps of each side, after one that is not (default: %(default)s)")
@@ -69,9 +69,11 @@ def main() -> None:
     args = parser.parse_args()
     try:
         from transformers import GPT2LMHeadModel
+        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise InputError("This comparison needs transformers: pip install -r requirements-dev.txt") from error
 
+    disable_progress_bar()  # theirs; ours stays
     device = pick_device(args.device)
     tokenizer = Tokenizer.gpt2()
     records = load_records(args.data).records[:args.batch_size * (args.rounds + 1)]

@@ -46,7 +46,8 @@ class Progress:
             self.last_line = now
             rate = (self.done - self.done_before) / (now - self.start)
             left = (self.total - self.done) / rate
-            say(f"  {self.what}: {self.done / self.total:.0%}, {rate:,.0f} {self.unit}/s, {left:.0f} s left  {note}".rstrip())
+            speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+            say(f"  {self.what}: {self.done / self.total:.0%}, {speed} {self.unit}/s, {left:.0f} s left  {note}".rstrip())
 
     def __enter__(self) -> "Progress":
         return self
