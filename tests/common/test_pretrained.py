@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -388,3 +389,26 @@ def test_a_folder_whose_first_saving_failed_has_no_weights(tiny_model, tokenizer
     with pytest.raises(OSError):
         save_pretrained(tiny_model, tokenizer, tmp_path)
     assert "model.safetensors" in refusal(lambda: load_pretrained(tmp_path))
+
+
+def test_parity_at_the_shape_of_gpt2():
+    """124 million random weights: logits, 40 greedy tokens, and the way back, all in one go as it is slow."""
+    torch.manual_seed(0)
+    theirs = GPT2LMHeadModel(GPT2Config()).eval()
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        theirs.save_pretrained(first)
+        Tokenizer.gpt2().save(Path(first), 1024)
+        ours, tokenizer = load_pretrained(first)
+        prompt = tokenizer.encode("The quick brown fox jumps over the lazy dog.")
+        ids = torch.tensor([prompt])
+        with torch.no_grad():
+            assert (ours(ids) - theirs(ids).logits).abs().max() <= 1e-4
+            expected = theirs.generate(ids, max_new_tokens=40, do_sample=False, pad_token_id=tokenizer.eot_id)[0, len(prompt):]
+        [found] = continue_batch(ours, [prompt], 40, tokenizer.eot_id)
+        assert found.ids == expected.tolist() and len(found.ids) == 40
+
+        save_pretrained(ours, tokenizer, second)
+        back, info = GPT2LMHeadModel.from_pretrained(second, output_loading_info=True)
+        assert not info["missing_keys"] and not info["unexpected_keys"]
+        for (name, mine), (_, original) in zip(back.state_dict().items(), theirs.state_dict().items()):
+            assert torch.equal(mine, original), name
