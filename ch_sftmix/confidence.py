@@ -1,4 +1,4 @@
-"""Confidence from training dynamics: how sure the model was of each response while it learnt (SFTMix, section 3.1)."""
+"""Confidence from training dynamics: how sure the model was of each response while it learnt (SFTMix, arXiv 2410.05248)."""
 
 import random
 
@@ -45,7 +45,7 @@ def response_perplexities(model: GPT2, data: Dataset, batch_size: int, precision
 
 
 def confidence(perplexities: Tensor) -> Tensor:
-    """Conf(Y|X) = -(1/C) Σ_c Perp_c(Y|X), equation 1 of SFTMix: minus the mean perplexity over C checkpoints.
+    """Conf(Y|X) = -(1/C) Σ_c Perp_c(Y|X): minus the mean perplexity over C checkpoints (SFTMix).
 
     Args:
         perplexities: float [C, N], one row per checkpoint.
@@ -64,7 +64,7 @@ def negative_loss(perplexities: Tensor) -> Tensor:
 def split(confidence: Tensor) -> tuple[list[int], list[int]]:
     """Cut the examples into two equal halves at the median.
 
-    The paper leaves ties and odd numbers open. Here, of equal confidences the lower id counts as surer, and of an odd
+    What happens to ties and odd numbers is not documented. Here, of equal confidences the lower id counts as surer, and of an odd
     number the middle one is confident.
 
     Args:

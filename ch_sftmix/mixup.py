@@ -1,4 +1,4 @@
-"""Mixup between the halves (SFTMix, section 3.2): train on points between a confident and an unconfident example.
+"""Mixup between the halves (SFTMix, arXiv 2410.05248): train on points between a confident and an unconfident example.
 
 The paper's symbols: z the last hidden state, y the target as a one-hot vector, λ ~ Beta(α, α), ~ for a mixture.
 """

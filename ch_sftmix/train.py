@@ -37,9 +37,9 @@ def parse() -> options.argparse.Namespace:
     options.add_training_options(parser, epochs=3, batch_size=16)
     parser.add_argument("--alpha", type=options.positive, default=0.5, metavar="X",
                         help="λ ~ Beta(α, α): below 1 mixtures lie near one example, above 1 near the middle "
-                             "(default: %(default)s, the paper's)")
+                             "(default: %(default)s, as reported for the paper)")
     parser.add_argument("--mu", type=options.not_negative, default=0.2, metavar="X",
-                        help="weight of the mixup loss; 0 is plain training (default: %(default)s, the paper's)")
+                        help="weight of the mixup loss; 0 is plain training (default: %(default)s, as reported for the paper)")
     parser.add_argument("--split", default="confidence", choices=["confidence", "random", "loss"],
                         help="how the halves are made: by minus the mean perplexity, at random (the control), or by minus "
                              "the mean loss (default: %(default)s)")
