@@ -64,8 +64,8 @@ def negative_loss(perplexities: Tensor) -> Tensor:
 def split(confidence: Tensor) -> tuple[list[int], list[int]]:
     """Cut the examples into two equal halves at the median.
 
-    What happens to ties and odd numbers is not documented. Here, of equal confidences the lower id counts as surer, and of an odd
-    number the middle one is confident.
+    What happens to ties and odd numbers is not documented. Here, of equal confidences the lower id counts as surer, and
+    of an odd number the middle one is confident.
 
     Args:
         confidence: float [N].
