@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
@@ -55,14 +54,6 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
-
-
-def progress_over(items: Iterable, what: str, total: int, unit: str = "it") -> Iterator:
-    """Iterate with a Progress that advances by one an item."""
-    with Progress(what, total, unit) as progress:
-        for item in items:
-            yield item
-            progress.advance(1)
 
 
 def table(headings: list[str], rows: list[list[str]]) -> str:
