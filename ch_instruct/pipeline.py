@@ -6,11 +6,13 @@
 from argparse import Namespace
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from ch_instruct.collate import Example, collate
 from ch_instruct.prompts import format_prompt
 from ch_instruct.records import encode_records, load_records, split_records
 from ch_instruct.scoring import score
+from ch_instruct.subset import read_subset
 from common import distributed, options, runs
 from common.console import say
 from common.device import check_mps, pick_device, pick_precision, to_device
@@ -34,6 +36,7 @@ class Work:
     tokenizer: Tokenizer
     records: dict[str, list[dict]]  # by split: train, validation, test
     examples: dict[str, list[Example]]  # the same, encoded
+    train_ids: list[int]  # places of the training records in the data, from 0
     facts: dict[str, object]  # for run.json: hashes, counts, and what `auto` came to
 
     @property
@@ -74,6 +77,10 @@ def prepare(args: Namespace) -> Work:
     if args.smoke:
         loaded.records = smoke_records(loaded.records)
     records = split_records(loaded.records, args.seed)
+    place = {id(record): i for i, record in enumerate(loaded.records)}
+    data_hash = runs.data_hash(loaded.records)
+    if args.subset is not None:
+        records["train"] = take_subset(records["train"], place, args.subset, data_hash)
     model, tokenizer = load_pretrained(args.model)
     longest = model.config.n_positions
     if args.max_length is not None and args.max_length > longest:
@@ -82,14 +89,7 @@ def prepare(args: Namespace) -> Work:
     say(f"Data {args.data}: {len(loaded.records)} records, {args.format} prompts")
     for note in loaded.notes:
         say(f"  {note}")
-    examples: dict[str, list[Example]] = {}
-    for split, part in records.items():
-        if part:
-            records[split], examples[split], note = encode_records(
-                part, tokenizer, args.format, args.max_length or longest, args.over_length)
-            say(f"  {split}: {note}")
-        else:
-            examples[split] = []
+    records, examples = encode_splits(records, tokenizer, args, longest)
     lr = args.lr or options.default_lr(model.config.n_embd)
     model.to(device)
     first_batch = collate(examples["train"][:args.batch_size], tokenizer.eot_id, args.loss_on)
@@ -100,10 +100,42 @@ def prepare(args: Namespace) -> Work:
     say(f"Model {args.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {device}")
     say(f"In the loss: {supervised:,} of {tokens:,} training tokens ({supervised / tokens:.0%}, --loss-on {args.loss_on}); "
         f"learning rate {lr:g}")
-    facts = {"data_sha256": runs.data_hash(loaded.records), "model_sha256": runs.model_hash(model), "precision": precision,
+    facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
              "records": {split: len(part) for split, part in records.items()},
              "learning_rate": lr, "training_tokens": tokens, "supervised_tokens": supervised}
-    return Work(args, model, tokenizer, records, examples, facts)
+    return Work(args, model, tokenizer, records, examples, [place[id(record)] for record in records["train"]], facts)
+
+
+def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, args: Namespace,
+                  longest: int) -> tuple[dict[str, list[dict]], dict[str, list[Example]]]:
+    """Encode every split and tell its lengths. Returns the records that are left, and their examples, by split."""
+    kept: dict[str, list[dict]] = {split: [] for split in records}
+    examples: dict[str, list[Example]] = {split: [] for split in records}
+    for split, part in records.items():
+        if part:
+            kept[split], examples[split], note = encode_records(part, tokenizer, args.format, args.max_length or longest,
+                                                                args.over_length)
+            say(f"  {split}: {note}")
+    return kept, examples
+
+
+def take_subset(training: list[dict], place: dict[int, int], file: Path, data_hash: str) -> list[dict]:
+    """Those training records whose places in the data a subset file names.
+
+    Args:
+        place: id() of each record of the data -> its place.
+
+    Raises:
+        InputError: if the file does not fit the data, or names no training record.
+    """
+    wanted = set(read_subset(file, data_hash))
+    chosen = [record for record in training if place[id(record)] in wanted]
+    if not chosen:
+        raise InputError(f"--subset {file} names no record of the training part; use the --seed it was chosen with.")
+    say(f"Subset {file}: {len(chosen)} of {len(training)} training records"
+        + (f" ({len(wanted) - len(chosen)} of its ids are in other parts; was it chosen with another --seed?)"
+           if len(wanted) > len(chosen) else ""))
+    return chosen
 
 
 def smoke_records(records: list[dict]) -> list[dict]:

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from ch_instruct import pipeline
+from ch_instruct.perplexity import response_perplexities
 from ch_sftmix import plots as sftmix_plots
-from ch_sftmix.confidence import confidence, negative_loss, random_split, response_perplexities, split
+from ch_sftmix.confidence import confidence, negative_loss, random_split, split
 from ch_sftmix.mixup import PairDataset, sftmix_loss
 from common import distributed, files, options, plots, runs
 from common.console import say
@@ -165,7 +166,7 @@ def main() -> None:
     arms = [compare(work, initial, base, folder / f"seed-{seed}", seed) for seed in seeds]
     if distributed.is_main():
         say(f"\n{args.seeds} seeds, mean ± half of the 95 % interval")
-        runs.finish_comparison(folder, list(seeds), arms, ("sftmix", "ntp"))
+        runs.finish_comparison(folder, list(seeds), arms, [("sftmix", "ntp")])
 
 
 if __name__ == "__main__":

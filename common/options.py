@@ -107,6 +107,8 @@ def add_instruction_options(parser: Parser) -> None:
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="classroom, or a .json or .jsonl file of Alpaca records with instruction, input and output "
                              "(default: %(default)s)")
+    parser.add_argument("--subset", type=Path, metavar="FILE",
+                        help="train on these records of --data only, a subset.json from ch_delift/train.py (default: on all)")
     add_format_option(parser)
     parser.add_argument("--loss-on", default="response", choices=["response", "all"],
                         help="what is learnt: the response alone, or the prompt too (default: %(default)s)")

@@ -168,12 +168,13 @@ def mean_interval(values: list[float]) -> tuple[float, float]:
     return centre, quantile * deviation / math.sqrt(n)
 
 
-def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, dict]], pair: tuple[str, str]) -> None:
+def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, dict]],
+                      pairs: list[tuple[str, str]]) -> None:
     """Write and print means over seeds with 95 % intervals, and the difference between two arms seed by seed.
 
     Args:
         repeats: the arms of each seed's report.
-        pair: two arms; both saw the same data in each seed, so their difference is taken within each.
+        pairs: arms to subtract; both of a pair share each seed, so their difference is taken within each.
     """
     measures = {"test_loss": ".4f", "exact_match": ".1%", "rouge_l": ".1%", "stopped": ".1%", "seconds": ".1f"}
 
@@ -184,15 +185,15 @@ def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, di
         return {"mean": centre, "half_interval": half}, f"{centre:{form}} ± {half:{form}}"
 
     columns = {arm: [repeat[arm] for repeat in repeats] for arm in repeats[0]}
-    first, second = pair
-    columns[f"{first} - {second}"] = [
-        {m: r[first][m] - r[second][m] for m in measures} for r in repeats]
+    for first, second in pairs:
+        columns[f"{first} - {second}"] = [
+            {m: None if None in (r[first][m], r[second][m]) else r[first][m] - r[second][m] for m in measures} for r in repeats]
     summaries, rows = {}, []
     for name, results in columns.items():
         cells = {m: summary([r[m] for r in results], form) for m, form in measures.items()}
         summaries[name] = {m: cell[0] for m, cell in cells.items()}
         rows.append([name, *(cell[1] for cell in cells.values())])
-    families = repeats[0][first]["families"]
+    families = next(iter(repeats[0].values()))["families"]
     arms = {arm: {m: mean_or_none([r[arm][m] for r in repeats]) for m in (*measures, "perplexity")}
             | {"families": families and {f: mean_or_none([r[arm]["families"][f] for r in repeats]) for f in families}}
             for arm in repeats[0]}

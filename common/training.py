@@ -56,6 +56,7 @@ class TrainOptions:
     clip: float = 1.0  # largest gradient norm
     evaluate_every: int | None = None  # steps between evaluations; None means once an epoch
     patience: int | None = None  # stop after this many evaluations without a new best; None means never
+    steps: int | None = None  # end after this many steps, whatever the epochs; None means after the epochs
 
 
 @dataclass
@@ -144,7 +145,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
     """
     step_size = options.batch_size * options.accumulate
     steps_per_epoch = math.ceil(len(data) / step_size)
-    total_steps = options.epochs * steps_per_epoch
+    total_steps = options.steps or options.epochs * steps_per_epoch
     evaluate_every = options.evaluate_every or steps_per_epoch
 
     optimizer = make_optimizer(model, options)
@@ -163,7 +164,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
         history.append({"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0, "validation_loss": first})
     model.train()
 
-    all_tokens = sum(map(data.size, data.items)) * options.epochs
+    all_tokens = round(sum(map(data.size, data.items)) * total_steps / steps_per_epoch)
     with Progress("training", all_tokens, "tok", done=history[-1]["tokens"] if history else 0) as progress:
         epoch, order = -1, []
         while state["step"] < total_steps:

@@ -1,0 +1,68 @@
+"""Examples as vectors: the mean of their hidden states. Cheap (one pass per example), symmetric, blind to what helps."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ch_instruct.collate import encode_record
+from common import distributed
+from common.console import Progress
+from common.device import autocast
+from common.gpt2 import GPT2
+from common.tokenizer import Tokenizer
+
+
+@torch.inference_mode()
+def mean_hidden_states(model: GPT2, tokenizer: Tokenizer, records: Sequence[dict], style: str = "alpaca",
+                       precision: str = "fp32", batch_size: int = 32) -> np.ndarray:
+    """The mean hidden state over prompt and response (after the final LayerNorm) of each record. float32 [records, D].
+
+    Of a text that is longer than the context, the beginning is read.
+    """
+    was_training = model.training
+    model.eval()
+    ids = [encode_record(record, tokenizer, style).ids[:model.config.n_positions] for record in records]
+    order = distributed.my_share(sorted(range(len(ids)), key=lambda i: len(ids[i])))
+    found: list[tuple[int, list[float]]] = []
+    with Progress("hidden states", len(records), "text") as progress, autocast(model.device, precision):
+        for batch in (order[i:i + batch_size] for i in range(0, len(order), batch_size)):
+            lengths = torch.tensor([len(ids[i]) for i in batch], device=model.device)  # [B]
+            T = int(lengths.max())
+            inputs = torch.tensor([ids[i] + [0] * (T - len(ids[i])) for i in batch], device=model.device)  # [B, T]
+            hidden = model.hidden_states(inputs).float()  # [B, T, D]
+            real = (torch.arange(T, device=model.device) < lengths[:, None]).float()  # [B, T], 0 at padding
+            means: Tensor = (hidden * real[:, :, None]).sum(dim=1) / lengths[:, None]  # [B, D]
+            found += zip(batch, means.tolist())
+            progress.advance(len(batch) * distributed.world_size())
+    model.train(was_training)
+    vectors = dict(distributed.put_together(found))
+    return np.array([vectors[i] for i in range(len(records))], dtype=np.float32)
+
+
+def cosine(a: np.ndarray, b: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
+    """Cosine of the angle between every row of a [M, D] and every row of b [N, D]: float32 [M, N], between -1 and 1.
+
+    `centre` [D], by default the mean of b, is subtracted first: hidden states of one model lie in a narrow cone, where
+    all angles are small.
+    """
+    centre = b.mean(axis=0) if centre is None else centre
+    a, b = ((x - centre) / np.maximum(np.linalg.norm(x - centre, axis=1, keepdims=True), 1e-12) for x in (a, b))
+    return a @ b.T
+
+
+def nearest(a: np.ndarray, b: np.ndarray, k: int, rows_at_once: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of b [N, D] with the largest cosine for every row of a [M, D], nearest first.
+
+    Of equal cosines the lower number comes first. A part of a is compared at a time, so memory grows with M · k.
+
+    Returns:
+        Their numbers, int64 [M, k], and their cosines, float32 [M, k].
+    """
+    ids, cosines = [], []
+    for i in range(0, len(a), rows_at_once):
+        found = cosine(a[i:i + rows_at_once], b)  # [rows, N]
+        ids.append(np.argsort(-found, axis=1, kind="stable")[:, :k])
+        cosines.append(np.take_along_axis(found, ids[-1], axis=1))
+    return np.concatenate(ids), np.concatenate(cosines)

@@ -1,0 +1,177 @@
+"""From records to a subset: similarities, the objective of the stage, and greedy choice."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from ch_delift import submodular
+from ch_delift.baselines import random_subset
+from ch_delift.embedding import cosine, mean_hidden_states, nearest
+from ch_delift.greedy import maximize
+from ch_delift.submodular import Matrix
+from ch_delift.utility import similarity, utility_matrix
+from common import files
+from common.files import InputError
+from common.gpt2 import GPT2
+from common.tokenizer import Tokenizer
+
+# (rows, columns) -> similarities of these two groups of records; a group is called "data", "target" or "known".
+Compare = Callable[[str, str], Matrix]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which pairs are compared: "all"; "columns", a random `number` of candidates; or "neighbours", for each row the
+    `number` of candidates with the nearest hidden states."""
+
+    kind: str
+    number: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Pairs":
+        """all, columns:M or neighbours:K.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        kind, _, number = text.partition(":")
+        if text == "all":
+            return cls("all")
+        if kind not in ("columns", "neighbours") or not number.isdecimal() or not int(number):
+            raise ValueError(f"There are no pairs {text!r}; use all, columns:M or neighbours:K.")
+        return cls(kind, int(number))
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "all" else f"{self.kind}:{self.number}"
+
+
+def budget_of(fraction: float, n: int) -> int:
+    """floor(fraction · n); the small number mends 0.29 · 100 = 28.999999999999996.
+
+    Raises:
+        InputError: if that is nothing.
+    """
+    budget = math.floor(fraction * n + 1e-9)
+    if budget < 1:
+        raise InputError(f"--fraction {fraction:g} of {n} training records is less than one record; choose a larger fraction.")
+    return budget
+
+
+def check_memory(rows: int, columns: int) -> None:
+    """Refuse a dense matrix that this machine cannot hold: greedy needs all of it in memory, twice for a moment.
+
+    Raises:
+        InputError: naming what it needs and what there is.
+    """
+    needed = 2 * 4 * rows * columns
+    if hasattr(os, "sysconf") and needed > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        raise InputError(f"The utilities of {rows:,} x {columns:,} pairs need {needed / 1e9:,.0f} GB, and this machine has "
+                         f"{memory / 1e9:,.0f} GB; use --pairs neighbours:64, or columns:M with a small M.")
+
+
+def check_utility(folder: Path, facts: dict[str, object]) -> None:
+    """Refuse the utilities in a run folder if they are not of these models, data and pairs.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    if not (folder / "utility" / "facts.json").exists():
+        raise InputError(f"--utility {folder} holds no utilities (no utility/facts.json); give the folder of a finished "
+                         "ch_delift run.")
+    recorded = files.read_json(folder / "utility" / "facts.json")
+    for name, value in facts.items():
+        if recorded.get(name) != value:
+            raise InputError(f"--utility {folder} was measured with {name} {str(recorded.get(name))[:16]}, and this run has "
+                             f"{str(value)[:16]}; give the same model, data and options, or leave --utility out.")
+    if not list((folder / "utility").glob("*.npy")):
+        raise InputError(f"--utility {folder} holds no finished matrix; finish that run with --resume first.")
+
+
+def objective(stage: str, compare: Compare, form: str = "query") -> submodular.FacilityLocation:
+    """What DELIFT maximises in this stage, with similarities from `compare`. `form` is that of FLMI."""
+    if stage == "instruction":
+        return submodular.FacilityLocation(compare("data", "data"))
+    if stage == "continual":
+        return submodular.FacilityLocationConditionalGain(compare("data", "data"), compare("data", "known"))
+    if form == "query":
+        return submodular.FacilityLocationMutualInformation(compare("target", "data"))
+    return submodular.SaturatingMutualInformation(compare("data", "data"), compare("data", "target"))
+
+
+class Comparison:
+    """Similarities between groups of records, by utility or by hidden states.
+
+    Args:
+        groups: "data" and maybe "target" or "known" -> records.
+        folder: where utility matrices are kept, as ROWS-COLUMNS.npy.
+        seed: of the random candidates, with "columns".
+    """
+
+    def __init__(self, model: GPT2, tokenizer: Tokenizer, groups: dict[str, list[dict]], folder: Path, style: str = "alpaca",
+                 precision: str = "fp32", pairs: Pairs = Pairs("all"), kernel: str = "positive", seed: int = 0):
+        self.model, self.tokenizer, self.groups, self.folder = model, tokenizer, groups, folder
+        self.style, self.precision, self.pairs, self.kernel = style, precision, pairs, kernel
+        n = len(groups["data"])
+        self.candidates = sorted(random_subset(n, pairs.number, seed)) if pairs.kind == "columns" else list(range(n))
+        self.vectors: dict[str, np.ndarray] = {}
+        self.found: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+
+    def shown(self, group: str) -> list[dict]:
+        """The records of a group that are columns: of "data" the candidates, of others all."""
+        return [self.groups[group][i] for i in self.candidates] if group == "data" else self.groups[group]
+
+    def hidden(self, group: str) -> np.ndarray:
+        """Mean hidden states of a group's records, computed once. float32 [records, D]."""
+        if group not in self.vectors:
+            self.vectors[group] = mean_hidden_states(self.model, self.tokenizer, self.groups[group], self.style, self.precision)
+        return self.vectors[group]
+
+    def neighbours(self, rows: str, columns: str) -> tuple[np.ndarray, np.ndarray]:
+        """For each row the nearest columns: numbers and cosines, each [rows, K]."""
+        if (rows, columns) not in self.found:
+            K = min(self.pairs.number, len(self.groups[columns]))
+            self.found[rows, columns] = nearest(self.hidden(rows), self.hidden(columns), K)
+        return self.found[rows, columns]
+
+    def utility(self, rows: str, columns: str) -> np.ndarray:
+        """The utility matrix of two groups, read from its file if it is there. [rows, columns], or [rows, K] of neighbours."""
+        tried = self.neighbours(rows, columns)[0] if self.pairs.kind == "neighbours" else None
+        return utility_matrix(self.model, self.tokenizer, self.groups[rows], self.shown(columns), self.style, self.precision,
+                              tried, self.folder / f"{rows}-{columns}.npy")
+
+    def by_utility(self, rows: str, columns: str) -> Matrix:
+        """DELIFT's similarities."""
+        return self.spread(similarity(self.utility(rows, columns), self.kernel), rows, columns)
+
+    def by_hidden_states(self, rows: str, columns: str) -> Matrix:
+        """Those of the "SE" baseline: cosines of mean hidden states, 0 instead of negative ones."""
+        if self.pairs.kind == "neighbours":
+            return self.spread(np.maximum(self.neighbours(rows, columns)[1], 0), rows, columns)
+        b = self.hidden(columns)
+        return np.maximum(cosine(self.hidden(rows), b[self.candidates] if columns == "data" else b), 0)
+
+    def spread(self, values: np.ndarray, rows: str, columns: str) -> Matrix:
+        """Values [rows, K] of neighbours at their places in a sparse [rows, columns] matrix; other values as they are."""
+        if self.pairs.kind != "neighbours":
+            return values
+        ids, _ = self.neighbours(rows, columns)
+        row = np.repeat(np.arange(len(ids)), ids.shape[1])
+        return sparse.coo_array((values.ravel(), (row, ids.ravel())), shape=(len(ids), len(self.groups[columns])))
+
+    def grid(self, rows: str, row_ids: list[int], places: list[int]) -> np.ndarray:
+        """Utilities of some rows for some candidates (places in "data"), NaN where not measured. [row_ids, places]."""
+        utility = self.utility(rows, "data")[row_ids]
+        whole = np.full((len(row_ids), len(self.groups["data"])), np.nan, dtype=np.float32)
+        ids = self.neighbours(rows, "data")[0][row_ids] if self.pairs.kind == "neighbours" else np.array([self.candidates])
+        np.put_along_axis(whole, np.broadcast_to(ids, utility.shape), utility, axis=1)
+        return whole[:, places]
+
+    def choose(self, function: submodular.FacilityLocation, budget: int) -> tuple[list[int], list[float]]:
+        """Greedy choice of `budget` candidates: their places in "data", and gains, in the order of choice."""
+        picks, gains = maximize(function, budget)
+        return [self.candidates[pick] for pick in picks], gains

@@ -1,0 +1,251 @@
+"""Pairwise utility: how much one example, shown in the prompt, helps the model with another (DELIFT, arXiv 2411.04425).
+
+    U[i, j] = d(i) - d(i | j)        d = sqrt( Σ_k (1 - p_k)² / N )
+
+d(i) is the model's error on the response of target i: p_k is the probability it gives to the k-th of the N response tokens
+(end-of-text is the last), the tokens before it being given ("teacher forcing"). d(i | j) is the same with example j in front of
+i's prompt. So U is between -1 and 1; above 0, j helps. Rows are targets, columns are candidates, and U is not symmetric.
+
+N examples have N² pairs, so speed decides what can be done. Three things make it fast, and none of them changes a number:
+
+- What comes before the targets' own words (example j, and the beginning that all targets share) is run once per
+  example; its keys and values then serve all targets.
+- The head runs only where a response token is asked for.
+- Targets of like length share a batch.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ch_instruct.collate import Example, collate, encode_record
+from common import distributed
+from common.console import Progress, say
+from common.device import autocast
+from common.files import InputError, write_whole
+from common.gpt2 import GPT2, KVCache
+from common.losses import IGNORE_INDEX
+from common.tokenizer import Tokenizer
+
+SEPARATOR = "\n\n"  # between the example's response and the target's prompt
+TOKENS_PER_PASS = {"cpu": 8192, "mps": 8192, "cuda": 131072}
+
+
+class TargetBatch(NamedTuple):
+    """Targets that are run together. All begin with the same ids; what follows is padded to the longest."""
+
+    rows: list[int]  # [B], their numbers in the list of targets
+    beginning: list[int]  # the ids that all of them begin with
+    inputs: Tensor  # int64 [B, T], what follows
+    asked: Tensor  # int64 [B, T], the response token asked for at this position, or IGNORE_INDEX
+
+
+class SharedPrefix:
+    """A cache (see `KVCache`) of one text, which stands in front of every row of a batch."""
+
+    def __init__(self, model: GPT2, ids: list[int]):
+        self.one = KVCache(len(ids))
+        model.hidden_states(torch.tensor([ids], device=model.device), self.one)  # per layer [1, H, S, Dh]
+        self.length = len(ids)
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """k and v [B, H, T, Dh] behind the prefix: [B, H, S+T, Dh]. Nothing is kept."""
+        rows = (k.size(0), -1, -1, -1)
+        keys, values = self.one.layers[layer]
+        return torch.cat([keys.expand(rows), k], dim=2), torch.cat([values.expand(rows), v], dim=2)
+
+
+def shown(record: dict, tokenizer: Tokenizer, style: str = "alpaca") -> list[int]:
+    """The ids of an example as it stands in front of a prompt: prompt, response, an empty line."""
+    ids, _ = encode_record(record, tokenizer, style)
+    return ids[:-1] + tokenizer.encode(SEPARATOR)  # instead of end-of-text: the page goes on
+
+
+def make_batch(targets: Sequence[Example], rows: list[int], pad_id: int) -> TargetBatch:
+    """Put these targets together; find out how far they begin alike."""
+    chosen = [targets[i] for i in rows]
+    # What the first and the last in alphabetical order have in common, all have. The last token of a prompt is asked for
+    # the first of the response, so it is not part of the beginning.
+    first, last = min(ids for ids, _ in chosen), max(ids for ids, _ in chosen)
+    longest = min(prompt_length for _, prompt_length in chosen) - 1
+    same = next((t for t in range(longest) if first[t] != last[t]), longest)
+    beginning = first[:same]
+    inputs, asked = collate([Example(ids[len(beginning):], n - len(beginning)) for ids, n in chosen], pad_id)
+    return TargetBatch(rows, beginning, inputs, asked)
+
+
+def make_batches(targets: Sequence[Example], rows: Sequence[int], pad_id: int, tokens: int) -> list[TargetBatch]:
+    """Cut rows (in the order given) into batches of at most `tokens` tokens with padding, one row at least."""
+    batches: list[list[int]] = []
+    for row in rows:
+        longest = max([len(targets[i].ids) for i in batches[-1]] if batches else [0])
+        if not batches or (len(batches[-1]) + 1) * max(longest, len(targets[row].ids)) > tokens:
+            batches.append([])
+        batches[-1].append(row)
+    return [make_batch(targets, batch, pad_id) for batch in batches]
+
+
+def distances(model: GPT2, batch: TargetBatch, example: list[int]) -> Tensor:
+    """d(i | j) = sqrt( Σ_k (1 - p_k)² / N ) of every target in the batch, `example` in front of it ([]: d(i)).
+
+    Returns:
+        float32 [B], from 0 (every response token predicted with certainty) to 1.
+    """
+    prefix = example + batch.beginning
+    cache = SharedPrefix(model, prefix) if prefix else None
+    hidden = model.hidden_states(batch.inputs.to(model.device), cache)  # [B, T, D]
+    asked = batch.asked.to(model.device)
+    places = asked != IGNORE_INDEX  # [B, T]
+    logits = model.logits(hidden[places]).float()  # [all response tokens, V]
+    wrong = -torch.expm1(-F.cross_entropy(logits, asked[places], reduction="none"))  # 1 - p_k
+    squares = torch.zeros(places.shape, device=model.device).masked_scatter(places, wrong.square())  # [B, T]
+    return (squares.sum(dim=1) / places.sum(dim=1)).sqrt()
+
+
+class Plan:
+    """Which targets each candidate is tried on, and where in the matrix the results go."""
+
+    def __init__(self, targets: int, candidates: int, pairs: np.ndarray | None):
+        self.targets, self.candidates, self.pairs = targets, candidates, pairs
+        self.shape = (targets, candidates) if pairs is None else pairs.shape
+        if pairs is not None:  # all places of candidate 0 in `pairs`, then all of candidate 1, ...
+            self.places = np.argsort(pairs, axis=None, kind="stable")
+            self.starts = np.searchsorted(pairs.ravel()[self.places], np.arange(candidates + 1))
+
+    def cells(self, candidate: int) -> tuple[np.ndarray, np.ndarray | int]:
+        """Rows (these are the targets) and columns of the matrix."""
+        if self.pairs is None:
+            return np.arange(self.targets), candidate
+        return np.divmod(self.places[self.starts[candidate]:self.starts[candidate + 1]], self.shape[1])
+
+
+@torch.inference_mode()
+def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[dict], candidates: Sequence[dict],
+                   style: str = "alpaca", precision: str = "fp32", pairs: np.ndarray | None = None,
+                   file: Path | None = None) -> np.ndarray:
+    """U[i, j] = d(i) - d(i | j) for all pairs, or for some.
+
+    A pair that is together longer than the model's context cannot be shown to it. The candidate then has utility 0 for
+    that target, like one that does not help. How many such pairs there are is printed.
+
+    Args:
+        targets: records whose responses are predicted; one row each.
+        candidates: records that are shown as examples; one column each. May be the same list.
+        style: prompt style of both.
+        precision: fp32, or bf16 for matrix products in bfloat16.
+        pairs: int [targets, K], the numbers of the only candidates to try on each target.
+        file: where the matrix grows, an .npy file mapped into memory. Until it is whole it is called FILE.partial and
+            holds NaN where nothing is computed yet; a later call goes on from there. Under `torchrun` the processes, on
+            one machine, share the candidates.
+
+    Returns:
+        float32 [targets, candidates], or with `pairs` [targets, K] in their order.
+
+    Raises:
+        InputError: if a target alone is longer than the context.
+    """
+    plan = Plan(len(targets), len(candidates), pairs)
+    if file is not None and file.exists():
+        return np.load(file, mmap_mode="r")
+    encoded = [encode_record(record, tokenizer, style) for record in targets]
+    examples = [shown(record, tokenizer, style) for record in candidates]
+    context, lengths = model.config.n_positions, np.array([len(ids) - 1 for ids, _ in encoded])  # the last is only asked for
+    if lengths.max() > context:
+        raise InputError(f"A target has {lengths.max()} tokens, and the model reads {context}; leave it out.")
+    # Targets with an input begin unlike those without: each kind by itself, the short ones first.
+    order = sorted(range(len(targets)), key=lambda i: (bool(targets[i].get("input")), len(encoded[i].ids)))
+    rank = np.argsort(order)  # a target's place in this order
+
+    def batches(rows: np.ndarray) -> list[TargetBatch]:
+        ordered = rows[np.argsort(rank[rows])].tolist()
+        return make_batches(encoded, ordered, tokenizer.eot_id, TOKENS_PER_PASS[model.device.type])
+
+    def column(candidate: int) -> np.ndarray:
+        """The utilities of one candidate for its targets."""
+        rows, _ = plan.cells(candidate)
+        fits = lengths[rows] + len(examples[candidate]) <= context
+        with_it = alone.copy()
+        for batch in every_batch if fits.all() and pairs is None else batches(rows[fits]):
+            with_it[batch.rows] = distances(model, batch, examples[candidate]).cpu().numpy()  # d(i | j)
+        return alone[rows] - with_it[rows]
+
+    was_training = model.training
+    model.eval()
+    matrix = np.full(plan.shape, np.nan, dtype=np.float32) if file is None else grow(file, plan.shape)
+    todo = [j for j in range(len(candidates)) if np.isnan(matrix[plan.cells(j)]).any()]
+    distributed.barrier()  # nobody writes before everybody has seen what there is to do
+    with autocast(model.device, precision):
+        every_batch = batches(np.arange(len(targets)))
+        alone = np.empty(len(targets), dtype=np.float32)
+        for batch in every_batch:
+            alone[batch.rows] = distances(model, batch, []).cpu().numpy()  # d(i)
+        counts = [len(plan.cells(j)[0]) for j in todo]
+        too_long = sum(int((lengths[plan.cells(j)[0]] + len(examples[j]) > context).sum()) for j in todo)
+        start = time.perf_counter()
+        if todo:
+            column(todo[0])  # a trial
+        seconds = (time.perf_counter() - start) * sum(counts) / max(sum(counts[:1]), 1) / distributed.world_size()
+        say(f"Utility of {len(candidates):,} candidates for {len(targets):,} targets: {sum(counts):,} pairs, one forward pass "
+            f"each, {matrix.nbytes / 1e6:,.1f} MB; about {seconds:,.0f} s")
+        if too_long:
+            say(f"  {too_long:,} pairs do not fit into {context} tokens and get utility 0")
+        with Progress("utilities", sum(counts), "pairs") as progress:
+            mine = todo if file is None else distributed.my_share(todo)
+            for j in mine:
+                matrix[plan.cells(j)] = column(j)
+                progress.advance(len(plan.cells(j)[0]) * len(todo) // len(mine))
+    model.train(was_training)
+    return matrix if file is None else finish(file, matrix)
+
+
+def partial(file: Path) -> Path:
+    """What a matrix file is called until it is whole."""
+    return file.with_name(file.name + ".partial")
+
+
+def grow(file: Path, shape: tuple[int, int]) -> np.memmap:
+    """Open the unfinished matrix, or begin one, all NaN."""
+    if distributed.is_main() and not partial(file).exists():
+        def fill(path: Path) -> None:
+            matrix = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            matrix[:] = np.nan
+            matrix.flush()
+        write_whole(partial(file), fill)
+    distributed.barrier()
+    return np.lib.format.open_memmap(partial(file), mode="r+")
+
+
+def finish(file: Path, matrix: np.memmap) -> np.memmap:
+    """Give the finished matrix its name and open it for reading."""
+    matrix.flush()
+    distributed.barrier()  # every process has written its share
+    if distributed.is_main():
+        os.replace(partial(file), file)
+    distributed.barrier()
+    return np.load(file, mmap_mode="r")
+
+
+def similarity(utility: np.ndarray, kernel: str = "positive") -> np.ndarray:
+    """From utilities to similarities, which submodular functions need to be at least 0.
+
+    Args:
+        utility: float [...].
+        kernel: "positive" is s = max(U, 0): what does not help counts as nothing. "minmax" is
+            s = (U - min U) / (max U - min U) over the whole matrix: even the least helpful pairs get something, and one
+            outlier moves all others.
+
+    Returns:
+        float32 [...].
+    """
+    utility = np.asarray(utility, dtype=np.float32)
+    if kernel == "positive":
+        return np.maximum(utility, 0)
+    low, high = utility.min(), utility.max()
+    return (utility - low) / max(high - low, np.finfo(np.float32).tiny)
