@@ -35,25 +35,39 @@ from common.losses import IGNORE_INDEX
 from common.tokenizer import Tokenizer
 
 SEPARATOR = "\n\n"  # between the example's response and the target's prompt
-TOKENS_PER_PASS = {"cpu": 8192, "mps": 8192, "cuda": 131072}
+TOKENS_PER_PASS = {"cpu": 4096, "mps": 4096, "cuda": 65536}
 
 
 class TargetBatch(NamedTuple):
-    """Targets that are run together. All begin with the same ids; what follows is padded to the longest."""
+    """Targets that are run together, without the tokens with which all targets of their kind begin."""
 
     rows: list[int]  # [B], their numbers in the list of targets
-    beginning: list[int]  # the ids that all of them begin with
-    inputs: Tensor  # int64 [B, T], what follows
+    inputs: Tensor  # int64 [B, T], padded to the longest
     asked: Tensor  # int64 [B, T], the response token asked for at this position, or IGNORE_INDEX
 
 
+class Kind(NamedTuple):
+    """Targets that begin alike, as all prompts with an input do, and all without."""
+
+    beginning: list[int]
+    batches: list[TargetBatch]
+
+
 class SharedPrefix:
-    """A cache (see `KVCache`) of one text, which stands in front of every row of a batch."""
+    """A cache (see `KVCache`) of one text, which stands in front of every row of any number of batches."""
 
     def __init__(self, model: GPT2, ids: list[int]):
         self.one = KVCache(len(ids))
         model.hidden_states(torch.tensor([ids], device=model.device), self.one)  # per layer [1, H, S, Dh]
-        self.length = len(ids)
+
+    @property
+    def length(self) -> int:
+        """S, always: what stands behind the prefix in one batch is not there in the next."""
+        return self.one.length
+
+    @length.setter
+    def length(self, _: int) -> None:
+        pass
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """k and v [B, H, T, Dh] behind the prefix: [B, H, S+T, Dh]. Nothing is kept."""
@@ -68,39 +82,44 @@ def shown(record: dict, tokenizer: Tokenizer, style: str = "alpaca") -> list[int
     return ids[:-1] + tokenizer.encode(SEPARATOR)  # instead of end-of-text: the page goes on
 
 
-def make_batch(targets: Sequence[Example], rows: list[int], pad_id: int) -> TargetBatch:
-    """Put these targets together; find out how far they begin alike."""
-    chosen = [targets[i] for i in rows]
-    # What the first and the last in alphabetical order have in common, all have. The last token of a prompt is asked for
-    # the first of the response, so it is not part of the beginning.
-    first, last = min(ids for ids, _ in chosen), max(ids for ids, _ in chosen)
-    longest = min(prompt_length for _, prompt_length in chosen) - 1
-    same = next((t for t in range(longest) if first[t] != last[t]), longest)
-    beginning = first[:same]
-    inputs, asked = collate([Example(ids[len(beginning):], n - len(beginning)) for ids, n in chosen], pad_id)
-    return TargetBatch(rows, beginning, inputs, asked)
+def common_beginning(targets: Sequence[Example]) -> list[int]:
+    """The ids with which all targets begin. The last token of a prompt is asked for the first of the response, so it is
+    not part of this."""
+    longest = min(prompt_length for _, prompt_length in targets) - 1
+    first, last = min(ids for ids, _ in targets), max(ids for ids, _ in targets)  # in alphabetical order: others lie between
+    return first[:next((t for t in range(longest) if first[t] != last[t]), longest)]
 
 
-def make_batches(targets: Sequence[Example], rows: Sequence[int], pad_id: int, tokens: int) -> list[TargetBatch]:
-    """Cut rows (in the order given) into batches of at most `tokens` tokens with padding, one row at least."""
+def make_batches(targets: Sequence[Example], rows: Sequence[int], beginning: list[int], pad_id: int,
+                 tokens: int) -> list[TargetBatch]:
+    """Put targets of like length together.
+
+    A batch holds at most `tokens` tokens with padding, one target at least, and none twice as long as another, both
+    counted from the end of `beginning`.
+    """
+    skip = len(beginning)
     batches: list[list[int]] = []
-    for row in rows:
-        longest = max([len(targets[i].ids) for i in batches[-1]] if batches else [0])
-        if not batches or (len(batches[-1]) + 1) * max(longest, len(targets[row].ids)) > tokens:
+    for row in sorted(rows, key=lambda i: len(targets[i].ids)):
+        length = len(targets[row].ids) - skip
+        if (not batches or (len(batches[-1]) + 1) * length > tokens
+                or length > 2 * (len(targets[batches[-1][0]].ids) - skip)):
             batches.append([])
         batches[-1].append(row)
-    return [make_batch(targets, batch, pad_id) for batch in batches]
+
+    def rest(i: int) -> Example:
+        ids, prompt_length = targets[i]
+        return Example(ids[skip:], prompt_length - skip)
+
+    return [TargetBatch(batch, *collate([rest(i) for i in batch], pad_id)) for batch in batches]
 
 
-def distances(model: GPT2, batch: TargetBatch, example: list[int]) -> Tensor:
-    """d(i | j) = sqrt( Σ_k (1 - p_k)² / N ) of every target in the batch, `example` in front of it ([]: d(i)).
+def distances(model: GPT2, batch: TargetBatch, prefix: SharedPrefix | None) -> Tensor:
+    """d = sqrt( Σ_k (1 - p_k)² / N ) of every target in the batch, with this in front of each.
 
     Returns:
         float32 [B], from 0 (every response token predicted with certainty) to 1.
     """
-    prefix = example + batch.beginning
-    cache = SharedPrefix(model, prefix) if prefix else None
-    hidden = model.hidden_states(batch.inputs.to(model.device), cache)  # [B, T, D]
+    hidden = model.hidden_states(batch.inputs.to(model.device), prefix)  # [B, T, D]
     asked = batch.asked.to(model.device)
     places = asked != IGNORE_INDEX  # [B, T]
     logits = model.logits(hidden[places]).float()  # [all response tokens, V]
@@ -159,22 +178,29 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[dict], c
     context, lengths = model.config.n_positions, np.array([len(ids) - 1 for ids, _ in encoded])  # the last is only asked for
     if lengths.max() > context:
         raise InputError(f"A target has {lengths.max()} tokens, and the model reads {context}; leave it out.")
-    # Targets with an input begin unlike those without: each kind by itself, the short ones first.
-    order = sorted(range(len(targets)), key=lambda i: (bool(targets[i].get("input")), len(encoded[i].ids)))
-    rank = np.argsort(order)  # a target's place in this order
+    with_input = np.array([bool(record.get("input")) for record in targets])
+    beginnings = {kind: common_beginning([encoded[i] for i in np.flatnonzero(with_input == kind)])
+                  for kind in set(with_input.tolist())}
 
-    def batches(rows: np.ndarray) -> list[TargetBatch]:
-        ordered = rows[np.argsort(rank[rows])].tolist()
-        return make_batches(encoded, ordered, tokenizer.eot_id, TOKENS_PER_PASS[model.device.type])
+    def kinds(rows: np.ndarray) -> list[Kind]:
+        return [Kind(beginning, make_batches(encoded, rows[with_input[rows] == kind].tolist(), beginning, tokenizer.eot_id,
+                                             TOKENS_PER_PASS[model.device.type])) for kind, beginning in beginnings.items()]
+
+    def measure(example: list[int], parts: list[Kind]) -> np.ndarray:
+        """d of the targets in these parts with an example in front ([]: without), float32 [targets]; others are 0."""
+        found = np.zeros(len(targets), dtype=np.float32)
+        for beginning, batches in parts:
+            prefix = SharedPrefix(model, example + beginning) if batches and example + beginning else None
+            for batch in batches:
+                found[batch.rows] = distances(model, batch, prefix).cpu().numpy()
+        return found
 
     def column(candidate: int) -> np.ndarray:
-        """The utilities of one candidate for its targets."""
+        """The utilities of one candidate for its targets; 0 where the pair is too long."""
         rows, _ = plan.cells(candidate)
         fits = lengths[rows] + len(examples[candidate]) <= context
-        with_it = alone.copy()
-        for batch in every_batch if fits.all() and pairs is None else batches(rows[fits]):
-            with_it[batch.rows] = distances(model, batch, examples[candidate]).cpu().numpy()  # d(i | j)
-        return alone[rows] - with_it[rows]
+        parts = everything if pairs is None and fits.all() else kinds(rows[fits])
+        return np.where(fits, (alone - measure(examples[candidate], parts))[rows], 0)  # d(i) - d(i | j)
 
     was_training = model.training
     model.eval()
@@ -182,10 +208,8 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[dict], c
     todo = [j for j in range(len(candidates)) if np.isnan(matrix[plan.cells(j)]).any()]
     distributed.barrier()  # nobody writes before everybody has seen what there is to do
     with autocast(model.device, precision):
-        every_batch = batches(np.arange(len(targets)))
-        alone = np.empty(len(targets), dtype=np.float32)
-        for batch in every_batch:
-            alone[batch.rows] = distances(model, batch, []).cpu().numpy()  # d(i)
+        everything = kinds(np.arange(len(targets)))
+        alone = measure([], everything)  # d(i)
         counts = [len(plan.cells(j)[0]) for j in todo]
         too_long = sum(int((lengths[plan.cells(j)[0]] + len(examples[j]) > context).sum()) for j in todo)
         start = time.perf_counter()

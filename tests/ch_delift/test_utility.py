@@ -1,0 +1,178 @@
+"""The utility matrix against a plain double loop, and what must never happen to it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ch_delift import utility
+from ch_delift.utility import (
+    SEPARATOR,
+    SharedPrefix,
+    common_beginning,
+    distances,
+    grow,
+    make_batches,
+    partial,
+    similarity,
+    utility_matrix,
+)
+from ch_instruct.collate import Example, encode_record
+from common.files import InputError
+from tests.conftest import make_model
+
+CONTEXT = 700  # Alpaca prompts in bytes are long
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model(n_positions=CONTEXT)
+
+
+def record(instruction: str, output: str, given: str = "") -> dict:
+    return {"instruction": instruction, "input": given, "output": output}
+
+
+RECORDS = [record("Say hello.", "Hello."), record("Name a colour.", "Red"), record("Add.", "5", "2 and 3"),
+           record("Name a day.", "Monday, or any other"), record("Turn around.", "olleh", "hello"), record("Ünï", "日本")]
+
+
+def plain_distance(model, tokenizer, target: dict, example: dict | None, style: str) -> float:
+    """d(i) or d(i | j), one pair alone: concatenate, run the whole model, look at every response token."""
+    before = [] if example is None else encode_record(example, tokenizer, style).ids[:-1] + tokenizer.encode(SEPARATOR)
+    ids, prompt_length = encode_record(target, tokenizer, style)
+    with torch.no_grad():
+        p = model(torch.tensor([before + ids])).softmax(dim=-1)[0]
+    places = range(len(before) + prompt_length, len(before) + len(ids))
+    squares = [(1 - p[t - 1, (before + ids)[t]].item()) ** 2 for t in places]
+    return math.sqrt(sum(squares) / len(squares))
+
+
+def plain_matrix(model, tokenizer, targets, candidates, style="alpaca") -> list[list[float]]:
+    return [[plain_distance(model, tokenizer, i, None, style) - plain_distance(model, tokenizer, i, j, style)
+             for j in candidates] for i in targets]
+
+
+@pytest.mark.parametrize("style", ["alpaca", "phi3"])
+@pytest.mark.parametrize(("rows", "columns"), [
+    (slice(None), slice(None)), (slice(0, 4), slice(3, 6)), (slice(2, 3), slice(None))])
+def test_it_equals_the_plain_double_loop(model, tokenizer, style, rows, columns):
+    targets, candidates = RECORDS[rows], RECORDS[columns]
+    found = utility_matrix(model, tokenizer, targets, candidates, style)
+    assert found.dtype == np.float32 and found.shape == (len(targets), len(candidates))
+    np.testing.assert_allclose(found, plain_matrix(model, tokenizer, targets, candidates, style), atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 150, 10**6])
+def test_how_targets_are_put_together_changes_nothing(model, tokenizer, tokens, monkeypatch):
+    monkeypatch.setitem(utility.TOKENS_PER_PASS, "cpu", tokens)
+    found = utility_matrix(model, tokenizer, RECORDS, RECORDS[:2])
+    np.testing.assert_allclose(found, plain_matrix(model, tokenizer, RECORDS, RECORDS[:2]), atol=1e-5)
+
+
+class Certain(torch.nn.Module):
+    """A stand-in for a model: it gives each position these probabilities, whatever it reads."""
+
+    device = torch.device("cpu")
+    table = torch.tensor([[1, 0, 0, 0], [1 / 2, 1 / 6, 1 / 6, 1 / 6], [1 / 4, 1 / 4, 1 / 4, 1 / 4], [0, 0, 0, 1]])
+
+    def hidden_states(self, inputs, cache=None):
+        return self.table[:inputs.size(1)].expand(inputs.size(0), -1, -1)
+
+    def logits(self, hidden):
+        return hidden.log()
+
+
+def test_three_tokens_by_hand():
+    """A response of three tokens with p = 1/2, 1/4 and 1: d = sqrt((1/4 + 9/16 + 0) / 3)."""
+    [batch] = make_batches([Example([2, 2, 0, 1, 3], 2)], [0], [], pad_id=0, tokens=10)
+    assert distances(Certain(), batch, None).item() == pytest.approx(math.sqrt((1 / 4 + 9 / 16 + 0) / 3))
+
+
+def test_padding_does_not_count():
+    """The second response has the tokens with p = 1/2 and 1/4 only; what pads it is not in its mean."""
+    [batch] = make_batches([Example([2, 2, 0, 1], 2), Example([2, 2, 0, 1, 3], 2)], [0, 1], [], pad_id=0, tokens=10)
+    assert batch.rows == [0, 1]
+    assert distances(Certain(), batch, None).tolist() == pytest.approx([math.sqrt(13 / 32), math.sqrt(13 / 48)])
+
+
+def test_batches_hold_each_row_once_and_little_padding():
+    targets = [Example([0] * n, n - 2) for n in (30, 11, 12, 50, 13, 31, 12)]
+    batches = make_batches(targets, range(7), [0] * 10, pad_id=0, tokens=60)
+    assert [batch.rows for batch in batches] == [[1, 2, 6], [4], [0, 5], [3]]
+    assert all(batch.inputs.numel() <= 60 for batch in batches)
+
+
+def test_the_common_beginning_stops_before_the_last_prompt_token():
+    assert common_beginning([Example([1, 2, 3, 4, 5], 4), Example([1, 2, 3, 4, 6], 4)]) == [1, 2, 3]
+    assert common_beginning([Example([1, 2, 9, 4, 5], 4), Example([1, 2, 3, 4, 6], 4), Example([1, 2, 3, 4, 6], 4)]) == [1, 2]
+    assert common_beginning([Example([1, 2], 1)]) == []
+
+
+def test_some_pairs_are_the_same_as_in_the_whole(model, tokenizer):
+    pairs = np.array([[1, 0], [0, 1], [5, 2], [3, 4], [4, 1], [2, 5]])
+    whole = utility_matrix(model, tokenizer, RECORDS, RECORDS)
+    some = utility_matrix(model, tokenizer, RECORDS, RECORDS, pairs=pairs)
+    np.testing.assert_allclose(some, np.take_along_axis(whole, pairs, axis=1), atol=1e-6)
+
+
+def test_bf16_is_close(model, tokenizer):
+    whole = utility_matrix(model, tokenizer, RECORDS, RECORDS)
+    np.testing.assert_allclose(utility_matrix(model, tokenizer, RECORDS, RECORDS, precision="bf16"), whole, atol=0.02)
+
+
+def test_the_model_is_left_as_it_was(model, tokenizer):
+    model.train()
+    before, state = torch.get_rng_state(), {name: t.clone() for name, t in model.state_dict().items()}
+    utility_matrix(model, tokenizer, RECORDS[:2], RECORDS[:2])
+    assert model.training and torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(t, state[name]) for name, t in model.state_dict().items())
+    model.eval()
+
+
+def test_a_killed_run_goes_on_where_it_was(model, tokenizer, tmp_path, monkeypatch):
+    file, examples = tmp_path / "utility.npy", []
+
+    def counting(model, ids):
+        examples.append(ids)
+        if len(examples) == 10:  # two kinds of targets each: alone, a trial, three candidates
+            raise KeyboardInterrupt
+        return SharedPrefix(model, ids)
+
+    monkeypatch.setattr(utility, "SharedPrefix", counting)
+    with pytest.raises(KeyboardInterrupt):
+        utility_matrix(model, tokenizer, RECORDS, RECORDS, file=file)
+    assert not file.exists()  # only a whole matrix has its name
+    done = ~np.isnan(np.load(partial(file))).any(axis=0)
+    assert done.tolist() == [True, True, False, False, False, False]
+    examples[:] = [None] * 10
+    found = utility_matrix(model, tokenizer, RECORDS, RECORDS, file=file)
+    assert len(examples) - 10 == 2 + 2 + 4 * 2  # alone, the trial, and only what was missing
+    np.testing.assert_allclose(found, plain_matrix(model, tokenizer, RECORDS, RECORDS), atol=1e-5)
+    assert [p.name for p in tmp_path.iterdir()] == ["utility.npy"]
+    examples[:] = []
+    np.testing.assert_array_equal(utility_matrix(model, tokenizer, RECORDS, RECORDS, file=file), found)
+    assert examples == []  # read, not computed
+
+
+def test_a_new_file_is_all_unknown(tmp_path):
+    assert np.isnan(grow(tmp_path / "m.npy", (3, 4))).all()
+
+
+def test_a_target_longer_than_the_context_is_refused(tokenizer):
+    with pytest.raises(InputError, match="leave it out"):
+        utility_matrix(make_model(n_positions=64), tokenizer, RECORDS, RECORDS)
+
+
+def test_the_progress_and_the_cost_are_told(model, tokenizer, capsys):
+    utility_matrix(model, tokenizer, RECORDS, RECORDS[:2])
+    said = capsys.readouterr().out
+    assert "2 candidates for 6 targets: 12 pairs" in said and "MB; about" in said
+
+
+def test_similarity_kernels():
+    U = np.array([[-0.5, 0.0], [0.25, 0.5]])
+    np.testing.assert_array_equal(similarity(U), [[0, 0], [0.25, 0.5]])
+    np.testing.assert_array_equal(similarity(U, "minmax"), [[0, 0.5], [0.75, 1]])
+    np.testing.assert_array_equal(similarity(np.full((2, 2), 0.3), "minmax"), np.zeros((2, 2)))
