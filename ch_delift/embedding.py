@@ -4,41 +4,41 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ch_instruct.collate import encode_record
 from common import distributed
 from common.console import Progress
 from common.device import autocast
 from common.gpt2 import GPT2
-from common.tokenizer import Tokenizer
 
 
 @torch.inference_mode()
-def mean_hidden_states(model: GPT2, tokenizer: Tokenizer, records: Sequence[dict], style: str = "alpaca",
-                       precision: str = "fp32", batch_size: int = 32) -> np.ndarray:
-    """The mean hidden state over prompt and response (after the final LayerNorm) of each record. float32 [records, D].
+def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str = "fp32", batch_size: int = 32) -> np.ndarray:
+    """The mean over each text's tokens of the hidden state after the final LayerNorm.
 
-    Of a text that is longer than the context, the beginning is read.
+    Args:
+        texts: token ids; of a text longer than the context, the beginning is read.
+
+    Returns:
+        float32 [texts, D].
     """
     was_training = model.training
     model.eval()
-    ids = [encode_record(record, tokenizer, style).ids[:model.config.n_positions] for record in records]
+    ids = [text[:model.config.n_positions] for text in texts]
     order = distributed.my_share(sorted(range(len(ids)), key=lambda i: len(ids[i])))
     found: list[tuple[int, list[float]]] = []
-    with Progress("hidden states", len(records), "text") as progress, autocast(model.device, precision):
+    with Progress("hidden states", len(ids), "text") as progress, autocast(model.device, precision):
         for batch in (order[i:i + batch_size] for i in range(0, len(order), batch_size)):
             lengths = torch.tensor([len(ids[i]) for i in batch], device=model.device)  # [B]
             T = int(lengths.max())
             inputs = torch.tensor([ids[i] + [0] * (T - len(ids[i])) for i in batch], device=model.device)  # [B, T]
             hidden = model.hidden_states(inputs).float()  # [B, T, D]
             real = (torch.arange(T, device=model.device) < lengths[:, None]).float()  # [B, T], 0 at padding
-            means: Tensor = (hidden * real[:, :, None]).sum(dim=1) / lengths[:, None]  # [B, D]
+            means = (hidden * real[:, :, None]).sum(dim=1) / lengths[:, None]  # [B, D]
             found += zip(batch, means.tolist())
             progress.advance(len(batch) * distributed.world_size())
     model.train(was_training)
     vectors = dict(distributed.put_together(found))
-    return np.array([vectors[i] for i in range(len(records))], dtype=np.float32)
+    return np.array([vectors[i] for i in range(len(ids))], dtype=np.float32)
 
 
 def cosine(a: np.ndarray, b: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:

@@ -15,6 +15,7 @@ from ch_delift.embedding import cosine, mean_hidden_states, nearest
 from ch_delift.greedy import maximize
 from ch_delift.submodular import Matrix
 from ch_delift.utility import similarity, utility_matrix
+from ch_instruct.collate import encode_record
 from common import files
 from common.files import InputError
 from common.gpt2 import GPT2
@@ -128,7 +129,8 @@ class Comparison:
     def hidden(self, group: str) -> np.ndarray:
         """Mean hidden states of a group's records, computed once. float32 [records, D]."""
         if group not in self.vectors:
-            self.vectors[group] = mean_hidden_states(self.model, self.tokenizer, self.groups[group], self.style, self.precision)
+            texts = [encode_record(record, self.tokenizer, self.style).ids for record in self.groups[group]]
+            self.vectors[group] = mean_hidden_states(self.model, texts, self.precision)
         return self.vectors[group]
 
     def neighbours(self, rows: str, columns: str) -> tuple[np.ndarray, np.ndarray]:

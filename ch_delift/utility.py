@@ -210,21 +210,21 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[dict], c
     with autocast(model.device, precision):
         everything = kinds(np.arange(len(targets)))
         alone = measure([], everything)  # d(i)
-        counts = [len(plan.cells(j)[0]) for j in todo]
+        mine = todo if file is None else distributed.my_share(todo)
+        counts = {j: len(plan.cells(j)[0]) for j in todo}
         too_long = sum(int((lengths[plan.cells(j)[0]] + len(examples[j]) > context).sum()) for j in todo)
-        start = time.perf_counter()
-        if todo:
-            column(todo[0])  # a trial
-        seconds = (time.perf_counter() - start) * sum(counts) / max(sum(counts[:1]), 1) / distributed.world_size()
-        say(f"Utility of {len(candidates):,} candidates for {len(targets):,} targets: {sum(counts):,} pairs, one forward pass "
-            f"each, {matrix.nbytes / 1e6:,.1f} MB; about {seconds:,.0f} s")
+        say(f"Utility of {len(candidates):,} candidates for {len(targets):,} targets: {sum(counts.values()):,} pairs, one "
+            f"forward pass each, {matrix.nbytes / 1e6:,.1f} MB")
         if too_long:
             say(f"  {too_long:,} pairs do not fit into {context} tokens and get utility 0")
-        with Progress("utilities", sum(counts), "pairs") as progress:
-            mine = todo if file is None else distributed.my_share(todo)
+        start = time.monotonic()
+        with Progress("utilities", sum(counts[j] for j in mine), "pairs") as progress:
             for j in mine:
                 matrix[plan.cells(j)] = column(j)
-                progress.advance(len(plan.cells(j)[0]) * len(todo) // len(mine))
+                if j == mine[0] and counts[j]:
+                    seconds = (time.monotonic() - start) * progress.total / counts[j]
+                    say(f"  about {seconds:,.0f} s, to judge by the first candidate")
+                progress.advance(counts[j])
     model.train(was_training)
     return matrix if file is None else finish(file, matrix)
 

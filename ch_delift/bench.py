@@ -1,0 +1,216 @@
+"""How fast are utilities and greedy choice? Side by side with the straightforward ways, in one run.
+
+    python ch_delift/bench.py                     # the 124M shape, random weights, classroom records
+    python ch_delift/bench.py --data my.json      # your own records: lengths matter
+
+Utilities: ours against transformers' GPT-2 on the same texts, example and target concatenated, padded, run whole, with logits
+everywhere. Greedy: ours against submodlib's LazyGreedy on the same kernels. All sides take turns, so a change in the
+machine's speed meets all of them; ratios are medians of the ratios within each turn. Peak memory is that of a process
+of its own which does only this. Needs transformers and submodlib-py (pip install -r requirements-dev.txt).
+"""
+
+import contextlib
+import importlib.util
+import io
+import multiprocessing
+import re
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ch_delift.greedy import maximize
+from ch_delift.submodular import FacilityLocation
+from ch_delift.utility import shown, utility_matrix
+from ch_instruct.collate import Example, collate, encode_record
+from ch_instruct.records import load_records
+from common import options
+from common.console import say, table
+from common.device import autocast
+from common.files import InputError
+from common.gpt2 import GPT2, GPT2Config
+from common.losses import IGNORE_INDEX
+from common.pretrained import load_pretrained, save_pretrained
+from common.tokenizer import Tokenizer
+
+SIDES = [(who, precision) for precision in ("fp32", "bf16") for who in ("concatenated", "ours")]
+PAIRS_AT_ONCE = 16  # of the straightforward way
+KERNEL_SIZES = (2000, 8000)
+FRACTION = 0.3
+
+
+@torch.inference_mode()
+def straightforward(model: torch.nn.Module, tokenizer: Tokenizer, targets: list[dict], candidates: list[dict]) -> np.ndarray:
+    """The utility matrix the plain way: concatenate, pad, run everything, take the logits of every position."""
+
+    def distances(example: list[int]) -> np.ndarray:
+        pairs = [encode_record(target, tokenizer) for target in targets]
+        pairs = [Example(example + ids, len(example) + prompt_length) for ids, prompt_length in pairs]
+        found = []
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            inputs, asked = collate(pairs[start:start + PAIRS_AT_ONCE], tokenizer.eot_id)
+            p = model(inputs, use_cache=False).logits.float().softmax(dim=-1)  # [B, T, V]
+            p = p.gather(2, asked.clamp(min=0)[:, :, None]).squeeze(2)  # [B, T]
+            places = asked != IGNORE_INDEX
+            found.append((((1 - p).square() * places).sum(dim=1) / places.sum(dim=1)).sqrt())
+        return torch.cat(found).numpy()
+
+    alone = distances([])
+    return np.stack([alone - distances(shown(candidate, tokenizer)) for candidate in candidates], axis=1)
+
+
+def utility_side(who: str, precision: str, folder: Path) -> Callable[[list[dict], list[dict]], np.ndarray]:
+    """A function (targets, candidates) -> utilities, with the model in this folder."""
+    if who == "ours":
+        model, tokenizer = load_pretrained(folder)
+
+        def ours(targets: list[dict], candidates: list[dict]) -> np.ndarray:
+            with contextlib.redirect_stdout(io.StringIO()):  # a report each turn would be in the way
+                return utility_matrix(model, tokenizer, targets, candidates, precision=precision)
+
+        return ours
+    from transformers import GPT2LMHeadModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    model, tokenizer = GPT2LMHeadModel.from_pretrained(folder).eval(), Tokenizer.from_folder(folder)
+
+    def run(targets: list[dict], candidates: list[dict]) -> np.ndarray:
+        with autocast(torch.device("cpu"), precision):
+            return straightforward(model, tokenizer, targets, candidates)
+
+    return run
+
+
+def kernel(n: int) -> np.ndarray:
+    """Similarities of n random points, as positive cosines: float32 [n, n]."""
+    points = np.random.default_rng(0).normal(size=(n, 16)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return np.maximum(points @ points.T, 0)
+
+
+def greedy_side(who: str) -> Callable[[np.ndarray, int], list[int]]:
+    """A function (kernel, budget) -> chosen ids, by facility location."""
+    if who == "ours":
+        return lambda K, budget: maximize(FacilityLocation(K), budget)[0]
+    import submodlib
+
+    def run(K: np.ndarray, budget: int) -> list[int]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of SciPy, by submodlib
+            function = submodlib.FacilityLocationFunction(n=len(K), mode="dense", separate_rep=False, sijs=K)
+            return [i for i, _ in function.maximize(budget=budget, optimizer="LazyGreedy", show_progress=False)]
+
+    return run
+
+
+def peak_megabytes(work: Callable, *args: object) -> float:
+    """The most memory that a new process takes while it does this."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_with_peak, (work, args))
+
+
+def _with_peak(work: Callable, args: tuple) -> float:
+    work(*args)
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where getrusage still counts the memory of the process that started this one
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1e3
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def one_utility(who: str, precision: str, folder: Path, targets: list[dict], candidates: list[dict]) -> None:
+    """Load, and compute one matrix: for `peak_megabytes`."""
+    utility_side(who, precision, folder)(targets, candidates)
+
+
+def one_greedy(who: str, n: int) -> None:
+    """Make a kernel and choose: for `peak_megabytes`."""
+    greedy_side(who)(kernel(n), int(FRACTION * n))
+
+
+def median_ratio(slow: list[float], fast: list[float]) -> float:
+    """The median over turns of slow / fast."""
+    return statistics.median(a / b for a, b in zip(slow, fast))
+
+
+def bench_utilities(folder: Path, targets: list[dict], turns: list[list[dict]]) -> None:
+    """Part (a), and its memory: prints a table."""
+    sides = {side: utility_side(*side, folder) for side in SIDES}
+    seconds: dict[tuple[str, str], list[float]] = {side: [] for side in SIDES}
+    first: dict[tuple[str, str], np.ndarray] = {}
+    for candidates in turns:
+        for side, run in sides.items():
+            start = time.perf_counter()
+            found = run(targets, candidates)
+            seconds[side].append(time.perf_counter() - start)
+            first.setdefault(side, found)
+    pairs = len(targets) * len(turns[0])
+    plain = first["concatenated", "fp32"]
+    say("\n" + table(["utilities", "pairs/s", "x concatenated fp32", "x concatenated bf16", "largest difference", "peak MB"], [
+        [" ".join(side), f"{statistics.median(pairs / s for s in seconds[side]):.1f}",
+         *(f"{median_ratio(seconds['concatenated', p], seconds[side]):.2f}" for p in ("fp32", "bf16")),
+         f"{np.abs(first[side] - plain).max():.0e}",
+         f"{peak_megabytes(one_utility, *side, folder, targets, turns[0][:1]):,.0f}"] for side in SIDES]))
+
+
+def bench_greedy(sizes: Sequence[int], rounds: int) -> None:
+    """Part (b), and its memory: prints a table."""
+    rows = []
+    sides = {who: greedy_side(who) for who in ("submodlib", "ours")}
+    for n in sizes:
+        K, budget = kernel(n), int(FRACTION * n)
+        seconds: dict[str, list[float]] = {who: [] for who in sides}
+        values = {}
+        for _ in range(rounds):
+            for who, run in sides.items():
+                start = time.perf_counter()
+                chosen = run(K, budget)
+                seconds[who].append(time.perf_counter() - start)
+                values[who] = FacilityLocation(K).value(chosen)
+        rows += [[f"{who}, {n:,} candidates, {budget:,} chosen", f"{statistics.median(s):.2f}",
+                  f"{median_ratio(seconds['submodlib'], s):.2f}", f"{values[who]:.4f}",
+                  f"{peak_megabytes(one_greedy, who, n):,.0f}"] for who, s in seconds.items()]
+    say("\n" + table(["greedy facility location", "seconds", "x submodlib LazyGreedy", "objective", "peak MB"], rows))
+
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--data", default="classroom", metavar="D",
+                        help="classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)")
+    parser.add_argument("--targets", type=options.whole, default=64, metavar="N", help="targets (default: %(default)s)")
+    parser.add_argument("--candidates", type=options.whole, default=4, metavar="N",
+                        help="candidates tried on them in each turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=options.whole, default=3, metavar="N",
+                        help="turns of each side (default: %(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model and small kernels, to see that everything runs")
+    args = parser.parse_args()
+    for module in ("transformers", "submodlib"):
+        if importlib.util.find_spec(module) is None:
+            raise InputError("This comparison needs transformers and submodlib-py: pip install -r requirements-dev.txt")
+
+    records = [r for r in load_records(args.data).records if r.get("split", "train") == "train"]
+    needed = args.targets + args.candidates * args.rounds
+    if len(records) < needed:
+        raise InputError(f"--data {args.data} has {len(records)} records; {args.targets} targets and {args.rounds} rounds of "
+                         f"{args.candidates} candidates take {needed}.")
+    targets, rest = records[:args.targets], records[args.targets:needed]
+    turns = [rest[i:i + args.candidates] for i in range(0, len(rest), args.candidates)]
+    torch.manual_seed(0)
+    shape = {"n_layer": 2, "n_embd": 64, "n_head": 2} if args.smoke else {}
+    say(f"{torch.get_num_threads()} threads, {args.rounds} rounds")
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(GPT2(GPT2Config(**shape)), Tokenizer.gpt2(), folder)
+        bench_utilities(Path(folder), targets, turns)
+    bench_greedy((100, 200) if args.smoke else KERNEL_SIZES, args.rounds)
+
+
+if __name__ == "__main__":
+    options.run_command(main)
