@@ -1,6 +1,7 @@
 """Nine faults seen in public code for this method; none of them may come back. One test each, named after its fault."""
 
 import ast
+
 import numpy as np
 import pytest
 
