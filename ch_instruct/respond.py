@@ -6,7 +6,7 @@
 from pathlib import Path
 
 from ch_instruct import pipeline
-from ch_instruct.prompts import format_prompt
+from ch_instruct.collate import encode_prompt
 from ch_instruct.records import load_records
 from ch_instruct.scoring import score
 from common import files, options
@@ -39,7 +39,7 @@ def main() -> None:
         records = [record for record in records if record["split"] == "test"]
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
-    longest = max(len(tokenizer.encode(format_prompt(record, args.format))) for record in records)
+    longest = max(len(encode_prompt(record, tokenizer, args.format)) for record in records)
     if longest >= model.config.n_positions:
         raise InputError(f"--data {args.data}: a prompt has {longest} tokens; {args.model} reads at most "
                          f"{model.config.n_positions - 1} and answers after that. Shorten or leave out that record.")
