@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ch_instruct.collate import Example, encode_record
+from ch_instruct.public_sets import PUBLIC_SETS
 from ch_pretrain import classroom
 from common.files import InputError
 from common.tokenizer import Tokenizer
@@ -24,7 +25,7 @@ class Loaded:
 
 
 def load_records(data: str) -> Loaded:
-    """Read "classroom", or a .json or .jsonl file of Alpaca records or conversations.
+    """Read "classroom", a public set by name, or a .json or .jsonl file of Alpaca records or conversations.
 
     An Alpaca record has the texts "instruction" and "output" and may have "input". A conversation has "messages"; it
     gets instruction, input and output of its last turn (see `last_turn`). Both may also have "split" (train, validation
@@ -36,12 +37,16 @@ def load_records(data: str) -> Loaded:
     """
     if data == "classroom":
         return Loaded(classroom.records())
-    path = Path(data)
-    if path.suffix not in (".json", ".jsonl"):
-        raise InputError(f"--data {data}: use classroom, or a file that ends in .json or .jsonl.")
-    if not path.is_file():
-        raise InputError(f"--data {data}: there is no such file.")
-    rows = _parse(path)
+    if data in PUBLIC_SETS:
+        known = PUBLIC_SETS[data]
+        rows = [known.convert(row) for row in _parse(known.fetch(data))]
+    else:
+        path = Path(data)
+        if path.suffix not in (".json", ".jsonl"):
+            raise InputError(f"--data {data}: use classroom, {', '.join(PUBLIC_SETS)}, or a file that ends in .json or .jsonl.")
+        if not path.is_file():
+            raise InputError(f"--data {data}: there is no such file.")
+        rows = _parse(path)
     for number, row in enumerate(rows, 1):
         _check(row, f"{data}, record {number}")
 

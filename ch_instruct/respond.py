@@ -20,8 +20,8 @@ def main() -> None:
     parser = options.Parser(__doc__)
     options.add_model_option(parser)
     parser.add_argument("--data", default="classroom", metavar="D",
-                        help="a .json or .jsonl file of Alpaca records, or classroom for its test part "
-                             "(default: %(default)s)")
+                        help="a .json or .jsonl file of records with instruction, input and output, or with messages; or "
+                             "classroom for its test part (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the answers, .json")
     options.add_format_option(parser)
     parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",

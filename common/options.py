@@ -121,8 +121,8 @@ def add_training_options(parser: Parser, epochs: int, batch_size: int) -> None:
 def add_instruction_options(parser: Parser) -> None:
     """The options of every chapter that trains on instruction records."""
     parser.add_argument("--data", default="classroom", metavar="D",
-                        help="classroom, or a .json or .jsonl file of Alpaca records with instruction, input and output "
-                             "(default: %(default)s)")
+                        help="classroom, a public set by name (alpaca, dolly, ultrachat, ...), or a .json or .jsonl file of "
+                             "records with instruction, input and output, or with messages (default: %(default)s)")
     add_format_option(parser)
     parser.add_argument("--loss-on", default="response", choices=["response", "all"],
                         help="what is learnt: the response alone, or the prompt too (default: %(default)s)")
