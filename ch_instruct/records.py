@@ -39,14 +39,11 @@ def load_records(data: str) -> Loaded:
         return Loaded(classroom.records())
     if data in PUBLIC_SETS:
         known = PUBLIC_SETS[data]
-        rows = [known.convert(row) for row in _parse(known.fetch(data))]
+        rows = [known.convert(row) for row in read_rows(known.fetch(data))]
+    elif data.endswith((".json", ".jsonl")):
+        rows = read_rows(Path(data))
     else:
-        path = Path(data)
-        if path.suffix not in (".json", ".jsonl"):
-            raise InputError(f"--data {data}: use classroom, {', '.join(PUBLIC_SETS)}, or a file that ends in .json or .jsonl.")
-        if not path.is_file():
-            raise InputError(f"--data {data}: there is no such file.")
-        rows = _parse(path)
+        raise InputError(f"--data {data}: use classroom, {', '.join(PUBLIC_SETS)}, or a file that ends in .json or .jsonl.")
     for number, row in enumerate(rows, 1):
         _check(row, f"{data}, record {number}")
 
@@ -70,8 +67,15 @@ def load_records(data: str) -> Loaded:
     return Loaded(kept, notes)
 
 
-def _parse(path: Path) -> list:
-    where, form = f"--data {path}", path.suffix[1:].upper()
+def read_rows(path: Path, option: str = "--data") -> list:
+    """The rows of a .json list or, whatever else the name ends in, of a JSON lines file; unchecked.
+
+    Raises:
+        InputError: if there is no such file, or it is not JSON, or holds no rows. `option` says where its name was given.
+    """
+    if not path.is_file():
+        raise InputError(f"{option} {path}: there is no such file.")
+    where, form = f"{option} {path}", "JSON" if path.suffix == ".json" else "JSONL"
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
@@ -79,15 +83,15 @@ def _parse(path: Path) -> list:
         else:
             rows = []
             for number, line in enumerate(text.split("\n"), 1):  # a line feed alone ends a line of JSON
-                where = f"--data {path}, line {number}"
+                where = f"{option} {path}, line {number}"
                 if line.strip():
                     rows.append(json.loads(line))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not {form} ({error}).") from error
     if not isinstance(rows, list):
-        raise InputError(f"--data {path} must hold a list of records, not a {type(rows).__name__}.")
+        raise InputError(f"{option} {path} must hold a list of records, not a {type(rows).__name__}.")
     if not rows:
-        raise InputError(f"--data {path} holds no records.")
+        raise InputError(f"{option} {path} holds no records.")
     return rows
 
 

@@ -16,7 +16,7 @@ from tests.conftest import ROOT, assert_refused, make_model, run_command
 
 TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py"]
 OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/chat.py",
-          "ch_instruct/bench.py", "common/verify.py"]
+          "ch_instruct/two_turn.py", "ch_instruct/bench.py", "common/verify.py"]
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
 
@@ -80,6 +80,9 @@ def test_bad_options_are_refused_before_any_work(script, options, words, monkeyp
     ("ch_instruct/chat.py", ["--temperature", "0"], "--temperature: '0' is not allowed, it must be a number above 0"),
     ("ch_instruct/chat.py", ["--format", "chatml"], "invalid choice: 'chatml'"),
     ("ch_instruct/chat.py", ["--model", "missing-model"], "There is no model 'missing-model'"),
+    ("ch_instruct/two_turn.py", [], "the following arguments are required: --out"),
+    ("ch_instruct/two_turn.py", ["--out", "a.jsonl", "--questions", "missing.jsonl"], "--questions missing.jsonl: there is no"),
+    ("ch_instruct/two_turn.py", ["--out", "a.jsonl", "--max-new-tokens", "500"], "lower --max-new-tokens"),
     ("ch_pretrain/classroom.py", ["--records", "a.json", "--noise", "1.5"], "must be a share between 0 and 1"),
 ])
 def test_impossible_requests_are_refused(script, options, words, monkeypatch, capsys, tmp_path):
