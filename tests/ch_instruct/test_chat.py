@@ -59,6 +59,16 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.screen, text.encode())
 
+    def press(self, key: str, text: str) -> None:
+        """Press a key until `text` comes: between showing its prompt and waiting for a key, input() can miss Ctrl-C."""
+        deadline = time.monotonic() + 60
+        while text not in self.seen:
+            assert time.monotonic() < deadline and self.process.poll() is None, f"no {text!r} in {self.seen!r}"
+            self.type(key)
+            for _ in range(10):
+                self.seen += self.read()
+        self.until(text)
+
     def ask(self, question: str) -> str:
         """Type a question; the answer as it stands on the screen."""
         self.type(question + "\n")
@@ -158,8 +168,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tmp_path, terminal):
     assert screen.until(" [stopped]\n")
     screen.until("you> ")
 
-    screen.type("\x03")  # at the prompt it ends nothing either
-    screen.until("[/quit or Ctrl-D ends]\n")
+    screen.press("\x03", "[/quit or Ctrl-D ends]\n")  # at the prompt it ends nothing either
     screen.type("/save said.json\n")
     screen.until("[2 messages in said.json]")
     [record] = json.loads((tmp_path / "said.json").read_text())
