@@ -21,13 +21,13 @@ class PublicSet(NamedTuple):
     fields: dict[str, str]
 
     def fetch(self, name: str) -> Path:
-        """The file in the hub client's cache, downloaded at first use. Prints source and licence."""
+        """Print source and licence; give the file in the hub client's cache, downloaded at first use."""
+        say(f"{name}: {self.file} of {self.repo} (revision {self.revision[:7]}), licence {self.licence}")
         folder = download(name, Pin(self.repo, self.revision), [self.file], kind="dataset")
         path = folder / self.file
         if not path.is_file():
             raise InputError(f"{self.repo} has no {self.file} in revision {self.revision}; copy a file of this set here and "
                              "use --data FILE.")
-        say(f"{name}: {self.file} of {self.repo} (revision {self.revision[:7]}), licence {self.licence}")
         return path
 
     def convert(self, row: dict) -> dict:
