@@ -10,7 +10,6 @@ of its own which does only this. Needs transformers and submodlib-py (pip instal
 """
 
 import contextlib
-import importlib.util
 import io
 import multiprocessing
 import re
@@ -28,7 +27,7 @@ import torch
 from ch_delift.greedy import maximize
 from ch_delift.submodular import FacilityLocation
 from ch_delift.utility import shown, utility_matrix
-from ch_instruct.collate import Example, collate, encode_record
+from ch_instruct.collate import collate, encode_record
 from ch_instruct.records import load_records
 from common import options
 from common.console import say, table
@@ -50,8 +49,7 @@ def straightforward(model: torch.nn.Module, tokenizer: Tokenizer, targets: list[
     """The utility matrix the plain way: concatenate, pad, run everything, take the logits of every position."""
 
     def distances(example: list[int]) -> np.ndarray:
-        pairs = [encode_record(target, tokenizer) for target in targets]
-        pairs = [Example(example + ids, len(example) + prompt_length) for ids, prompt_length in pairs]
+        pairs = [encode_record(target, tokenizer).behind(example) for target in targets]
         found = []
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
             inputs, asked = collate(pairs[start:start + PAIRS_AT_ONCE], tokenizer.eot_id)
@@ -192,9 +190,11 @@ def main() -> None:
                         help="turns of each side (default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="a tiny model and small kernels, to see that everything runs")
     args = parser.parse_args()
-    for module in ("transformers", "submodlib"):
-        if importlib.util.find_spec(module) is None:
-            raise InputError("This comparison needs transformers and submodlib-py: pip install -r requirements-dev.txt")
+    try:
+        import submodlib  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise InputError("This comparison needs transformers and submodlib-py: pip install -r requirements-dev.txt") from error
 
     records = [r for r in load_records(args.data).records if r.get("split", "train") == "train"]
     needed = args.targets + args.candidates * args.rounds

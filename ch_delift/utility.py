@@ -67,7 +67,7 @@ class SharedPrefix:
 
     @length.setter
     def length(self, _: int) -> None:
-        pass
+        """A model counts its tokens here; they are forgotten."""
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """k and v [B, H, T, Dh] behind the prefix: [B, H, S+T, Dh]. Nothing is kept."""
@@ -77,16 +77,15 @@ class SharedPrefix:
 
 
 def shown(record: dict, tokenizer: Tokenizer, style: str = "alpaca") -> list[int]:
-    """The ids of an example as it stands in front of a prompt: prompt, response, an empty line."""
-    ids, _ = encode_record(record, tokenizer, style)
-    return ids[:-1] + tokenizer.encode(SEPARATOR)  # instead of end-of-text: the page goes on
+    """The ids of an example as it stands in front of a prompt: an empty line in the place of its end-of-text."""
+    return encode_record(record, tokenizer, style).ids[:-1] + tokenizer.encode(SEPARATOR)
 
 
 def common_beginning(targets: Sequence[Example]) -> list[int]:
     """The ids with which all targets begin. The last token of a prompt is asked for the first of the response, so it is
     not part of this."""
-    longest = min(prompt_length for _, prompt_length in targets) - 1
-    first, last = min(ids for ids, _ in targets), max(ids for ids, _ in targets)  # in alphabetical order: others lie between
+    longest = min(target.prompt_length for target in targets) - 1
+    first, last = min(t.ids for t in targets), max(t.ids for t in targets)  # in alphabetical order: the others lie between
     return first[:next((t for t in range(longest) if first[t] != last[t]), longest)]
 
 
@@ -105,12 +104,7 @@ def make_batches(targets: Sequence[Example], rows: Sequence[int], beginning: lis
                 or length > 2 * (len(targets[batches[-1][0]].ids) - skip)):
             batches.append([])
         batches[-1].append(row)
-
-    def rest(i: int) -> Example:
-        ids, prompt_length = targets[i]
-        return Example(ids[skip:], prompt_length - skip)
-
-    return [TargetBatch(batch, *collate([rest(i) for i in batch], pad_id)) for batch in batches]
+    return [TargetBatch(batch, *collate([targets[i].behind([], skip) for i in batch], pad_id)) for batch in batches]
 
 
 def distances(model: GPT2, batch: TargetBatch, prefix: SharedPrefix | None) -> Tensor:
@@ -175,7 +169,7 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[dict], c
         return np.load(file, mmap_mode="r")
     encoded = [encode_record(record, tokenizer, style) for record in targets]
     examples = [shown(record, tokenizer, style) for record in candidates]
-    context, lengths = model.config.n_positions, np.array([len(ids) - 1 for ids, _ in encoded])  # the last is only asked for
+    context, lengths = model.config.n_positions, np.array([len(e.ids) - 1 for e in encoded])  # the last is only asked for
     if lengths.max() > context:
         raise InputError(f"A target has {lengths.max()} tokens, and the model reads {context}; leave it out.")
     with_input = np.array([bool(record.get("input")) for record in targets])

@@ -58,7 +58,7 @@ def take_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Ca
 def main() -> None:
     parser = options.Parser(__doc__)
     parser.add_argument("--data", default="classroom", metavar="D",
-                        help="classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)")
+                        help="classroom, a public set by name, or a .json or .jsonl file of records (default: %(default)s)")
     parser.add_argument("--batch-size", type=options.whole, default=16, metavar="N",
                         help="records in a batch (default: %(default)s)")
     parser.add_argument("--rounds", type=options.whole, default=5, metavar="N",

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ch_instruct.collate import Example, collate
-from ch_instruct.prompts import format_prompt
+from ch_instruct.collate import Example, collate, encode_prompt
 from ch_instruct.records import encode_records, load_records, split_records
 from ch_instruct.scoring import score
 from ch_instruct.subset import read_subset
@@ -58,7 +57,7 @@ class Work:
     @property
     def max_new_tokens(self) -> int:
         """How long an answer may get: as long as the longest response in the training part."""
-        longest = max(len(ids) - prompt_length for ids, prompt_length in self.examples["train"])
+        longest = max(end - start for example in self.examples["train"] for start, end in example.spans)
         return min(longest, MOST_NEW_TOKENS)
 
 
@@ -151,7 +150,7 @@ def answer(model: GPT2, tokenizer: Tokenizer, records: list[dict], style: str, m
     """Greedy answers: each record with "answer" and "stopped" (whether the model ended by itself) added."""
     was_training = model.training
     model.eval()
-    prompts = [tokenizer.encode(format_prompt(record, style)) for record in distributed.my_share(records)]
+    prompts = [encode_prompt(record, tokenizer, style) for record in distributed.my_share(records)]
     answers = distributed.put_together(continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size))
     model.train(was_training)
     return [record | {"answer": tokenizer.decode(new.ids).strip(), "stopped": new.stopped}
@@ -185,7 +184,8 @@ def merge_responses(by_arm: dict[str, list[dict]]) -> list[dict]:
 def show_answers(responses: list[dict], count: int = 4) -> None:
     """Print the first few test records with every arm's answer, for a look before trusting any score."""
     for response in responses[:count]:
-        say(f"\n  {' | '.join(filter(None, (response['instruction'], response.get('input', ''))))}")
+        asked = " | ".join(filter(None, (response["instruction"], response.get("input", ""))))
+        say(f"\n  {shorten(asked, 180)}")
         width = max(len("expected"), *map(len, response["answers"]))
         say(f"    {'expected'.ljust(width)}  {shorten(response['output'])}")
         for arm, given in response["answers"].items():

@@ -3,24 +3,63 @@
 STYLES = ("alpaca", "phi3")
 
 
-def format_prompt(record: dict[str, str], style: str = "alpaca") -> str:
-    """The text before the response, ending with the response header and a line break.
+def format_prompt(record: dict, style: str = "alpaca") -> str:
+    """The text before the (last) response, ending with the response header and a line break.
 
     Args:
-        record: has "instruction" and, optionally, "input".
+        record: has "instruction" and, optionally, "input"; or has "messages", see `format_turns`.
         style: "alpaca" (Taori et al., 2023: a preamble and ### headings) or "phi3" (<|User|> and <|Assistant|>).
 
     Raises:
         ValueError: for another style.
     """
-    instruction, context = record["instruction"], record.get("input", "")
+    turns = format_turns(record, style)
+    return "".join(turns if len(turns) % 2 else turns[:-1])
+
+
+def format_turns(record: dict, style: str = "alpaca") -> list[str]:
+    """The record as a list of texts that take turns: prompt, response, prompt, response, ...
+
+    Every prompt ends with the response header. Only the first holds what opens the whole: the preamble, which a system
+    message replaces. A record of "instruction" and "input" is a conversation of one turn.
+
+    Args:
+        record: "messages" is a list of {"role", "content"}: perhaps one of role system, then user and assistant in turn.
+            If the last one is the user's, the list ends with the prompt that asks for an answer; likewise if a record of
+            "instruction" has no "output".
+        style: "alpaca" or "phi3".
+
+    Raises:
+        ValueError: for another style.
+    """
+    if style not in STYLES:
+        raise ValueError(f"There is no prompt style {style!r}; use {' or '.join(STYLES)}.")
+    if "messages" not in record:
+        instruction, context = record["instruction"], record.get("input", "")
+        responses = [record["output"]] if "output" in record else []
+        return [_opening(style, context) + _request(style, instruction, context), *responses]
+
+    turns, before = [], _opening(style)
+    for message in record["messages"]:
+        if message["role"] == "system":
+            before = f"{message['content']}\n\n" if style == "alpaca" else f"<|System|>\n{message['content']}\n\n"
+        elif message["role"] == "user":
+            turns.append(before + _request(style, message["content"]))
+            before = "\n\n"  # between a response and the next request
+        else:
+            turns.append(message["content"])
+    return turns
+
+
+def _opening(style: str, context: str = "") -> str:
+    given = ", paired with an input that provides further context" if context else ""
+    return (f"Below is an instruction that describes a task{given}. "
+            "Write a response that appropriately completes the request.\n\n") if style == "alpaca" else ""
+
+
+def _request(style: str, instruction: str, context: str = "") -> str:
     if style == "alpaca":
-        given = ", paired with an input that provides further context" if context else ""
-        preamble = (f"Below is an instruction that describes a task{given}. "
-                    "Write a response that appropriately completes the request.")
         context = f"### Input:\n{context}\n\n" if context else ""
-        return f"{preamble}\n\n### Instruction:\n{instruction}\n\n{context}### Response:\n"
-    if style == "phi3":
-        context = f"\n{context}" if context else ""
-        return f"<|User|>\n{instruction}{context}\n\n<|Assistant|>\n"
-    raise ValueError(f"There is no prompt style {style!r}; use {' or '.join(STYLES)}.")
+        return f"### Instruction:\n{instruction}\n\n{context}### Response:\n"
+    context = f"\n{context}" if context else ""
+    return f"<|User|>\n{instruction}{context}\n\n<|Assistant|>\n"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ch_instruct.collate import Example, encode_record
+from ch_instruct.public_sets import PUBLIC_SETS
 from ch_pretrain import classroom
 from common.files import InputError
 from common.tokenizer import Tokenizer
@@ -24,29 +25,33 @@ class Loaded:
 
 
 def load_records(data: str) -> Loaded:
-    """Read "classroom", or a .json or .jsonl file of Alpaca records.
+    """Read "classroom", a public set by name, or a .json or .jsonl file of Alpaca records or conversations.
 
-    A record has the texts "instruction" and "output" and may have "input". It may also have "split" (train, validation
-    or test) and "family"; other keys are kept and ignored. Records with an empty instruction or output teach nothing
-    and are left out; exact duplicates are counted. Both are noted with their row numbers.
+    An Alpaca record has the texts "instruction" and "output" and may have "input". A conversation has "messages"; it
+    gets instruction, input and output of its last turn (see `last_turn`). Both may also have "split" (train, validation
+    or test) and "family"; other keys are kept and ignored. Records with an empty instruction, output or message teach
+    nothing and are left out; exact duplicates are counted. Both are noted with their row numbers.
 
     Raises:
         InputError: if the file is missing, is no JSON, holds no records, or a record lacks a text.
     """
     if data == "classroom":
         return Loaded(classroom.records())
-    path = Path(data)
-    if path.suffix not in (".json", ".jsonl"):
-        raise InputError(f"--data {data}: use classroom, or a file that ends in .json or .jsonl.")
-    if not path.is_file():
-        raise InputError(f"--data {data}: there is no such file.")
-    rows = _parse(path)
+    if data in PUBLIC_SETS:
+        known = PUBLIC_SETS[data]
+        rows = [known.convert(row) for row in read_rows(known.fetch(data))]
+    elif data.endswith((".json", ".jsonl")):
+        rows = read_rows(Path(data))
+    else:
+        raise InputError(f"--data {data}: use classroom, {', '.join(PUBLIC_SETS)}, or a file that ends in .json or .jsonl.")
     for number, row in enumerate(rows, 1):
         _check(row, f"{data}, record {number}")
 
     notes, kept, empty, repeated, seen = [], [], [], [], {}
     for number, row in enumerate(rows, 1):
-        if not row["instruction"].strip() or not row["output"].strip():
+        row = last_turn(row)
+        texts = [message["content"] for message in row.get("messages", ())] or [row["instruction"], row["output"]]
+        if not all(text.strip() for text in texts):
             empty.append(number)
             continue
         text = (row["instruction"], row.get("input", ""), row["output"])
@@ -54,16 +59,23 @@ def load_records(data: str) -> Loaded:
             repeated.append(number)
         kept.append(row)
     if empty:
-        notes.append(f"left out, instruction or output empty: {_rows(empty)}")
+        notes.append(f"left out, instruction, output or message empty: {_rows(empty)}")
     if repeated:
         notes.append(f"exact repetitions of earlier records (kept): {_rows(repeated)}")
     if not kept:
-        raise InputError(f"--data {data}: no record is left, all have an empty instruction or output.")
+        raise InputError(f"--data {data}: no record is left, all have an empty instruction, output or message.")
     return Loaded(kept, notes)
 
 
-def _parse(path: Path) -> list:
-    where, form = f"--data {path}", path.suffix[1:].upper()
+def read_rows(path: Path, option: str = "--data") -> list:
+    """The rows of a .json list or, whatever else the name ends in, of a JSON lines file; unchecked.
+
+    Raises:
+        InputError: if there is no such file, or it is not JSON, or holds no rows. `option` says where its name was given.
+    """
+    if not path.is_file():
+        raise InputError(f"{option} {path}: there is no such file.")
+    where, form = f"{option} {path}", "JSON" if path.suffix == ".json" else "JSONL"
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
@@ -71,31 +83,67 @@ def _parse(path: Path) -> list:
         else:
             rows = []
             for number, line in enumerate(text.split("\n"), 1):  # a line feed alone ends a line of JSON
-                where = f"--data {path}, line {number}"
+                where = f"{option} {path}, line {number}"
                 if line.strip():
                     rows.append(json.loads(line))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not {form} ({error}).") from error
     if not isinstance(rows, list):
-        raise InputError(f"--data {path} must hold a list of records, not a {type(rows).__name__}.")
+        raise InputError(f"{option} {path} must hold a list of records, not a {type(rows).__name__}.")
     if not rows:
-        raise InputError(f"--data {path} holds no records.")
+        raise InputError(f"{option} {path} holds no records.")
     return rows
+
+
+def last_turn(record: dict) -> dict:
+    """A conversation with what scoring and showing ask for: "instruction" is the last message of the user, "input" what
+    was said before it, "output" the last message of the assistant. An Alpaca record comes back as it is."""
+    if "messages" not in record:
+        return record
+    *before, question, answer = record["messages"]
+    said = "\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in before)
+    return record | {"instruction": question["content"], "input": said, "output": answer["content"]}
 
 
 def _check(row: object, where: str) -> None:
     if not isinstance(row, dict):
-        raise InputError(f"{where} is a {type(row).__name__}; it must be an object with instruction and output.")
+        raise InputError(f"{where} is a {type(row).__name__}; it must be an object with instruction and output, or messages.")
+    texts = ["instruction", "input", "output", "family"]
+    if "messages" in row:
+        _check_messages(row["messages"], where)
+        texts = ["family"]  # the others will be taken from the messages
     for key in ("instruction", "output"):
-        if key not in row:
+        if key in texts and key not in row:
             raise InputError(f"{where} has no {key!r} (it has {', '.join(map(repr, row)) or 'nothing'}); add it.")
-    for key in ("instruction", "input", "output", "family"):
+    for key in texts:
         if not isinstance(row.get(key, ""), str):
             raise InputError(f"{where}: {key!r} is {reprlib.repr(row[key])}; it must be a text.")
-        if any("\ud800" <= char <= "\udfff" for char in row.get(key, "")):
-            raise InputError(f"{where}: {key!r} holds half of a surrogate pair, which is no character; mend the text.")
+        _check_characters(row.get(key, ""), f"{where}: {key!r}")
     if row.get("split", "train") not in SPLITS:
         raise InputError(f"{where}: 'split' is {reprlib.repr(row['split'])}; it must be train, validation or test.")
+
+
+def _check_messages(messages: object, where: str) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise InputError(f"{where}: 'messages' is {reprlib.repr(messages)}; it must be a list of objects with a role and a "
+                         "content.")
+    for number, message in enumerate(messages, 1):
+        place = f"{where}, message {number}"
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+            raise InputError(f"{place} is {reprlib.repr(message)}; it must be an object with a role and a text as content.")
+        _check_characters(message["content"], place)
+        may_be = ["user"] if number == 1 or messages[number - 2].get("role") != "user" else ["assistant"]
+        may_be += ["system"] if number == 1 else []
+        if message.get("role") not in may_be:
+            raise InputError(f"{place} has the role {reprlib.repr(message.get('role'))}; {' or '.join(may_be)} belongs there: "
+                             "perhaps one system message first, then user and assistant in turn.")
+    if messages[-1]["role"] != "assistant":
+        raise InputError(f"{where}: 'messages' ends with the {messages[-1]['role']}; it must end with the assistant's answer.")
+
+
+def _check_characters(text: str, where: str) -> None:
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise InputError(f"{where} holds half of a surrogate pair, which is no character; mend the text.")
 
 
 def _rows(numbers: list[int]) -> str:
@@ -141,7 +189,8 @@ def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_le
 
     Args:
         over_length: "drop" leaves them out; "truncate" cuts the response at its end (and leaves out those whose prompt
-            alone is too long); "error" stops.
+            alone is too long), in a conversation the last response that begins in time, and drops the turns after it;
+            "error" stops.
 
     Returns:
         The records that are left, their examples, and a sentence on lengths.
@@ -156,8 +205,9 @@ def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_le
         raise InputError(f"{len(long)} of {len(records)} examples have more than {max_length} tokens (the longest "
                          f"{lengths[-1]}); raise --max-length, or choose --over-length drop or truncate.")
     if over_length == "truncate":
+        records = list(records)
         for i in long:
-            examples[i] = Example(examples[i].ids[:max_length], examples[i].prompt_length)
+            records[i], examples[i] = cut(records[i], examples[i], max_length)
     kept = [i for i, example in enumerate(examples)
             if len(example.ids) <= max_length and example.prompt_length < len(example.ids)]
     if not kept:
@@ -168,3 +218,16 @@ def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_le
         dropped = len(records) - len(kept)
         note += f"; {len(long)} have more than {max_length}: {dropped} left out, {len(long) - dropped} cut"
     return [records[i] for i in kept], [examples[i] for i in kept], note
+
+
+def cut(record: dict, example: Example, max_length: int) -> tuple[dict, Example]:
+    """Make an example fit: leave out the turns whose response begins too late, cut the response that ends too late.
+
+    The record loses the same turns, but keeps its last response whole: it is what an answer is compared with.
+    """
+    turns = tuple((start, min(end, max_length)) for start, end in example.turns if start < max_length)
+    if turns:
+        messages = record["messages"]
+        record = last_turn(record | {"messages": messages[:len(messages) - 2 * (len(example.turns) - len(turns))]})
+    length = turns[-1][1] if turns else max_length
+    return record, Example(example.ids[:length], example.prompt_length, turns)

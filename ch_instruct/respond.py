@@ -6,7 +6,7 @@
 from pathlib import Path
 
 from ch_instruct import pipeline
-from ch_instruct.prompts import format_prompt
+from ch_instruct.collate import encode_prompt
 from ch_instruct.records import load_records
 from ch_instruct.scoring import score
 from common import files, options
@@ -20,16 +20,15 @@ def main() -> None:
     parser = options.Parser(__doc__)
     options.add_model_option(parser)
     parser.add_argument("--data", default="classroom", metavar="D",
-                        help="a .json or .jsonl file of Alpaca records, or classroom for its test part "
-                             "(default: %(default)s)")
+                        help="a .json or .jsonl file of records with instruction, input and output, or with messages; or "
+                             "classroom for its test part (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the answers, .json")
     options.add_format_option(parser)
     parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
                         help="longest answer in tokens (default: %(default)s)")
     parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
                         help="records answered together (default: %(default)s)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"],
-                        help="where to compute (default: %(default)s)")
+    options.add_device_option(parser)
     args = parser.parse_args()
     if args.out.exists():
         raise InputError(f"--out {args.out} already exists; choose a new file.")
@@ -39,7 +38,7 @@ def main() -> None:
         records = [record for record in records if record["split"] == "test"]
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
-    longest = max(len(tokenizer.encode(format_prompt(record, args.format))) for record in records)
+    longest = max(len(encode_prompt(record, tokenizer, args.format)) for record in records)
     if longest >= model.config.n_positions:
         raise InputError(f"--data {args.data}: a prompt has {longest} tokens; {args.model} reads at most "
                          f"{model.config.n_positions - 1} and answers after that. Shorten or leave out that record.")

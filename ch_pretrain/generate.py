@@ -18,18 +18,11 @@ def main() -> None:
     parser = options.Parser(__doc__)
     options.add_model_option(parser)
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="the text to go on from")
-    parser.add_argument("--max-new-tokens", type=options.whole, default=60, metavar="N",
-                        help="longest continuation in tokens (default: %(default)s)")
-    parser.add_argument("--greedy", action="store_true", help="always take the likeliest token")
-    parser.add_argument("--temperature", type=options.positive, default=0.8, metavar="X",
-                        help="below 1 is bolder, above 1 more varied (default: %(default)s)")
-    parser.add_argument("--top-k", type=options.whole, metavar="N",
-                        help="sample among the N likeliest tokens only (default: among all)")
+    options.add_sampling_options(parser, max_new_tokens=60)
     parser.add_argument("--num-samples", type=options.whole, default=1, metavar="N",
                         help="how many continuations, made in one batch (default: %(default)s)")
     parser.add_argument("--seed", type=options.natural, default=0, help="seed of the sampling (default: %(default)s)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"],
-                        help="where to compute (default: %(default)s)")
+    options.add_device_option(parser)
     args = parser.parse_args()
     if args.greedy and args.num_samples > 1:
         parser.error("--greedy has one outcome; leave out --num-samples or --greedy")

@@ -51,11 +51,8 @@ class PairDataset(Dataset):
         pairs = list(zip(confident, unconfident))
         lams = [rng.betavariate(self.alpha, self.alpha) for _ in pairs]  # λ ~ Beta(α, α), one per pair
 
-        def responses(example: Example) -> int:
-            return len(example.ids) - example.prompt_length
-
-        mixed = sum(min(responses(c), responses(u)) for c, u in pairs)
-        targets = sum(responses(e) if self.loss_on == "response" else len(e.ids) - 1 for pair in pairs for e in pair)
+        mixed = sum(min(c.response_tokens, u.response_tokens) for c, u in pairs)
+        targets = sum(e.response_tokens if self.loss_on == "response" else len(e.ids) - 1 for pair in pairs for e in pair)
         return [Pair(c, u, lam, self.mu * targets / mixed) for (c, u), lam in zip(pairs, lams)]
 
     def collate_pairs(self, pairs: list[Pair]) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:

@@ -1,6 +1,6 @@
 """Continuing texts: greedy or by sampling, many at a time, with a cache of keys and values."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -74,6 +74,22 @@ def continue_batch(model: GPT2, prompts: list[list[int]], max_new_tokens: int, e
         ids = token[:, None]  # [B, 1]: the cache remembers the rest
 
     return [Continuation(*row) for row in zip(new, stopped)]
+
+
+@torch.inference_mode()
+def stream(model: GPT2, prompt: list[int], max_new_tokens: int, eot_id: int, temperature: float = 0.0,
+           top_k: int | None = None, generator: torch.Generator | None = None) -> Iterator[int]:
+    """The tokens of one continuation as they come: what `continue_batch` gives for this prompt, one by one."""
+    room = min(max_new_tokens, model.config.n_positions - len(prompt))
+    cache = KVCache(len(prompt) + room)
+    ids = torch.tensor([prompt], device=model.device)  # [1, T]
+    for _ in range(room):
+        hidden = model.hidden_states(ids, cache)  # [1, T or 1, D]
+        token = next_tokens(model.logits(hidden[:, -1]), temperature, top_k, generator)  # [1]
+        if token.item() == eot_id:
+            return
+        yield token.item()
+        ids = token[:, None]
 
 
 def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot_id: int,

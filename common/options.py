@@ -73,10 +73,26 @@ def add_model_option(parser: Parser) -> None:
                              "a GPT-2 model, or a checkpoint folder (default: %(default)s)")
 
 
-def add_device_options(parser: Parser) -> None:
-    """--device and --precision."""
+def add_device_option(parser: Parser) -> None:
+    """--device."""
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"],
                         help="auto takes a CUDA GPU if there is one, else the CPU (default: %(default)s)")
+
+
+def add_sampling_options(parser: Parser, max_new_tokens: int) -> None:
+    """--max-new-tokens, --greedy, --temperature and --top-k."""
+    parser.add_argument("--max-new-tokens", type=whole, default=max_new_tokens, metavar="N",
+                        help="longest continuation in tokens (default: %(default)s)")
+    parser.add_argument("--greedy", action="store_true", help="always take the likeliest token")
+    parser.add_argument("--temperature", type=positive, default=0.8, metavar="X",
+                        help="below 1 is bolder, above 1 more varied (default: %(default)s)")
+    parser.add_argument("--top-k", type=whole, metavar="N",
+                        help="sample among the N likeliest tokens only (default: among all)")
+
+
+def add_device_options(parser: Parser) -> None:
+    """--device and --precision."""
+    add_device_option(parser)
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"],
                         help="precision of matrix products; auto takes bf16 where the GPU computes it natively, or where a "
                              "short trial on this processor finds it a fifth faster (default: %(default)s)")
@@ -105,8 +121,8 @@ def add_training_options(parser: Parser, epochs: int, batch_size: int) -> None:
 def add_instruction_options(parser: Parser) -> None:
     """The options of every chapter that trains on instruction records."""
     parser.add_argument("--data", default="classroom", metavar="D",
-                        help="classroom, or a .json or .jsonl file of Alpaca records with instruction, input and output "
-                             "(default: %(default)s)")
+                        help="classroom, a public set by name (alpaca, dolly, ultrachat, ...), or a .json or .jsonl file of "
+                             "records with instruction, input and output, or with messages (default: %(default)s)")
     parser.add_argument("--subset", type=Path, metavar="FILE",
                         help="train on these records of --data only, a subset.json from ch_delift/train.py (default: on all)")
     add_format_option(parser)

@@ -6,19 +6,8 @@
 import json
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionResolutionError,
-    XetDownloadError,
-)
-from huggingface_hub.utils.logging import set_verbosity_error
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -27,18 +16,10 @@ from torch.overrides import TorchFunctionMode
 from common import files
 from common.files import InputError
 from common.gpt2 import GPT2, GPT2Config
+from common.hub import Pin, download
 from common.tokenizer import Tokenizer
 
 CLASSROOM_FOLDER = Path(__file__).parent / "assets" / "classroom"
-
-
-class Pin(NamedTuple):
-    """One public checkpoint: where it is, in which revision, and what its weights must be."""
-
-    repo: str
-    revision: str
-    size: int | None = None  # bytes of model.safetensors
-    sha256: str | None = None
 
 
 # Sizes and hashes are those that public manifests agree on. Where none stands here, the hub's own hash is checked.
@@ -107,58 +88,13 @@ def find_folder(name: str) -> Path:
     if name == "classroom":
         return CLASSROOM_FOLDER
     if name in PUBLIC:
-        return download(name, PUBLIC[name])
+        return download(name, PUBLIC[name], WANTED_FILES)
     if name and Path(name).is_dir():
         return Path(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] not in "./":
-        return download(name, Pin(name, "main"))
+        return download(name, Pin(name, "main"), WANTED_FILES)
     raise InputError(f"There is no model {name!r}: use classroom, {', '.join(PUBLIC)}, a hub id such as "
                      "distilbert/distilgpt2, or a folder with config.json and model.safetensors.")
-
-
-def download(name: str, pin: Pin) -> Path:
-    """Fetch a repository through the hub's own client, which knows the cache, mirrors, proxies and offline mode.
-
-    The client takes a file of the right length on trust, so its content is checked here.
-    """
-    set_verbosity_error()  # the client tells of each retry; one sentence at the end is enough
-    try:
-        folder = Path(snapshot_download(pin.repo, revision=pin.revision, allow_patterns=WANTED_FILES))
-    except LocalEntryNotFoundError as error:
-        raise InputError(f"{name} is no folder here and not in the local cache, and the hub cannot be reached (or "
-                         "HF_HUB_OFFLINE is set): go online once, set HF_ENDPOINT to a mirror, or copy the files to a "
-                         "folder and use --model FOLDER.") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise InputError(f"The hub has no model {pin.repo!r} that can be read without a login, and there is no folder "
-                         f"{name!r} here; check the spelling.") from error
-    except (ValueError, KeyError, TypeError, AssertionError) as error:  # what its parsers raise on other pages
-        raise InputError(f"Fetching {name} failed: what answers is not a model hub; look at HF_ENDPOINT, and whether a login "
-                         "page or a proxy stands in between.") from error
-    except (HTTPError, OSError, RevisionResolutionError, XetDownloadError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"Fetching {name} from the hub failed ({reason}); try again, or copy the files to a folder and "
-                         "use --model FOLDER.") from error
-    for path in sorted(folder.iterdir()):
-        check_download(path, pin)
-    return folder
-
-
-def check_download(path: Path, pin: Pin) -> None:
-    """Compare a fetched file with its pin, and with the hash by which the hub named it.
-
-    In the cache a file is a link to a blob, whose name is the SHA-256 of the content for large files. (The blob may be a
-    link again, into a store that names files otherwise; so only the first link's name is looked at.)
-    """
-    blob = path.resolve()
-    name = path.readlink().name if path.is_symlink() else path.name
-    expected = {name} if re.fullmatch(r"[0-9a-f]{64}", name) else set()
-    if path.name == "model.safetensors":
-        if pin.size is not None and blob.stat().st_size != pin.size:
-            raise InputError(f"{blob} has {blob.stat().st_size} bytes instead of {pin.size}; delete it and try again.")
-        expected |= {pin.sha256} if pin.sha256 else set()
-    if expected and expected != {files.sha256(blob)}:
-        raise InputError(f"{blob} is damaged or not what {pin.repo} publishes (its SHA-256 differs); delete it and try "
-                         "again.")
 
 
 def read_config(folder: Path) -> GPT2Config:

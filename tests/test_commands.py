@@ -15,8 +15,8 @@ from common.tokenizer import Tokenizer
 from tests.conftest import ROOT, assert_refused, make_model, run_command
 
 TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py"]
-OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/bench.py",
-          "common/verify.py"]
+OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/chat.py",
+          "ch_instruct/two_turn.py", "ch_instruct/bench.py", "common/verify.py"]
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
 
@@ -77,6 +77,12 @@ def test_bad_options_are_refused_before_any_work(script, options, words, monkeyp
     ("ch_pretrain/generate.py", ["--prompt", ""], "--prompt has 0 tokens"),
     ("ch_pretrain/generate.py", ["--prompt", "a", "--greedy", "--num-samples", "2"], "--greedy has one outcome"),
     ("ch_pretrain/generate.py", ["--prompt", "a", "--model", "gtp2"], "There is no model 'gtp2'"),
+    ("ch_instruct/chat.py", ["--temperature", "0"], "--temperature: '0' is not allowed, it must be a number above 0"),
+    ("ch_instruct/chat.py", ["--format", "chatml"], "invalid choice: 'chatml'"),
+    ("ch_instruct/chat.py", ["--model", "missing-model"], "There is no model 'missing-model'"),
+    ("ch_instruct/two_turn.py", [], "the following arguments are required: --out"),
+    ("ch_instruct/two_turn.py", ["--out", "a.jsonl", "--questions", "missing.jsonl"], "--questions missing.jsonl: there is no"),
+    ("ch_instruct/two_turn.py", ["--out", "a.jsonl", "--max-new-tokens", "500"], "lower --max-new-tokens"),
     ("ch_pretrain/classroom.py", ["--records", "a.json", "--noise", "1.5"], "must be a share between 0 and 1"),
 ])
 def test_impossible_requests_are_refused(script, options, words, monkeypatch, capsys, tmp_path):
@@ -95,6 +101,8 @@ BAD_FILES = {
     "no_output.json": (json.dumps([RECORD, {"instruction": "a"}]), "record 2 has no 'output'"),
     "no_instruction.json": (json.dumps([{"output": "a"}]), "record 1 has no 'instruction'"),
     "not_text.json": (json.dumps([RECORD, RECORD | {"output": 5}]), "record 2: 'output' is 5; it must be a text"),
+    "two_users.json": (json.dumps([RECORD, {"messages": [{"role": "user", "content": "a"}] * 2}]),
+                       "record 2, message 2 has the role 'user'; assistant belongs there"),
     "one.json": (json.dumps([RECORD]), "leave nothing for the"),
 }
 

@@ -41,7 +41,7 @@ RECORDS = [record("Say hello.", "Hello."), record("Name a colour.", "Red"), reco
 def plain_distance(model, tokenizer, target: dict, example: dict | None, style: str) -> float:
     """d(i) or d(i | j), one pair alone: concatenate, run the whole model, look at every response token."""
     before = [] if example is None else encode_record(example, tokenizer, style).ids[:-1] + tokenizer.encode(SEPARATOR)
-    ids, prompt_length = encode_record(target, tokenizer, style)
+    ids, prompt_length, _ = encode_record(target, tokenizer, style)
     with torch.no_grad():
         p = model(torch.tensor([before + ids])).softmax(dim=-1)[0]
     places = range(len(before) + prompt_length, len(before) + len(ids))
@@ -108,6 +108,24 @@ def test_the_common_beginning_stops_before_the_last_prompt_token():
     assert common_beginning([Example([1, 2, 3, 4, 5], 4), Example([1, 2, 3, 4, 6], 4)]) == [1, 2, 3]
     assert common_beginning([Example([1, 2, 9, 4, 5], 4), Example([1, 2, 3, 4, 6], 4), Example([1, 2, 3, 4, 6], 4)]) == [1, 2]
     assert common_beginning([Example([1, 2], 1)]) == []
+
+
+def test_of_a_conversation_every_answer_counts(model, tokenizer):
+    turns = [("user", "Hi."), ("assistant", "Yes?"), ("user", "Add 1 and 1."), ("assistant", "2")]
+    conversation = record("Add 1 and 1.", "2") | {"messages": [{"role": role, "content": text} for role, text in turns]}
+    example, target = RECORDS[0], encode_record(conversation, tokenizer, "phi3")
+
+    def d(front: list[int]) -> float:
+        with torch.no_grad():
+            p = model(torch.tensor([front + target.ids])).softmax(dim=-1)[0]
+        places = [t for start, end in target.spans for t in range(start, end)]
+        squares = [(1 - p[len(front) + t - 1, target.ids[t]].item()) ** 2 for t in places]
+        return math.sqrt(sum(squares) / len(squares))
+
+    assert len(target.spans) == 2
+    front = encode_record(example, tokenizer, "phi3").ids[:-1] + tokenizer.encode(SEPARATOR)
+    found = utility_matrix(model, tokenizer, [*RECORDS, conversation], [example], "phi3")
+    assert found[-1, 0] == pytest.approx(d([]) - d(front), abs=1e-5)
 
 
 def test_some_pairs_are_the_same_as_in_the_whole(model, tokenizer):

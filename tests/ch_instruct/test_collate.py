@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ch_instruct.collate import Example, collate, encode_record, show_batch
+from ch_instruct.collate import Example, collate, encode_prompt, encode_record, show_batch
 from ch_instruct.prompts import STYLES, format_prompt
 from common.losses import IGNORE_INDEX, next_token_loss
 from common.tokenizer import END_OF_TEXT, Tokenizer
@@ -89,7 +89,7 @@ def test_examples_stay_as_they_were():
 def test_targets_are_the_ids_one_further_on(batch, pad_id):
     inputs, targets = collate(batch, pad_id)
     assert inputs.shape == targets.shape == (len(batch), max(len(e.ids) for e in batch) - 1)
-    for (ids, prompt_length), given_, asked in zip(batch, inputs.tolist(), targets.tolist()):
+    for (ids, prompt_length, _), given_, asked in zip(batch, inputs.tolist(), targets.tolist()):
         n = len(ids) - 1
         assert given_ == ids[:-1] + [pad_id] * (len(given_) - n)
         assert asked == [ids[t + 1] if prompt_length - 1 <= t < n else __ for t in range(len(asked))]
@@ -99,8 +99,8 @@ def test_targets_are_the_ids_one_further_on(batch, pad_id):
 def test_as_many_targets_as_response_tokens(batch):
     _, on_response = collate(batch)
     _, on_all = collate(batch, loss_on="all")
-    assert (on_response != __).sum(1).tolist() == [len(ids) - prompt_length for ids, prompt_length in batch]
-    assert (on_all != __).sum(1).tolist() == [len(ids) - 1 for ids, _ in batch]
+    assert (on_response != __).sum(1).tolist() == [len(ids) - prompt_length for ids, prompt_length, _ in batch]
+    assert (on_all != __).sum(1).tolist() == [len(ids) - 1 for ids, _, _ in batch]
     assert torch.equal(on_all[on_response != __], on_response[on_response != __])
 
 
@@ -128,7 +128,7 @@ def test_bad_loss_on(loss_on):
 @pytest.mark.parametrize("style", STYLES)
 def test_record_is_prompt_response_end(style, tokenizer):
     record = {"instruction": "Say hello.", "input": "to Ä", "output": "Hello, Ä!\n"}
-    ids, prompt_length = encode_record(record, tokenizer, style)
+    ids, prompt_length, _ = encode_record(record, tokenizer, style)
     assert tokenizer.decode(ids[:prompt_length]) == format_prompt(record, style)
     assert tokenizer.decode(ids[prompt_length:-1]) == "Hello, Ä!\n"
     assert ids[-1] == tokenizer.eot_id
@@ -137,7 +137,7 @@ def test_record_is_prompt_response_end(style, tokenizer):
 def test_prompt_and_response_are_encoded_apart():
     """Where the last token of the prompt and the first of the response could be one, they stay two."""
     tokenizer = Tokenizer.from_merges([(b"\n", b"x")])
-    ids, prompt_length = encode_record({"instruction": "a\nx", "output": "x\nx"}, tokenizer, "phi3")
+    ids, prompt_length, _ = encode_record({"instruction": "a\nx", "output": "x\nx"}, tokenizer, "phi3")
     assert prompt_length == len(tokenizer.encode(format_prompt({"instruction": "a\nx"}, "phi3")))
     assert tokenizer.decode(ids[prompt_length:-1]) == "x\nx" and tokenizer.decode([ids[prompt_length]]) == "x"
 
@@ -145,7 +145,7 @@ def test_prompt_and_response_are_encoded_apart():
 @pytest.mark.parametrize("field", ["instruction", "input", "output"])
 def test_end_of_text_written_by_a_user_is_letters(field, tokenizer):
     record = {"instruction": "Go on.", "input": "a", "output": "b"} | {field: f"x{END_OF_TEXT}y"}
-    ids, prompt_length = encode_record(record, tokenizer)
+    ids, prompt_length, _ = encode_record(record, tokenizer)
     assert ids.index(tokenizer.eot_id) == len(ids) - 1
     assert f"x{END_OF_TEXT}y" in tokenizer.decode(ids[:-1])
     _, targets = collate([Example(ids, prompt_length), Example(ids + [1] * 9, prompt_length)], tokenizer.eot_id)
@@ -161,6 +161,72 @@ def test_last_target_of_every_row_is_the_end(loss_on, outputs):
     for row in targets.tolist():
         asked = [token for token in row if token != __]
         assert asked.index(BYTES.eot_id) == len(asked) - 1
+
+
+# Conversations
+
+
+def talk(*texts: str) -> dict:
+    """A conversation: system, then user and assistant in turn."""
+    roles = ["system", *["user", "assistant"] * len(texts)]
+    return {"messages": [{"role": role, "content": text} for role, text in zip(roles, texts)]}
+
+
+def test_every_token_of_a_conversation(tokenizer):
+    """The assistant's tokens and the end-of-text after each turn are targets, at the position before; nothing else is."""
+    example = encode_record(talk("S", "a?", "bc", "d?", "ef"), tokenizer, "phi3")
+    inputs, targets = collate([example], tokenizer.eot_id)
+    first, second = "<|System|>\nS\n\n<|User|>\na?\n\n<|Assistant|>\n", "\n\n<|User|>\nd?\n\n<|Assistant|>\n"
+    assert inputs.tolist() == [[*first.encode(), *b"bc", END, *second.encode(), *b"ef"]]
+    assert targets.tolist() == [[*[__] * (len(first) - 1), *b"bc", END, *[__] * len(second), *b"ef", END]]
+
+
+def test_every_token_of_a_conversation_with_loss_on_all(tokenizer):
+    example = encode_record(talk("S", "a?", "bc", "d?", "ef"), tokenizer, "alpaca")
+    inputs, targets = collate([example], loss_on="all")
+    assert torch.equal(targets[0, :-1], inputs[0, 1:]) and targets[0, -1] == END
+
+
+def test_conversations_and_records_in_one_batch():
+    long, short = Example([10, 11, 20, END, 12, 13, 21, 22, END], 2, ((2, 4), (6, 9))), Example([10, 20, END], 1)
+    inputs, targets = collate([short, long], pad_id=7)
+    assert inputs.tolist() == [[10, 20, 7, 7, 7, 7, 7, 7], [10, 11, 20, END, 12, 13, 21, 22]]
+    assert targets.tolist() == [[20, END, __, __, __, __, __, __], [__, 20, END, __, __, 21, 22, END]]
+    assert (short.response_tokens, long.response_tokens) == (2, 5)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@settings(deadline=None, max_examples=40)
+@given(texts=st.lists(st.text(alphabet="ab\n <|endoftext|>Assistant#:", max_size=15), min_size=3, max_size=9))
+def test_the_supervised_tokens_are_the_assistants(style, texts):
+    record = talk(*texts[:len(texts) - 1 + len(texts) % 2])
+    example = encode_record(record, BYTES, style)
+    _, targets = collate([example], BYTES.eot_id)
+    said = [[*message["content"].encode(), END] for message in record["messages"] if message["role"] == "assistant"]
+    assert [token for token in targets[0].tolist() if token != __] == [token for turn in said for token in turn]
+    assert [example.ids[start:end] for start, end in example.spans] == said
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_prompts_turn_by_turn_are_what_training_saw(style):
+    """Every turn begins after the ids that the training example has there, although some tokens could span the seam."""
+    tokenizer = Tokenizer.from_merges([(b"\n", b"\n"), (b"\n", b"x"), (b"x", b"\n")])
+    record = talk("\nx", "x\n\nx", "x\nx", "\nx\n", "x\n", "x", "\n")
+    example = encode_record(record, tokenizer, style)
+    for turn, (start, end) in enumerate(example.spans):
+        messages = record["messages"][:2 * turn + 2]
+        assert encode_prompt({"messages": messages}, tokenizer, style) == example.ids[:start]
+        answered = {"messages": record["messages"][:2 * turn + 3]}
+        assert encode_prompt(answered, tokenizer, style) == example.ids[:start]
+        assert encode_record(answered, tokenizer, style).ids == example.ids[:end]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_conversation_of_one_turn_encodes_like_a_record(style, tokenizer):
+    record = {"instruction": "Say hello.", "output": "Hello."}
+    messages = talk("", "Say hello.", "Hello.")["messages"][1:]
+    assert encode_record({"messages": messages}, tokenizer, style) == encode_record(record, tokenizer, style)
+    assert encode_prompt(record, tokenizer, style) == tokenizer.encode(format_prompt(record, style))
 
 
 def test_show_batch(tokenizer):

@@ -15,7 +15,7 @@ def test_perplexities_are_those_of_the_response_alone(tiny_model, batch_size):
                 Example([9, 256], 1)]
     data = Dataset(examples, partial(collate, pad_id=0), lambda e: len(e.ids))
     found = response_perplexities(tiny_model, data, batch_size, "fp32")
-    for (ids, prompt_length), perplexity in zip(examples, found.tolist()):
+    for (ids, prompt_length, _), perplexity in zip(examples, found.tolist()):
         with torch.no_grad():
             log_p = tiny_model(torch.tensor([ids])).log_softmax(-1)[0]
         of_response = [log_p[t - 1, ids[t]].item() for t in range(prompt_length, len(ids))]

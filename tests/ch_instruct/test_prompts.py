@@ -2,12 +2,15 @@ import pytest
 
 from ch_instruct import pipeline
 from ch_instruct.collate import encode_record
-from ch_instruct.prompts import STYLES, format_prompt
+from ch_instruct.prompts import STYLES, format_prompt, format_turns
 from common.generation import Continuation
 from tests.conftest import ROOT
 
 RECORD = {"instruction": "Name a color.", "input": "", "output": "red"}
 RECORD_WITH_INPUT = {"instruction": "Sort these.", "input": "3, 1\n2", "output": "1, 2, 3"}
+ASKED_TWICE = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a color."},
+               {"role": "assistant", "content": "red"}, {"role": "user", "content": "And one more?"},
+               {"role": "assistant", "content": "blue"}]
 
 
 def test_alpaca():
@@ -85,10 +88,10 @@ def test_answering_begins_where_training_does(style, tokenizer, tiny_model, monk
         return [Continuation([], True) for _ in prompts]
 
     monkeypatch.setattr(pipeline, "continue_all", keep_prompts)
-    records = [RECORD, RECORD_WITH_INPUT]
+    records = [RECORD, RECORD_WITH_INPUT, {"messages": ASKED_TWICE}]
     pipeline.answer(tiny_model, tokenizer, records, style, 5)
     trained = [encode_record(record, tokenizer, style) for record in records]
-    assert seen == [ids[:prompt_length] for ids, prompt_length in trained]
+    assert seen == [example.ids[:example.spans[-1][0]] for example in trained]
 
 
 @pytest.mark.parametrize("mark", ["Below is an instruction", "instruction that describes a task", "### Response:"])
@@ -96,3 +99,32 @@ def test_prompt_text_stands_in_one_file(mark):
     sources = [path for folder in ROOT.iterdir() if folder.name.startswith(("common", "ch_")) for path in folder.rglob("*.py")]
     assert [path.relative_to(ROOT).as_posix() for path in sources
             if mark in path.read_text(encoding="utf-8")] == ["ch_instruct/prompts.py"]
+
+
+# Conversations
+
+
+def test_conversation_in_the_phi3_style():
+    assert format_turns({"messages": ASKED_TWICE}, "phi3") == [
+        "<|System|>\nBe brief.\n\n<|User|>\nName a color.\n\n<|Assistant|>\n", "red",
+        "\n\n<|User|>\nAnd one more?\n\n<|Assistant|>\n", "blue"]
+
+
+def test_conversation_in_the_alpaca_style():
+    assert format_turns({"messages": ASKED_TWICE}, "alpaca") == [
+        "Be brief.\n\n### Instruction:\nName a color.\n\n### Response:\n", "red",
+        "\n\n### Instruction:\nAnd one more?\n\n### Response:\n", "blue"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_conversation_of_one_turn_is_a_plain_record(style):
+    messages = [{"role": "user", "content": "Name a color."}, {"role": "assistant", "content": "red"}]
+    assert format_turns({"messages": messages}, style) == format_turns(RECORD, style) == [format_prompt(RECORD, style), "red"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_prompt_of_a_conversation_is_all_before_the_last_response(style):
+    turns = format_turns({"messages": ASKED_TWICE}, style)
+    assert format_prompt({"messages": ASKED_TWICE}, style) == "".join(turns[:3])
+    assert format_prompt({"messages": ASKED_TWICE[:-1]}, style) == "".join(turns[:3])  # the answer is still to come
+    assert format_prompt({"messages": ASKED_TWICE[:2]}, style) == turns[0]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ch_instruct.collate import encode_prompt, encode_record
 from ch_instruct.prompts import format_prompt
 from ch_instruct.records import encode_records, load_records, split_records
 from ch_pretrain import classroom
@@ -167,7 +168,7 @@ def test_empty_records_are_left_out_and_noted(tmp_path):
     rows[1]["output"], rows[3]["instruction"], rows[4]["output"] = "", " ", "\n\t"
     loaded = load_records(save(tmp_path / "a.json", rows))
     assert loaded.records == [rows[0], rows[2], rows[5]]
-    assert loaded.notes == ["left out, instruction or output empty: 3 (rows 2, 4, 5)"]
+    assert loaded.notes == ["left out, instruction, output or message empty: 3 (rows 2, 4, 5)"]
 
 
 def test_repeated_records_are_kept_and_noted(tmp_path):
@@ -184,7 +185,7 @@ def test_missing_input_is_the_same_as_an_empty_one(tmp_path):
 
 def test_long_lists_of_rows_are_cut(tmp_path):
     loaded = load_records(save(tmp_path / "a.json", [GOOD, *[GOOD | {"output": ""}] * 20]))
-    assert loaded.notes == ["left out, instruction or output empty: 20 (rows 2, 3, 4, 5, 6, 7, 8, 9, ...)"]
+    assert loaded.notes == ["left out, instruction, output or message empty: 20 (rows 2, 3, 4, 5, 6, 7, 8, 9, ...)"]
 
 
 # Splitting
@@ -268,7 +269,7 @@ def encode(records: list[dict], max_length: int, over_length: str):
 def test_examples_that_fit_stay_whole():
     kept, examples, note = encode([SHORT, LONG, SHORT], PROMPT + 51, "error")
     assert kept == [SHORT, LONG, SHORT]
-    assert [len(ids) for ids, _ in examples] == [PROMPT + 4, PROMPT + 51, PROMPT + 4]
+    assert [len(ids) for ids, _, _ in examples] == [PROMPT + 4, PROMPT + 51, PROMPT + 4]
     assert note == f"3 examples of {PROMPT + 4} to {PROMPT + 51} tokens (median {PROMPT + 4})"
 
 
@@ -328,3 +329,98 @@ def test_no_example_is_longer_than_allowed_and_none_is_without_response(lengths,
     left_out = re.search(r": (\d+) left out", note)
     assert len(kept) == len(examples) == len(records) - (int(left_out.group(1)) if left_out else 0)
     assert all(e.prompt_length < len(e.ids) <= PROMPT + max(limit, 4) for e in examples)
+
+
+# Conversations
+
+
+def said(*turns: str) -> list[dict]:
+    """"user: Hello." and so on as messages."""
+    return [dict(zip(("role", "content"), turn.split(": ", 1))) for turn in turns]
+
+
+TALK = said("system: Be brief.", "user: Name a color.", "assistant: red", "user: One more?", "assistant: blue")
+
+
+def test_conversations_are_read_with_the_texts_of_their_last_turn(tmp_path):
+    rows = [{"messages": TALK, "family": "talk"}, GOOD, {"messages": TALK[1:3], "input": None, "output": 3}]
+    one, two, three = load_records(save(tmp_path / "a.jsonl", rows)).records
+    assert one == rows[0] | {"instruction": "One more?", "output": "blue",
+                             "input": "System: Be brief.\nUser: Name a color.\nAssistant: red"}
+    assert two == GOOD
+    assert three == {"messages": TALK[1:3], "instruction": "Name a color.", "input": "", "output": "red"}
+
+
+@pytest.mark.parametrize(("messages", "words"), [
+    ("hello", ["'messages' is 'hello'", "must be a list"]), ([], ["'messages' is []"]), (None, ["'messages' is None"]),
+    (["hello"], ["message 1 is 'hello'", "a role and a text as content"]),
+    ([{"role": "user"}], ["message 1", "a role and a text as content"]),
+    ([{"role": "user", "content": None}, *TALK[2:]], ["message 1", "'content': None"]),
+    ([{"role": "user", "content": ["a"]}, *TALK[2:]], ["message 1", "['a']"]),
+    ([{"content": "a"}, *TALK[2:]], ["message 1 has the role None", "user or system belongs there"]),
+    (said("human: a", "gpt: b"), ["message 1 has the role 'human'", "user or system"]),
+    (said("user: a", "bot: b"), ["message 2 has the role 'bot'", "assistant belongs there"]),
+    ([{"role": ["user"], "content": "a"}], ["message 1 has the role ['user']"]),
+    (said("user: a", "user: b", "assistant: c"), ["message 2 has the role 'user'", "assistant belongs there"]),
+    (said("assistant: a", "user: b"), ["message 1 has the role 'assistant'"]),
+    (said("user: a", "assistant: b", "assistant: c"), ["message 3 has the role 'assistant'", "user belongs there"]),
+    (said("user: a", "system: b", "assistant: c"), ["message 2 has the role 'system'", "one system message first"]),
+    (said("system: a", "system: b"), ["message 2 has the role 'system'", "user belongs there"]),
+    (said("user: a"), ["ends with the user", "assistant's answer"]), (said("system: a"), ["ends with the system"]),
+    ([*TALK, *said("user: a")], ["ends with the user"])], ids=str)
+def test_bad_conversation_is_named(tmp_path, messages, words):
+    assert_load_refused(save(tmp_path / "a.json", [GOOD, {"messages": messages}]), "record 2", *words)
+
+
+def test_half_a_surrogate_pair_in_a_message_is_refused(tmp_path):
+    text = '[{"messages": [{"role": "user", "content": "\\ud83d"}, {"role": "assistant", "content": "b"}]}]'
+    assert_load_refused(save(tmp_path / "a.json", text), "record 1, message 1", "surrogate")
+
+
+def test_conversations_with_an_empty_message_are_left_out_and_repeated_ones_noted(tmp_path):
+    rows = [{"messages": TALK}, {"messages": [*TALK[:3], *said("user:  ", "assistant: a")]}, {"messages": TALK},
+            {"messages": TALK[1:]}]
+    loaded = load_records(save(tmp_path / "a.json", rows))
+    assert [row["messages"] for row in loaded.records] == [TALK, TALK, TALK[1:]]
+    assert loaded.notes == ["left out, instruction, output or message empty: 1 (row 2)",
+                            "exact repetitions of earlier records (kept): 1 (row 3)"]
+
+
+def conversation(tmp_path: Path) -> tuple[dict, list[tuple[int, int]]]:
+    """A conversation of three turns, as loaded, and the spans of its answers."""
+    messages = [*TALK, *said("user: And a third?", "assistant: " + "g" * 30)]
+    [record] = load_records(save(tmp_path / "a.json", [{"messages": messages}])).records
+    return record, list(encode_record(record, BYTES, "phi3").spans)
+
+
+def test_truncating_a_conversation_cuts_its_last_response(tmp_path):
+    record, spans = conversation(tmp_path)
+    [kept], [example], note = encode([record], spans[2][0] + 10, "truncate")
+    assert kept == record
+    assert example.ids == encode_record(record, BYTES, "phi3").ids[:spans[2][0] + 10]
+    assert list(example.spans) == [*spans[:2], (spans[2][0], spans[2][0] + 10)]
+    assert note.endswith("0 left out, 1 cut")
+
+
+@pytest.mark.parametrize("room", [0, -1, -20])
+def test_truncating_a_conversation_drops_turns_that_begin_too_late(tmp_path, room):
+    """The record is asked its second question then, and the prompt is still the one that was trained on."""
+    record, spans = conversation(tmp_path)
+    [kept], [example], _ = encode([record], spans[2][0] + room, "truncate")
+    assert kept["messages"] == TALK and kept["instruction"] == "One more?" and kept["output"] == "blue"
+    assert example.ids == encode_record({"messages": TALK}, BYTES, "phi3").ids and list(example.spans) == spans[:2]
+    assert encode_prompt(kept, BYTES, "phi3") == example.ids[:spans[1][0]]
+
+
+def test_conversation_whose_first_prompt_is_too_long_is_left_out(tmp_path):
+    record, spans = conversation(tmp_path)
+    kept, examples, _ = encode([record, SHORT], spans[0][0], "truncate")
+    assert kept == [SHORT] and len(examples) == 1
+
+
+def test_drop_and_error_take_conversations_too(tmp_path):
+    record, spans = conversation(tmp_path)
+    kept, _, note = encode([record, SHORT], spans[2][1] - 1, "drop")
+    assert kept == [SHORT] and "1 left out" in note
+    with pytest.raises(InputError, match="1 of 2"):
+        encode([record, SHORT], spans[2][1] - 1, "error")

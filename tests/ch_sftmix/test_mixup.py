@@ -175,3 +175,20 @@ def test_lambda_follows_the_beta_distribution():
         lams = torch.tensor([pair.lam for epoch in range(2000) for pair in data.order(epoch)])
         assert lams.mean().item() == pytest.approx(0.5, abs=0.02)
         assert lams.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.06)
+
+
+def test_responses_of_conversations_are_mixed_position_by_position(tiny_model):
+    """The turns of a conversation are lined up as if they followed each other without the prompts between."""
+    talk = Example([1, 2, 10, 256, 3, 11, 12, 256], 2, ((2, 4), (5, 8)))
+    plain = UNSURE[0]
+    inputs, targets = collate([talk, plain], 256)
+    hidden = tiny_model.hidden_states(inputs)
+    lam = torch.tensor([0.3])
+    mixed, count = mixup_loss(tiny_model, hidden[:1], targets[:1], hidden[1:], targets[1:], lam)
+    places = torch.tensor([1, 2, 4, 5, 6])  # where 10, end-of-text, 11, 12 and end-of-text are asked for
+    expected, _ = mixup_loss(tiny_model, hidden[:1, places], targets[:1, places], hidden[1:], targets[1:], lam)
+    assert count == talk.response_tokens == 5
+    torch.testing.assert_close(mixed, expected)
+
+    data = PairDataset([talk, plain], ([0], [1]), 256, "response", alpha=0.5, mu=0.7, seed=0)
+    assert data.items[0].weight == pytest.approx(0.7 * (5 + 6) / 5)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.generation import continue_all, continue_batch, next_tokens
+from common.generation import continue_all, continue_batch, next_tokens, stream
 from tests.conftest import make_model
 
 EOT = 256
@@ -72,3 +72,20 @@ def test_sampling_depends_on_the_seed_alone(stopping_model):
 
     assert sample(1) == sample(1)
     assert sample(1) != sample(2)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_a_stream_is_the_continuation_token_by_token(stopping_model, temperature):
+    for prompt in ([n, n + 1, 7] * (1 + n % 10) for n in range(0, 60, 3)):
+        ways = []
+        for way in (stream, lambda model, prompt, *rest: continue_batch(model, [prompt], *rest)[0].ids):
+            ways.append(list(way(stopping_model, prompt, 12, EOT, temperature, 50, torch.Generator().manual_seed(3))))
+        assert ways[0] == ways[1]
+
+
+def test_a_stream_can_be_left_before_its_end(stopping_model):
+    tokens = stream(stopping_model, [1, 2], 12, EOT)
+    first = next(tokens)
+    tokens.close()
+    assert first == continue_all(stopping_model, [[1, 2]], 12, EOT)[0].ids[0]
+    assert not torch.is_inference_mode_enabled()

@@ -20,7 +20,8 @@ import pytest
 import torch
 
 from common.files import InputError
-from common.pretrained import PUBLIC, Pin, check_download, save_pretrained
+from common.hub import Pin, check_download
+from common.pretrained import PUBLIC, save_pretrained
 from common.tokenizer import Tokenizer
 from tests.conftest import ROOT, make_model
 
@@ -48,7 +49,8 @@ sys.exit(status)
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves repositories as the hub does: model.safetensors by a redirect, as large files, the others directly."""
+    """Serves repositories of models and data sets as the hub does: model.safetensors by a redirect, as large files, the
+    others directly."""
 
     daemon_threads = True
 
@@ -72,13 +74,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         hub, path = self.server, urlsplit(self.path).path
         hub.requests.append((self.command, path))
-        parts = path.strip("/").split("/")
+        parts = path.removeprefix("/datasets").strip("/").split("/")
         if hub.portal:
             self.answer(200, PAGE, {"Content-Type": "text/html"})
         elif parts[0] == "large":
             content = hub.repos["/".join(parts[1:3])][WEIGHTS]
             self.answer(200, hub.body or content, {"ETag": quoted_sha256(content)}, cut=hub.cut)
-        elif parts[:2] == ["api", "models"] and (files := hub.repos.get("/".join(parts[2:4]))) is not None:
+        elif parts[0] == "api" and (files := hub.repos.get("/".join(parts[2:4]))) is not None:
             self.answer_json(describe(files) if parts[4] == "revision" else [list_entry(*item) for item in files.items()])
         elif parts[2:3] == ["resolve"] and (content := hub.repos.get("/".join(parts[:2]), {}).get(parts[4])) is not None:
             if parts[4] == WEIGHTS:

@@ -1,0 +1,161 @@
+"""Talk with a model in the terminal.
+
+    python ch_instruct/chat.py --model runs/ch_instruct/001
+    python ch_instruct/chat.py --model runs/ch_instruct/001 --greedy --system "Answer in one sentence."
+
+The answer appears as it is made. Every question is asked with the whole conversation before it, in the very form in
+which conversations are trained on. Use the --format that the model was trained with.
+
+    /reset          forget the conversation
+    /save FILE      write it as a .json file that --data takes
+    /format STYLE   go on in another prompt style: alpaca or phi3
+    /help           list these commands
+    /quit, Ctrl-D   end
+    Ctrl-C          stop the answer; what it has said so far stays
+"""
+
+import argparse
+import codecs
+import contextlib
+import sys
+from pathlib import Path
+
+from ch_instruct.collate import encode_prompt
+from ch_instruct.prompts import STYLES
+from common import files, options
+from common.console import say
+from common.device import pick_device
+from common.generation import stream
+from common.gpt2 import GPT2
+from common.pretrained import load_pretrained
+from common.tokenizer import Tokenizer
+
+with contextlib.suppress(ImportError):  # not everywhere
+    import readline  # noqa: F401  from here on, input() knows arrow keys and earlier lines
+
+
+class Chat:
+    """A conversation with a model, and how to go on with it."""
+
+    def __init__(self, model: GPT2, tokenizer: Tokenizer, args: argparse.Namespace):
+        self.model, self.tokenizer, self.args = model, tokenizer, args
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything but the system message."""
+        self.messages = [{"role": "system", "content": self.args.system}] if self.args.system else []
+        self.forgotten = 0  # messages that were told not to fit any more
+
+    def prompt(self, messages: list[dict]) -> list[int] | None:
+        """The ids to answer: the messages, without the oldest turns if they do not fit; None if nothing fits.
+
+        Of the context a quarter stays free for the answer, or --max-new-tokens if that is less.
+        """
+        longest = self.model.config.n_positions - min(self.args.max_new_tokens, self.model.config.n_positions // 4)
+        first = 1 if self.args.system else 0  # the system message stays
+        for dropped in range(0, len(messages) - first, 2):  # a question and its answer go together
+            kept = messages[:first] + messages[first + dropped:]
+            ids = encode_prompt({"messages": kept}, self.tokenizer, self.args.format)
+            if len(ids) <= longest:
+                if dropped > self.forgotten:
+                    say(f"[the context is full: the model no longer sees the first {dropped} messages]")
+                self.forgotten = dropped
+                return ids
+        say(f"[that is too long: this model reads {longest} tokens and answers after them]")
+        return None
+
+    def ask(self, question: str) -> None:
+        """Print the answer while it is made. Remember question and answer, if there is one."""
+        args, asked = self.args, [*self.messages, {"role": "user", "content": question}]
+        ids = self.prompt(asked)
+        if ids is None:
+            return
+        answer, note, count = "", "", 0
+        room = min(args.max_new_tokens, self.model.config.n_positions - len(ids))
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may need several tokens
+        try:
+            print("model> ", end="", flush=True)
+            for token in stream(self.model, ids, room, self.tokenizer.eot_id, 0.0 if args.greedy else args.temperature,
+                                args.top_k):
+                text = decoder.decode(self.tokenizer.decode_bytes([token]))
+                answer, count = answer + text, count + 1
+                print(text, end="", flush=True)
+            if count == room:
+                note = f" [stopped after {room} tokens]"
+        except KeyboardInterrupt:
+            note = " [stopped]"
+        rest = decoder.decode(b"", final=True)  # half a character, if the answer ended there
+        answer = (answer + rest).strip()
+        print(rest + note + ("" if answer else " [no answer]"), flush=True)
+        if answer:
+            self.messages = [*asked, {"role": "assistant", "content": answer}]
+
+    def command(self, line: str) -> bool:
+        """Carry out a line that begins with a slash. Returns whether the conversation goes on."""
+        name, _, value = line.partition(" ")
+        value = value.strip()
+        if name == "/quit":
+            return False
+        if name == "/reset":
+            self.reset()
+            say("[forgotten]")
+        elif name == "/save":
+            self.save(value)
+        elif name == "/format" and value in STYLES:
+            self.args.format = value
+            say(f"[{value} prompts from here on, for the earlier turns too]")
+        elif name == "/format":
+            say(f"[now {self.args.format}; choose {' or '.join(STYLES)}: /format {STYLES[0]}]")
+        elif name == "/help":
+            say(__doc__.strip().split("\n\n")[-1])
+        else:
+            say(f"[there is no command {name}; /help lists them]")
+        return True
+
+    def save(self, name: str) -> None:
+        """Write the conversation as a data file with one record, or say why not."""
+        path = Path(name)
+        if path.suffix != ".json" or path.exists():
+            say("[/save needs the name of a new file that ends in .json]")
+        elif not any(message["role"] == "assistant" for message in self.messages):
+            say("[nothing has been said yet]")
+        else:
+            try:
+                files.write_json(path, [{"messages": self.messages}])
+                say(f"[{len(self.messages)} messages in {path}]")
+            except OSError as error:
+                say(f"[{path} cannot be written: {error.strerror}]")
+
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    options.add_model_option(parser)
+    options.add_format_option(parser)
+    parser.add_argument("--system", metavar="TEXT", help="a message to the model before the conversation (default: none)")
+    options.add_sampling_options(parser, max_new_tokens=256)
+    options.add_device_option(parser)
+    args = parser.parse_args()
+
+    model, tokenizer = load_pretrained(args.model, pick_device(args.device))
+    chat = Chat(model, tokenizer, args)
+    for terminal in (sys.stdin, sys.stdout):
+        terminal.reconfigure(errors="replace")  # what the terminal cannot spell is no reason to end
+    say(f"{args.model}, {args.format} prompts, {model.config.n_positions} tokens of context. Ctrl-C stops an answer, "
+        "/help lists commands, Ctrl-D ends.")
+    while True:
+        try:
+            line = input("you> ").strip()
+            if line.startswith("/"):
+                if not chat.command(line):
+                    break
+            elif line:
+                chat.ask(line)
+        except KeyboardInterrupt:
+            say("\n[/quit or Ctrl-D ends]")
+        except EOFError:
+            say()
+            break
+
+
+if __name__ == "__main__":
+    options.run_command(main)

@@ -1,0 +1,144 @@
+"""Ask a model questions of two turns each, where the second turn follows on the answer to the first.
+
+    python ch_instruct/two_turn.py --model runs/ch_instruct/001 --out answers.jsonl                          # our dozen
+    python ch_instruct/two_turn.py --model runs/ch_instruct/001 --questions question.jsonl --out answers.jsonl
+
+Both files have MT-Bench's formats (Zheng et al., 2023), a JSON object per line, so its questions can be asked and its
+tools can judge the answers:
+
+    question   question_id, category, turns [two texts] and perhaps reference [the right answers]
+    answer     question_id, answer_id, model_id, choices [{index, turns}], tstamp
+
+Answers are greedy. Where a question has a reference, each turn is scored by exact match and ROUGE-L.
+"""
+
+import json
+import reprlib
+import time
+import uuid
+from pathlib import Path
+
+from ch_instruct.collate import encode_prompt
+from ch_instruct.pipeline import shorten
+from ch_instruct.records import read_rows
+from ch_instruct.scoring import score
+from common import files, options
+from common.console import say, table
+from common.device import pick_device
+from common.files import InputError
+from common.generation import continue_all
+from common.gpt2 import GPT2
+from common.pretrained import load_pretrained
+from common.tokenizer import Tokenizer
+
+QUESTIONS = Path(__file__).with_name("two_turn_questions.jsonl")  # a dozen about the classroom world
+
+
+def load_questions(path: Path) -> list[dict]:
+    """Read and check a question file: question_id, category, two turns, and a reference of up to two texts, if any.
+
+    Raises:
+        InputError: naming the question that is not so.
+    """
+    questions = read_rows(path, "--questions")
+    seen = set()
+    for number, question in enumerate(questions, 1):
+        where = f"--questions {path}, question {number}"
+        if not isinstance(question, dict) or not isinstance(question.get("question_id"), (int, str)):
+            raise InputError(f"{where} is {reprlib.repr(question)}; it must be an object with a question_id and turns.")
+        if question["question_id"] in seen:
+            raise InputError(f"{where} has the question_id {question['question_id']!r} of an earlier one; each needs its own.")
+        seen.add(question["question_id"])
+        for key, allowed in (("turns", (2,)), ("reference", (0, 1, 2))):
+            texts = question.get(key) or []
+            if not (isinstance(texts, list) and len(texts) in allowed and all(isinstance(text, str) for text in texts)):
+                raise InputError(f"{where}: {key!r} is {reprlib.repr(texts)}; it must be a list of two texts.")
+    return questions
+
+
+def answer_both(model: GPT2, tokenizer: Tokenizer, questions: list[dict], style: str, max_new_tokens: int,
+                batch_size: int = 32) -> list[list[dict]]:
+    """The answers to the first turns of all questions, and those to the second turns, which see the first answers.
+
+    Returns:
+        Two lists with an entry per question: "answer" and "stopped" (whether the model ended by itself).
+
+    Raises:
+        InputError: if a question leaves no room for its answers; before any work, save in one case: an answer of bytes
+            that are no characters needs more tokens to be read than to be written.
+    """
+    talks = [[{"role": "user", "content": question["turns"][0]}] for question in questions]
+
+    def prompts(talks: list[list[dict]], to_come: int) -> list[list[int]]:
+        encoded = [encode_prompt({"messages": talk}, tokenizer, style) for talk in talks]
+        for question, ids in zip(questions, encoded):
+            if len(ids) + to_come >= model.config.n_positions:
+                raise InputError(f"Question {question['question_id']} has {len(ids)} tokens, and its first answer may add "
+                                 f"{to_come}; this model reads {model.config.n_positions}: shorten it, or lower "
+                                 "--max-new-tokens.")
+        return encoded
+
+    def follow(answers: list[str]) -> list[list[dict]]:
+        return [[*talk, {"role": "assistant", "content": answer}, {"role": "user", "content": question["turns"][1]}]
+                for talk, answer, question in zip(talks, answers, questions)]
+
+    def answer(encoded: list[list[int]], what: str) -> list[dict]:
+        found = continue_all(model, encoded, max_new_tokens, tokenizer.eot_id, batch_size, what)
+        return [{"answer": tokenizer.decode(one.ids).strip(), "stopped": one.stopped} for one in found]
+
+    prompts(follow([""] * len(talks)), max_new_tokens)  # only to see whether everything fits
+    first = answer(prompts(talks, 0), "first turns")
+    second = answer(prompts(follow([one["answer"] for one in first]), 0), "second turns")
+    return [first, second]
+
+
+def answer_lines(questions: list[dict], turns: list[list[dict]], model_id: str) -> str:
+    """The answers in MT-Bench's format, one JSON object per line."""
+    return "".join(json.dumps({
+        "question_id": question["question_id"], "answer_id": uuid.uuid4().hex, "model_id": model_id,
+        "choices": [{"index": 0, "turns": [one["answer"] for one in both]}], "tstamp": time.time()}, ensure_ascii=False) + "\n"
+        for question, both in zip(questions, zip(*turns)))
+
+
+def score_turns(questions: list[dict], turns: list[list[dict]]) -> list[dict | None]:
+    """The scores of each turn, over the questions with a reference for it, and their number ("count"); None without any."""
+    found = []
+    for number, answers in enumerate(turns):
+        known = [one | {"output": question["reference"][number]} for question, one in zip(questions, answers)
+                 if len(question.get("reference") or []) > number]
+        found.append(score(known) | {"count": len(known)} if known else None)
+    return found
+
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    options.add_model_option(parser)
+    parser.add_argument("--questions", type=Path, default=QUESTIONS, metavar="FILE",
+                        help="a question file, .jsonl (default: a dozen questions about the classroom world)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the answers, .jsonl")
+    options.add_format_option(parser)
+    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
+                        help="longest answer in tokens (default: %(default)s)")
+    options.add_device_option(parser)
+    args = parser.parse_args()
+    if args.out.exists():
+        raise InputError(f"--out {args.out} already exists; choose a new file.")
+    questions = load_questions(args.questions)
+    model, tokenizer = load_pretrained(args.model, pick_device(args.device))
+
+    turns = answer_both(model, tokenizer, questions, args.format, args.max_new_tokens)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(args.out, answer_lines(questions, turns, args.model))
+    for question, first, second in list(zip(questions, *turns))[:4]:
+        for text, given in zip(question["turns"], (first, second)):
+            say(f"  {shorten(text)}\n      {shorten(given['answer'])}{'' if given['stopped'] else ' [did not stop]'}")
+        say()
+    rows = [[f"turn {number}", str(scores["count"]), *(f"{scores[name]:.1%}" for name in ("exact_match", "rouge_l", "stopped"))]
+            for number, scores in enumerate(score_turns(questions, turns), 1) if scores]
+    if rows:
+        say(table(["", "questions", "exact match", "ROUGE-L", "stopped"], rows) + "\n")
+    say(f"{len(questions)} questions of two turns; answers in {args.out}")
+
+
+if __name__ == "__main__":
+    options.run_command(main)

@@ -1,0 +1,84 @@
+"""Fetching from the Hugging Face hub, and checking what came."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionResolutionError,
+    XetDownloadError,
+)
+from huggingface_hub.utils.logging import set_verbosity_error
+
+from common import files
+from common.files import InputError
+
+
+class Pin(NamedTuple):
+    """One public repository: where it is, in which revision, and what the weights in it must be."""
+
+    repo: str
+    revision: str
+    size: int | None = None  # bytes of model.safetensors
+    sha256: str | None = None
+
+
+def download(name: str, pin: Pin, patterns: list[str], kind: str = "model") -> Path:
+    """Fetch a repository's files through the hub's own client, which knows the cache, mirrors, proxies and offline mode.
+
+    The client takes a file of the right length on trust, so its content is checked here.
+
+    Args:
+        name: what the user calls it.
+        patterns: which files to fetch.
+        kind: "model" or "dataset".
+
+    Returns:
+        The folder in the cache.
+
+    Raises:
+        InputError: if it cannot be fetched, or is not what it should be.
+    """
+    local, instead = {"model": ("folder", "copy the files to a folder and use --model FOLDER"),
+                      "dataset": ("file", "copy the file here and use --data FILE")}[kind]
+    set_verbosity_error()  # the client tells of each retry; one sentence at the end is enough
+    try:
+        folder = Path(snapshot_download(pin.repo, repo_type=kind, revision=pin.revision, allow_patterns=patterns))
+    except LocalEntryNotFoundError as error:
+        raise InputError(f"{name} is no {local} here and not in the local cache, and the hub cannot be reached (or "
+                         f"HF_HUB_OFFLINE is set): go online once, set HF_ENDPOINT to a mirror, or {instead}.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise InputError(f"The hub has no {kind} {pin.repo!r} that can be read without a login, and there is no {local} "
+                         f"{name!r} here; check the spelling.") from error
+    except (ValueError, KeyError, TypeError, AssertionError) as error:  # what its parsers raise on other pages
+        raise InputError(f"Fetching {name} failed: what answers is not a {kind} hub; look at HF_ENDPOINT, and whether a login "
+                         "page or a proxy stands in between.") from error
+    except (HTTPError, OSError, RevisionResolutionError, XetDownloadError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"Fetching {name} from the hub failed ({reason}); try again, or {instead}.") from error
+    for path in sorted(folder.glob("*")):  # nothing, if the repository has no such files
+        check_download(path, pin)
+    return folder
+
+
+def check_download(path: Path, pin: Pin) -> None:
+    """Compare a fetched file with its pin, and with the hash by which the hub named it.
+
+    In the cache a file is a link to a blob, whose name is the SHA-256 of the content for large files. (The blob may be a
+    link again, into a store that names files otherwise; so only the first link's name is looked at.)
+    """
+    blob = path.resolve()
+    name = path.readlink().name if path.is_symlink() else path.name
+    expected = {name} if re.fullmatch(r"[0-9a-f]{64}", name) else set()
+    if path.name == "model.safetensors":
+        if pin.size is not None and blob.stat().st_size != pin.size:
+            raise InputError(f"{blob} has {blob.stat().st_size} bytes instead of {pin.size}; delete it and try again.")
+        expected |= {pin.sha256} if pin.sha256 else set()
+    if expected and expected != {files.sha256(blob)}:
+        raise InputError(f"{blob} is damaged or not what {pin.repo} publishes (its SHA-256 differs); delete it and try "
+                         "again.")

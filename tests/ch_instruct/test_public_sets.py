@@ -1,0 +1,115 @@
+"""Public data sets by name: fetched from a small hub on this machine, as the commands do."""
+
+import json
+import re
+
+import pytest
+
+from ch_instruct.public_sets import PUBLIC_SETS
+from tests.common.test_hub import PAGE, closed_address, refusal, run, serving  # noqa: F401  one is a fixture
+
+# Loads sets by name and prints the records of each as one line.
+LOAD = """
+import json, sys, time
+from common import options
+from ch_instruct.records import load_records
+def load():
+    for name in sys.argv[1:]:
+        loaded = load_records(name)
+        print(json.dumps([loaded.records, loaded.notes]))
+time.sleep = lambda seconds: None  # the hub's client waits between its tries
+options.run_command(load)
+"""
+
+ALPACA = [{"instruction": "Add.", "input": "1 and 2", "output": "3", "text": "not wanted"},
+          {"instruction": "Say hello.", "input": "", "output": "Hello."},
+          {"instruction": "Say nothing.", "input": None, "output": None}]
+DOLLY = [{"instruction": "Who?", "context": "It was Ann.", "response": "Ann.", "category": "closed_qa"},
+         {"instruction": "Why?", "context": "", "response": "Because.", "category": "open_qa"}]
+ULTRACHAT = [{"id": "0", "data": ["Hi.", "Hello!", "How are you?", "Well."]}, {"id": "1", "data": ["A?", "B.", "C?"]},
+             {"id": "2", "data": ["A?"]}, {"id": "3", "data": ["A?", None]}, {"id": "4"}]
+
+
+def as_file(name: str, rows: list) -> bytes:
+    return (json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows)) + "\n").encode()
+
+
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory):
+    """A folder whose cache holds all sets, the sets as loaded, what was told, and the requests."""
+    rows = {"dolly": DOLLY, "ultrachat": ULTRACHAT}
+    repos = {known.repo: {known.file: as_file(known.file, rows.get(name, ALPACA)), "README.md": b"#", "other.parquet": b"P"}
+             for name, known in PUBLIC_SETS.items()}
+    folder = tmp_path_factory.mktemp("fetched")
+    with serving({}) as hub:
+        hub.repos = repos
+        done = run("-c", LOAD, *PUBLIC_SETS, folder=folder, address=hub.address)
+        assert done.returncode == 0, done.stderr
+        requests = hub.requests
+    lines = done.stdout.splitlines()
+    loaded = [json.loads(line) for line in lines if line.startswith("[")]
+    return folder, dict(zip(PUBLIC_SETS, loaded)), [line for line in lines if not line.startswith("[")], requests
+
+
+def test_the_six_sets_are_known_and_pinned():
+    assert list(PUBLIC_SETS) == ["alpaca", "alpaca-cleaned", "dolly", "medalpaca-flashcards", "medalpaca-wikidoc", "ultrachat"]
+    for known in PUBLIC_SETS.values():
+        assert re.fullmatch(r"[0-9a-f]{40}", known.revision) and known.file.endswith((".json", ".jsonl")) and known.licence
+
+
+@pytest.mark.parametrize("name", ["alpaca", "alpaca-cleaned", "medalpaca-flashcards", "medalpaca-wikidoc"])
+def test_alpaca_like_sets(fetched, name):
+    records, notes = fetched[1][name]
+    assert records == [{key: row[key] for key in ("instruction", "input", "output")} for row in ALPACA[:2]]
+    assert notes == ["left out, instruction, output or message empty: 1 (row 3)"]
+
+
+def test_dolly_has_other_names_for_the_same(fetched):
+    records, notes = fetched[1]["dolly"]
+    assert records == [{"instruction": "Who?", "input": "It was Ann.", "output": "Ann.", "family": "closed_qa"},
+                       {"instruction": "Why?", "input": "", "output": "Because.", "family": "open_qa"}]
+    assert notes == []
+
+
+def test_ultrachat_becomes_conversations(fetched):
+    records, notes = fetched[1]["ultrachat"]
+    assert [[(m["role"], m["content"]) for m in record["messages"]] for record in records] == [
+        [("user", "Hi."), ("assistant", "Hello!"), ("user", "How are you?"), ("assistant", "Well.")],
+        [("user", "A?"), ("assistant", "B.")]]  # the question at the end has no answer to learn from
+    assert records[0]["instruction"] == "How are you?" and records[0]["output"] == "Well."
+    assert notes == ["left out, instruction, output or message empty: 3 (rows 3, 4, 5)"]
+
+
+def test_source_and_licence_are_told_once(fetched):
+    told = fetched[2]
+    assert len(told) == len(PUBLIC_SETS)
+    for line, (name, known) in zip(told, PUBLIC_SETS.items()):
+        assert line.startswith(f"{name}: ") and known.repo in line and known.licence in line
+
+
+def test_only_the_file_is_fetched_in_the_pinned_revision(fetched):
+    requests = [path for _, path in fetched[3]]
+    assert not [path for path in requests if path.endswith((".parquet", "README.md"))]
+    for known in PUBLIC_SETS.values():
+        assert f"/api/datasets/{known.repo}/tree/{known.revision}" in requests
+
+
+def test_a_fetched_set_needs_no_hub_afterwards(fetched, closed_address):  # noqa: F811
+    done = run("-c", LOAD, "dolly", folder=fetched[0], address=closed_address, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])[0] == fetched[1]["dolly"][0]
+
+
+def test_without_hub_and_cache_one_sentence_says_what_to_do(tmp_path, closed_address):  # noqa: F811
+    sentence = refusal(run("-c", LOAD, "ultrachat", folder=tmp_path, address=closed_address))
+    for words in ("ultrachat", "HF_HUB_OFFLINE", "HF_ENDPOINT", "--data FILE"):
+        assert words in sentence
+
+
+def test_a_repository_without_the_file_and_one_with_a_page_instead_are_refused(tmp_path):
+    alpaca, dolly = PUBLIC_SETS["alpaca"], PUBLIC_SETS["dolly"]
+    with serving({}) as hub:
+        hub.repos = {alpaca.repo: {"README.md": b"#"}, dolly.repo: {dolly.file: PAGE}}
+        sentences = [refusal(run("-c", LOAD, name, folder=tmp_path, address=hub.address)) for name in ("alpaca", "dolly")]
+    assert f"{alpaca.repo} has no {alpaca.file}" in sentences[0]
+    assert "line 1 is not JSONL" in sentences[1]
