@@ -38,9 +38,7 @@ def load_records(data: str) -> Loaded:
     path = Path(data)
     if path.suffix not in (".json", ".jsonl"):
         raise InputError(f"--data {data}: use classroom, or a file that ends in .json or .jsonl.")
-    if not path.is_file():
-        raise InputError(f"--data {data}: there is no such file.")
-    rows = _parse(path)
+    rows = read_rows(path, "--data")
     for number, row in enumerate(rows, 1):
         _check(row, f"{data}, record {number}")
 
@@ -62,24 +60,34 @@ def load_records(data: str) -> Loaded:
     return Loaded(kept, notes)
 
 
-def _parse(path: Path) -> list:
-    where, form = f"--data {path}", path.suffix[1:].upper()
+def read_rows(path: Path, option: str) -> list:
+    """What a .json file (a list) or a .jsonl file holds, at least one row.
+
+    Args:
+        option: the option that names the file, for the error.
+
+    Raises:
+        InputError: if the file is missing, is not JSON, or holds no list or an empty one.
+    """
+    if not path.is_file():
+        raise InputError(f"{option} {path}: there is no such file.")
+    where, form = f"{option} {path}", "JSONL" if path.suffix == ".jsonl" else "JSON"
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
+        if form == "JSON":
             rows = json.loads(text)
         else:
             rows = []
             for number, line in enumerate(text.split("\n"), 1):  # a line feed alone ends a line of JSON
-                where = f"--data {path}, line {number}"
+                where = f"{option} {path}, line {number}"
                 if line.strip():
                     rows.append(json.loads(line))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not {form} ({error}).") from error
     if not isinstance(rows, list):
-        raise InputError(f"--data {path} must hold a list of records, not a {type(rows).__name__}.")
+        raise InputError(f"{option} {path} must hold a list of records, not a {type(rows).__name__}.")
     if not rows:
-        raise InputError(f"--data {path} holds no records.")
+        raise InputError(f"{option} {path} holds no records.")
     return rows
 
 
@@ -90,12 +98,17 @@ def _check(row: object, where: str) -> None:
         if key not in row:
             raise InputError(f"{where} has no {key!r} (it has {', '.join(map(repr, row)) or 'nothing'}); add it.")
     for key in ("instruction", "input", "output", "family"):
-        if not isinstance(row.get(key, ""), str):
-            raise InputError(f"{where}: {key!r} is {reprlib.repr(row[key])}; it must be a text.")
-        if any("\ud800" <= char <= "\udfff" for char in row.get(key, "")):
-            raise InputError(f"{where}: {key!r} holds half of a surrogate pair, which is no character; mend the text.")
+        check_text(row, key, where)
     if row.get("split", "train") not in SPLITS:
         raise InputError(f"{where}: 'split' is {reprlib.repr(row['split'])}; it must be train, validation or test.")
+
+
+def check_text(row: dict, key: str, where: str) -> None:
+    """Refuse a row whose `key`, if it has one, is no text that can be written again."""
+    if not isinstance(row.get(key, ""), str):
+        raise InputError(f"{where}: {key!r} is {reprlib.repr(row[key])}; it must be a text.")
+    if any("\ud800" <= char <= "\udfff" for char in row.get(key, "")):
+        raise InputError(f"{where}: {key!r} holds half of a surrogate pair, which is no character; mend the text.")
 
 
 def _rows(numbers: list[int]) -> str:
