@@ -24,3 +24,8 @@ def format_prompt(record: dict[str, str], style: str = "alpaca") -> str:
         context = f"\n{context}" if context else ""
         return f"<|User|>\n{instruction}{context}\n\n<|Assistant|>\n"
     raise ValueError(f"There is no prompt style {style!r}; use {' or '.join(STYLES)}.")
+
+
+def question_text(record: dict[str, str]) -> str:
+    """A record's question as people and judges see it: the instruction and, after an empty line, its input if any."""
+    return "\n\n".join(filter(None, (record["instruction"], record.get("input"))))

@@ -60,6 +60,12 @@ def load_records(data: str) -> Loaded:
     return Loaded(kept, notes)
 
 
+def load_questions(data: str) -> list[dict]:
+    """What there is to answer: the records of a file, or the test part of "classroom"."""
+    records = load_records(data).records
+    return [record for record in records if record["split"] == "test"] if data == "classroom" else records
+
+
 def read_rows(path: Path, option: str) -> list:
     """What a .json file (a list) or a .jsonl file holds, at least one row.
 

@@ -8,6 +8,7 @@ an empty line. Write the answers of a second model likewise, and let alpaca_eval
 
 from pathlib import Path
 
+from ch_instruct.prompts import question_text
 from ch_instruct.response_files import read_responses
 from common import files, options
 from common.console import say
@@ -16,8 +17,7 @@ from common.files import InputError
 
 def to_alpaca_eval(records: list[dict], generator: str) -> list[dict]:
     """Records with "instruction", "answer" and maybe "input" as AlpacaEval's model outputs."""
-    return [{"instruction": "\n\n".join(filter(None, (record["instruction"], record.get("input")))),
-             "output": record["answer"], "generator": generator} for record in records]
+    return [{"instruction": question_text(record), "output": record["answer"], "generator": generator} for record in records]
 
 
 def main() -> None:
