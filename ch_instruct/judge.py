@@ -67,7 +67,7 @@ Verdict: tie"""
 
 THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)  # what some models say before they answer
 SCORE = re.compile(r'\bscore\b[\s*_"]*[:=][\s*_"]*(\d+(?:\.\d+)?)(?: ?/ ?100| out of 100)?\W*$', re.IGNORECASE | re.MULTILINE)
-VERDICT = re.compile(r'\bverdict\b[\s*_"]*[:=][\s*_"\[(]*(?:answer )?(A|B|tie)\b\W*$', re.IGNORECASE | re.MULTILINE)
+VERDICT = re.compile(r'\bverdict\b[\s*_"]*[:=]?[\s*_"\[(]*(?:answer )?(A|B|tie)\b\W*$', re.IGNORECASE | re.MULTILINE)
 
 
 def find_score(reply: str) -> float | None:
@@ -211,9 +211,9 @@ def judge_pairs(server: JudgeServer, ours: list[dict], theirs: list[dict], folde
         for i, (a, b, pair) in enumerate(zip(ours, theirs, verdicts))])
     pairs = summarise_pairs(verdicts)
     report = {"missing": report_missing(replies, found, failures), "pairs": pairs}
-    low, high = pairs["interval"] or (None, None)
+    interval = " to ".join(f"{end:.1%}" for end in pairs["interval"] or ()) or "-"
     say("\n" + table(["", "win rate", "95 % interval", "wins", "ties", "losses", "missing"], [
-        ["first against second", _cell(pairs["win_rate"], ".1%"), f"{_cell(low, '.1%')} to {_cell(high, '.1%')}",
+        ["first against second", _cell(pairs["win_rate"], ".1%"), interval,
          *(str(pairs[name]) for name in ("wins", "ties", "losses", "missing"))]]))
     say(f"\nWhichever answer it was, the judge preferred the one shown first for {pairs['first_place_both_times']} and the one "
         f"shown second for {pairs['second_place_both_times']} of {len(ours)} questions (these are ties).")
@@ -274,12 +274,14 @@ def main() -> None:
     folder = runs.open_run("judge", args, {"responses_sha256": runs.data_hash(ours),
                                            "against_sha256": runs.data_hash(theirs)})
     say(f"Judge {args.judge_model} at {server.url}: {len(ours)} {'pairs, each in both orders' if compared else 'answers'}")
+    if compared:
+        say(f"  first: {args.responses} {args.arm or ''}\n  second: {args.against or args.responses} {args.against_arm or ''}")
     if args.judge_model not in listed:
         say(f"  note: it does not list that model, but {', '.join(listed) or 'nothing'}")
     results = judge_pairs(server, ours, theirs, folder) if compared else judge_scores(server, ours, folder)
     files.write_json(folder / "report.json", {"judge": args.judge_model, "answers": len(ours)} | results)
-    if sum(results["missing"].values()) == len(ours) * (2 if compared else 1):
-        raise InputError(f"The judge {args.judge_model} gave no verdict at all, so there is no result; see above, and read "
+    if (results["pairs"]["win_rate"] if compared else results["score"]["mean"]) is None:
+        raise InputError(f"The judge {args.judge_model} settled no question, so there is no result; see above, and read "
                          f"{folder / 'replies.jsonl'}.")
 
 

@@ -38,7 +38,7 @@ def load_records(data: str) -> Loaded:
     path = Path(data)
     if path.suffix not in (".json", ".jsonl"):
         raise InputError(f"--data {data}: use classroom, or a file that ends in .json or .jsonl.")
-    rows = read_rows(path, "--data")
+    rows = read_rows(path)
     for number, row in enumerate(rows, 1):
         _check(row, f"{data}, record {number}")
 
@@ -66,21 +66,18 @@ def load_questions(data: str) -> list[dict]:
     return [record for record in records if record["split"] == "test"] if data == "classroom" else records
 
 
-def read_rows(path: Path, option: str) -> list:
-    """What a .json file (a list) or a .jsonl file holds, at least one row.
-
-    Args:
-        option: the option that names the file, for the error.
+def read_rows(path: Path, option: str = "--data") -> list:
+    """The rows of a .json list or, whatever else the name ends in, of a JSON lines file; unchecked.
 
     Raises:
-        InputError: if the file is missing, is not JSON, or holds no list or an empty one.
+        InputError: if there is no such file, or it is not JSON, or holds no rows. `option` says where its name was given.
     """
     if not path.is_file():
         raise InputError(f"{option} {path}: there is no such file.")
-    where, form = f"{option} {path}", "JSONL" if path.suffix == ".jsonl" else "JSON"
+    where, form = f"{option} {path}", "JSON" if path.suffix == ".json" else "JSONL"
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if form == "JSON":
+        if path.suffix == ".json":
             rows = json.loads(text)
         else:
             rows = []
@@ -104,17 +101,17 @@ def _check(row: object, where: str) -> None:
         if key not in row:
             raise InputError(f"{where} has no {key!r} (it has {', '.join(map(repr, row)) or 'nothing'}); add it.")
     for key in ("instruction", "input", "output", "family"):
-        check_text(row, key, where)
+        if not isinstance(row.get(key, ""), str):
+            raise InputError(f"{where}: {key!r} is {reprlib.repr(row[key])}; it must be a text.")
+        check_characters(row.get(key, ""), f"{where}: {key!r}")
     if row.get("split", "train") not in SPLITS:
         raise InputError(f"{where}: 'split' is {reprlib.repr(row['split'])}; it must be train, validation or test.")
 
 
-def check_text(row: dict, key: str, where: str) -> None:
-    """Refuse a row whose `key`, if it has one, is no text that can be written again."""
-    if not isinstance(row.get(key, ""), str):
-        raise InputError(f"{where}: {key!r} is {reprlib.repr(row[key])}; it must be a text.")
-    if any("\ud800" <= char <= "\udfff" for char in row.get(key, "")):
-        raise InputError(f"{where}: {key!r} holds half of a surrogate pair, which is no character; mend the text.")
+def check_characters(text: str, where: str) -> None:
+    """Refuse a text that cannot be written again."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise InputError(f"{where} holds half of a surrogate pair, which is no character; mend the text.")
 
 
 def _rows(numbers: list[int]) -> str:

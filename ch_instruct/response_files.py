@@ -1,9 +1,10 @@
 """Reading answers that a command has written, whichever command it was, into one form."""
 
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 
-from ch_instruct.records import check_text, read_rows
+from ch_instruct.records import check_characters, read_rows
 from common.files import InputError
 
 
@@ -39,8 +40,8 @@ def read_responses(path: Path, option: str, arm: str | None, arm_option: str) ->
                 raise InputError(f"{where} has no {key!r} (it has {', '.join(map(repr, row)) or 'nothing'}); give a file that "
                                  "respond.py wrote, or a run's responses.json.")
         record = {key: row[key] for key in ("instruction", "input", "output", "answer") if key in row}
-        for key in record:
-            check_text(record, key, where)
+        for key, text in record.items():
+            _check_text(text, f"{where}: {key!r}")
         records.append(record)
     return records
 
@@ -100,5 +101,11 @@ def _texts(value: object, key: str, where: str) -> list[str]:
     if not isinstance(value, list) or not value:
         raise InputError(f"{where}: {key!r} must be a list of texts, at least one.")
     for text in value:
-        check_text({key: text}, key, where)
+        _check_text(text, f"{where}: {key!r}")
     return value
+
+
+def _check_text(text: object, where: str) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"{where} is {reprlib.repr(text)}; it must be a text.")
+    check_characters(text, where)

@@ -126,8 +126,9 @@ def test_find_score(reply, score):
 
 @pytest.mark.parametrize(("reply", "verdict"), [
     ("A is better.\nVerdict: A", "a"), ("Verdict: **B**", "b"), ("verdict: Tie.", "tie"), ("Verdict: [[A]]", "a"), ("B", "b"),
-    ("[[tie]]", "tie"), ("Verdict: Answer B", "b"), ("Verdict: A\nNo.\nVerdict: B", "b"), ("<think>Verdict: A</think> B", "b"),
-    ("A: A", None), ("A: 2", None), ("A or B?", None), ("Verdict: C", None), ("Verdict: A or B", None), ("", None),
+    ("[[tie]]", "tie"), ("Verdict: Answer B", "b"), ("Verdict: A\nNo.\nVerdict: B", "b"),
+    ("<think>Verdict: A</think> B", "b"), ("Fine. [Verdict B]", "b"), ("My verdict is clear", None), ("A: A", None),
+    ("A: 2", None), ("A or B?", None), ("Verdict: C", None), ("Verdict: A or B", None), ("", None),
     ("Answer A is better", None), ("I am sorry.", None)])
 def test_find_verdict(reply, verdict):
     assert find_verdict(reply) == verdict
@@ -155,7 +156,7 @@ def test_pairs_by_hand():
 
 def test_scores_of_a_server_that_fails_in_every_way(server, waits, monkeypatch, capsys, tmp_path):
     write_json(tmp_path / "a.json", answers("good", "fair", "refused", "babble", "stumbles", "hangs", "cut", "broken"))
-    script = {"good": ["Fine.\nScore: 90"], "fair": ["Score: 60"], "refused": ["I am sorry, I cannot rate answers."],
+    script = {"good": ["Fine.\nScore: 90"], "fair": ["Half \ud83d\nScore: 60"], "refused": ["I am sorry, I cannot rate this."],
               "babble": ["8/10, I would say"], "stumbles": [500, 429, "Score: 30"], "hangs": ["<hang>"] * 5,
               "cut": ["<cut>", "Score: 20"], "broken": [400]}
     server.play = lambda prompt, n: script[prompt.split("[Answer to rate]\n")[1].split("\n")[0]][n - 1]
@@ -166,10 +167,10 @@ def test_scores_of_a_server_that_fails_in_every_way(server, waits, monkeypatch, 
 
     verdicts = json.loads((tmp_path / "out" / "verdicts.json").read_text())
     assert [v["score"] for v in verdicts] == [90, 60, None, None, 30, None, 20, None]
-    assert verdicts[2]["reply"] == "I am sorry, I cannot rate answers." and verdicts[5]["reply"] is None
+    assert verdicts[2]["reply"] == "I am sorry, I cannot rate this." and verdicts[5]["reply"] is None
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["replies.jsonl", "report.json", "run.json", "verdicts.json"]
     shown = capsys.readouterr().out
-    assert "2 of 8 replies hold no verdict, the first: 'I am sorry, I cannot rate answers.'" in shown
+    assert "2 of 8 replies hold no verdict, the first: 'I am sorry, I cannot rate this.'" in shown
     assert "1 of 8 requests failed: no answer in time (5 tries)" in shown
     assert "1 of 8 requests failed: HTTP 400: something went wrong" in shown
     assert {body["temperature"] for body in server.bodies} == {0} and {body["model"] for body in server.bodies} == {"oracle"}
@@ -236,7 +237,7 @@ def test_the_key_is_not_sent_on(server, monkeypatch, tmp_path):
         threading.Thread(target=other.serve_forever, args=(0.02,)).start()
         server.headers = {"Location": f"{other.url}/chat/completions"}
         server.play = lambda prompt, n: 302
-        with pytest.raises(InputError, match="gave no verdict at all"):
+        with pytest.raises(InputError, match="settled no question"):
             run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "out")
         other.shutdown()
     assert seen == [f"Bearer {KEY}", None]
@@ -283,10 +284,20 @@ def test_a_judge_that_likes_a_place_gives_ties(server, monkeypatch, capsys, tmp_
     assert "preferred the one shown first for 3 and the one shown second for 0 of 3 questions" in capsys.readouterr().out
 
 
+def test_verdicts_that_settle_no_question_are_no_result(server, monkeypatch, tmp_path):
+    write_json(tmp_path / "a.json", answers("one", "two"))
+    write_json(tmp_path / "b.json", answers("eins", "zwei"))
+    server.play = lambda prompt, n: "Verdict: A" if len(server.prompts) % 2 else "Hm."
+    with pytest.raises(InputError, match="settled no question"):
+        run(monkeypatch, tmp_path, server, "--responses", "a.json", "--against", "b.json", "--out", "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["pairs"]["win_rate"] is None and report["pairs"]["interval"] is None and report["pairs"]["missing"] == 2
+
+
 def test_no_verdict_at_all_is_no_result(server, monkeypatch, tmp_path):
     write_json(tmp_path / "a.json", answers("one", "two"))
     server.play = lambda prompt, n: "As a language model"
-    with pytest.raises(InputError, match="The judge oracle gave no verdict at all, so there is no result"):
+    with pytest.raises(InputError, match="The judge oracle settled no question, so there is no result"):
         run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "out")
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["score"] == {"mean": None, "half_interval": None, "judged": 0, "missing": 2}
