@@ -155,15 +155,15 @@ def test_pairs_by_hand():
 
 
 def test_scores_of_a_server_that_fails_in_every_way(server, waits, monkeypatch, capsys, tmp_path):
-    write_json(tmp_path / "a.json", answers("good", "fair", "refused", "babble", "stumbles", "hangs", "cut", "broken"))
+    write_json(tmp_path / "a.json", answers("good", "fair", "refused", "babble", "stumbles", "gone", "cut", "broken"))
     script = {"good": ["Fine.\nScore: 90"], "fair": ["Half \ud83d\nScore: 60"], "refused": ["I am sorry, I cannot rate this."],
-              "babble": ["8/10, I would say"], "stumbles": [500, 429, "Score: 30"], "hangs": ["<hang>"] * 5,
+              "babble": ["8/10, I would say"], "stumbles": [500, 429, "Score: 30"], "gone": ["<cut>"] * 5,
               "cut": ["<cut>", "Score: 20"], "broken": [400]}
     server.play = lambda prompt, n: script[prompt.split("[Answer to rate]\n")[1].split("\n")[0]][n - 1]
-    report = run(monkeypatch, tmp_path, server, "--responses", "a.json", "--timeout", "0.2", "--out", "out")
+    report = run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "out")
     assert report["score"] == {"mean": 50.0, "half_interval": pytest.approx(50.31, abs=0.01), "judged": 4, "missing": 4}
     assert report["missing"] == {"no_reply": 2, "no_verdict": 2}
-    assert waits == [1, 2, 1, 2, 4, 8, 1]  # stumbles 1 2, hangs 1 2 4 8, cut 1; a 400 is not tried again
+    assert waits == [1, 2, 1, 2, 4, 8, 1]  # stumbles 1 2, gone 1 2 4 8, cut 1; a 400 is not tried again
 
     verdicts = json.loads((tmp_path / "out" / "verdicts.json").read_text())
     assert [v["score"] for v in verdicts] == [90, 60, None, None, 30, None, 20, None]
@@ -171,10 +171,19 @@ def test_scores_of_a_server_that_fails_in_every_way(server, waits, monkeypatch, 
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["replies.jsonl", "report.json", "run.json", "verdicts.json"]
     shown = capsys.readouterr().out
     assert "2 of 8 replies hold no verdict, the first: 'I am sorry, I cannot rate this.'" in shown
-    assert "1 of 8 requests failed: no answer in time (5 tries)" in shown
+    assert "1 of 8 requests failed: connection cut (5 tries)" in shown
     assert "1 of 8 requests failed: HTTP 400: something went wrong" in shown
     assert {body["temperature"] for body in server.bodies} == {0} and {body["model"] for body in server.bodies} == {"oracle"}
     assert "right 0" in server.prompts[0] and "Question 0?" in server.prompts[0]
+
+
+def test_a_server_that_hangs_is_not_waited_for(server, monkeypatch, capsys, tmp_path):
+    write_json(tmp_path / "a.json", answers("fine", "hangs"))
+    monkeypatch.setattr(judge_server, "TRIES", 2)
+    server.play = lambda prompt, n: "<hang>" if "\nhangs\n" in prompt else "Score: 70"
+    report = run(monkeypatch, tmp_path, server, "--responses", "a.json", "--timeout", "0.7", "--out", "out")
+    assert report["score"]["mean"] == 70 and report["missing"] == {"no_reply": 1, "no_verdict": 0}
+    assert "1 of 2 requests failed: no answer in time (2 tries)" in capsys.readouterr().out
 
 
 def test_a_broken_run_goes_on_without_asking_again(server, monkeypatch, tmp_path):
