@@ -175,7 +175,7 @@ def summarise_pairs(verdicts: list[tuple[str | None, str | None]]) -> dict:
     outcomes = [found for pair in verdicts if (found := outcome(*pair)) is not None]
     rate = sum(outcomes) / len(outcomes) if outcomes else None
     return {"wins": outcomes.count(1.0), "ties": outcomes.count(0.5), "losses": outcomes.count(0.0),
-            "missing": len(verdicts) - len(outcomes), "win_rate": rate,
+            "judged": len(outcomes), "missing": len(verdicts) - len(outcomes), "win_rate": rate,
             "interval": list(win_interval(rate, len(outcomes))) if outcomes else None,
             "first_place_both_times": verdicts.count(("a", "a")), "second_place_both_times": verdicts.count(("b", "b"))}
 
@@ -187,16 +187,15 @@ def judge_scores(server: JudgeServer, records: list[dict], folder: Path) -> dict
     scores = [None if reply is None else find_score(reply) for reply in replies]
     files.write_json(folder / "verdicts.json", [
         record | {"score": score, "reply": reply} for record, score, reply in zip(records, scores, replies)])
-    report = {"missing": report_missing(replies, scores, failures), "score": summarise_scores(scores)}
-    parts = {"all": report["score"]}
-    if "turn" in records[0]:
-        parts = {f"turn {turn}": summarise_scores([s for s, r in zip(scores, records) if r["turn"] == turn])
-                 for turn in sorted({record["turn"] for record in records})}
-        report["turns"] = parts
+    missing = report_missing(replies, scores, failures)
+    parts: dict[str, list[float | None]] = {}  # turns of one question are not independent, so each has its own mean
+    for record, score in zip(records, scores):
+        parts.setdefault(f"turn {record['turn']}" if "turn" in record else "all", []).append(score)
+    summaries = {name: summarise_scores(part) for name, part in parts.items()}
     say("\n" + table(["score, 0 to 100", "mean", "95 % interval", "judged", "missing"], [
         [name, _cell(part["mean"]), "-" if part["half_interval"] is None else f"± {part['half_interval']:.1f}",
-         str(part["judged"]), str(part["missing"])] for name, part in parts.items()]))
-    return report
+         str(part["judged"]), str(part["missing"])] for name, part in summaries.items()]))
+    return {"missing": missing, "scores": summaries}
 
 
 def judge_pairs(server: JudgeServer, ours: list[dict], theirs: list[dict], folder: Path) -> dict:
@@ -209,15 +208,14 @@ def judge_pairs(server: JudgeServer, ours: list[dict], theirs: list[dict], folde
     files.write_json(folder / "verdicts.json", [
         a | {"other_answer": b["answer"], "outcome": outcome(*pair), "replies": replies[2 * i:2 * i + 2]}
         for i, (a, b, pair) in enumerate(zip(ours, theirs, verdicts))])
-    pairs = summarise_pairs(verdicts)
-    report = {"missing": report_missing(replies, found, failures), "pairs": pairs}
+    missing, pairs = report_missing(replies, found, failures), summarise_pairs(verdicts)
     interval = " to ".join(f"{end:.1%}" for end in pairs["interval"] or ()) or "-"
     say("\n" + table(["", "win rate", "95 % interval", "wins", "ties", "losses", "missing"], [
         ["first against second", _cell(pairs["win_rate"], ".1%"), interval,
          *(str(pairs[name]) for name in ("wins", "ties", "losses", "missing"))]]))
     say(f"\nWhichever answer it was, the judge preferred the one shown first for {pairs['first_place_both_times']} and the one "
         f"shown second for {pairs['second_place_both_times']} of {len(ours)} questions (these are ties).")
-    return report
+    return {"missing": missing, "pairs": pairs}
 
 
 def _cell(value: float | None, form: str = ".1f") -> str:
@@ -280,7 +278,7 @@ def main() -> None:
         say(f"  note: it does not list that model, but {', '.join(listed) or 'nothing'}")
     results = judge_pairs(server, ours, theirs, folder) if compared else judge_scores(server, ours, folder)
     files.write_json(folder / "report.json", {"judge": args.judge_model, "answers": len(ours)} | results)
-    if (results["pairs"]["win_rate"] if compared else results["score"]["mean"]) is None:
+    if not any(part["judged"] for part in ([results["pairs"]] if compared else results["scores"].values())):
         raise InputError(f"The judge {args.judge_model} settled no question, so there is no result; see above, and read "
                          f"{folder / 'replies.jsonl'}.")
 

@@ -1,6 +1,7 @@
 """The judge against a server that does what a script says: answers, refuses, babbles, fails, hangs, hangs up."""
 
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -149,7 +150,7 @@ def test_win_interval_has_the_published_values(rate, n, low, high):
 
 def test_pairs_by_hand():
     found = summarise_pairs([("a", "b"), ("a", "b"), ("b", "a"), ("a", "a"), ("tie", "tie"), ("b", "b"), (None, "a")])
-    assert found == {"wins": 2, "ties": 3, "losses": 1, "missing": 1, "win_rate": pytest.approx(3.5 / 6),
+    assert found == {"wins": 2, "ties": 3, "losses": 1, "judged": 6, "missing": 1, "win_rate": pytest.approx(3.5 / 6),
                      "interval": pytest.approx(win_interval(3.5 / 6, 6)), "first_place_both_times": 1,
                      "second_place_both_times": 1}
 
@@ -161,7 +162,7 @@ def test_scores_of_a_server_that_fails_in_every_way(server, waits, monkeypatch, 
               "cut": ["<cut>", "Score: 20"], "broken": [400]}
     server.play = lambda prompt, n: script[prompt.split("[Answer to rate]\n")[1].split("\n")[0]][n - 1]
     report = run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "out")
-    assert report["score"] == {"mean": 50.0, "half_interval": pytest.approx(50.31, abs=0.01), "judged": 4, "missing": 4}
+    assert report["scores"]["all"] == {"mean": 50.0, "half_interval": pytest.approx(50.31, abs=0.01), "judged": 4, "missing": 4}
     assert report["missing"] == {"no_reply": 2, "no_verdict": 2}
     assert waits == [1, 2, 1, 2, 4, 8, 1]  # stumbles 1 2, gone 1 2 4 8, cut 1; a 400 is not tried again
 
@@ -182,7 +183,7 @@ def test_a_server_that_hangs_is_not_waited_for(server, monkeypatch, capsys, tmp_
     monkeypatch.setattr(judge_server, "TRIES", 2)
     server.play = lambda prompt, n: "<hang>" if "\nhangs\n" in prompt else "Score: 70"
     report = run(monkeypatch, tmp_path, server, "--responses", "a.json", "--timeout", "0.7", "--out", "out")
-    assert report["score"]["mean"] == 70 and report["missing"] == {"no_reply": 1, "no_verdict": 0}
+    assert report["scores"]["all"]["mean"] == 70 and report["missing"] == {"no_reply": 1, "no_verdict": 0}
     assert "1 of 2 requests failed: no answer in time (2 tries)" in capsys.readouterr().out
 
 
@@ -202,7 +203,7 @@ def test_a_broken_run_goes_on_without_asking_again(server, monkeypatch, tmp_path
     server.play = lambda prompt, n: "Score: 70"
     report = run(monkeypatch, tmp_path, server, *options, "--resume")
     assert len(server.prompts) == 8 and not any("answer 3\n" in prompt for prompt in server.prompts)
-    assert report["score"]["mean"] == pytest.approx((4 * 40 + 8 * 70) / 12) and report["score"]["missing"] == 0
+    assert report["scores"]["all"]["mean"] == pytest.approx((4 * 40 + 8 * 70) / 12) and report["scores"]["all"]["missing"] == 0
 
     server.prompts.clear()
     assert run(monkeypatch, tmp_path, server, *options, "--resume") == report
@@ -276,8 +277,8 @@ def test_pairs_are_asked_in_both_orders(server, monkeypatch, capsys, tmp_path):
     options = ["--responses", "responses.json", "--arm", "sftmix", "--against-arm", "ntp", "--out", "out"]
     report = run(monkeypatch, tmp_path, server, *options)
     assert report["pairs"] == {
-        "wins": 1, "ties": 1, "losses": 1, "missing": 1, "win_rate": 0.5, "interval": pytest.approx(win_interval(0.5, 3)),
-        "first_place_both_times": 0, "second_place_both_times": 0}
+        "wins": 1, "ties": 1, "losses": 1, "judged": 3, "missing": 1, "win_rate": 0.5,
+        "interval": pytest.approx(win_interval(0.5, 3)), "first_place_both_times": 0, "second_place_both_times": 0}
     assert report["missing"] == {"no_reply": 0, "no_verdict": 2} and len(server.prompts) == 7  # equal answers are asked once
     outcomes = [v["outcome"] for v in json.loads((tmp_path / "out" / "verdicts.json").read_text())]
     assert outcomes == [0.0, 1.0, 0.5, None]
@@ -291,6 +292,17 @@ def test_a_judge_that_likes_a_place_gives_ties(server, monkeypatch, capsys, tmp_
     report = run(monkeypatch, tmp_path, server, "--responses", "a.json", "--against", "b.json", "--out", "out")
     assert report["pairs"]["ties"] == 3 and report["pairs"]["first_place_both_times"] == 3
     assert "preferred the one shown first for 3 and the one shown second for 0 of 3 questions" in capsys.readouterr().out
+
+
+def test_files_with_other_questions_are_not_compared(monkeypatch, tmp_path):
+    write_json(tmp_path / "a.json", answers("one", "two"))
+    options = ["--responses", "a.json", "--against", "b.json", "--out", "out"]
+    for other, words in ((answers("eins"), "One file holds 2 answers, the other 1"),
+                         (answers("zwei", "eins")[::-1], "Record 1 asks 'Question 0?' in one file and 'Question 1?' in the")):
+        write_json(tmp_path / "b.json", other)
+        with pytest.raises(InputError, match=re.escape(words)):
+            run(monkeypatch, tmp_path, "http://127.0.0.1:1/v1", *options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_verdicts_that_settle_no_question_are_no_result(server, monkeypatch, tmp_path):
@@ -309,7 +321,7 @@ def test_no_verdict_at_all_is_no_result(server, monkeypatch, tmp_path):
     with pytest.raises(InputError, match="The judge oracle settled no question, so there is no result"):
         run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "out")
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["score"] == {"mean": None, "half_interval": None, "judged": 0, "missing": 2}
+    assert report["scores"]["all"] == {"mean": None, "half_interval": None, "judged": 0, "missing": 2}
     assert "As a language model" in (tmp_path / "out" / "replies.jsonl").read_text()
 
 
@@ -329,7 +341,7 @@ def test_mt_bench_turns_stand_apart(server, monkeypatch, capsys, tmp_path):
     write_lines(tmp_path / "a.jsonl", ANSWERS)
     server.play = lambda prompt, n: f"Score: {30 if '[Earlier' in prompt else 80 if 'green' in prompt else 60}"
     report = run(monkeypatch, tmp_path, server, "--responses", "a.jsonl", "--questions", "q.jsonl", "--out", "out")
-    assert [(name, part["mean"], part["judged"]) for name, part in report["turns"].items()] == [("turn 1", 70, 2),
+    assert [(name, part["mean"], part["judged"]) for name, part in report["scores"].items()] == [("turn 1", 70, 2),
                                                                                                   ("turn 2", 30, 1)]
     second = next(prompt for prompt in server.prompts if "[Earlier" in prompt)
     assert "User: Name a color.\nAssistant: green\n" in second and "[Request]\nAnd another?" in second and "blue" in second
@@ -350,7 +362,7 @@ def test_the_server_is_probed_first(server, models, words, monkeypatch, tmp_path
 def test_a_server_without_a_list_of_models_may_still_answer(server, monkeypatch, capsys, tmp_path):
     write_json(tmp_path / "a.json", answers("one"))
     server.models = 500
-    assert run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "out")["score"]["mean"] == 50
+    assert run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "out")["scores"]["all"]["mean"] == 50
     assert "it does not list that model, but nothing" in capsys.readouterr().out
 
 
