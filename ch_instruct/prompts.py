@@ -63,3 +63,8 @@ def _request(style: str, instruction: str, context: str = "") -> str:
         return f"### Instruction:\n{instruction}\n\n{context}### Response:\n"
     context = f"\n{context}" if context else ""
     return f"<|User|>\n{instruction}{context}\n\n<|Assistant|>\n"
+
+
+def question_text(record: dict[str, str]) -> str:
+    """A record's question as people and judges see it: the instruction and, after an empty line, its input if any."""
+    return "\n\n".join(filter(None, (record["instruction"], record.get("input"))))

@@ -67,6 +67,12 @@ def load_records(data: str) -> Loaded:
     return Loaded(kept, notes)
 
 
+def load_questions(data: str) -> list[dict]:
+    """What there is to answer: the records of a file, or the test part of "classroom"."""
+    records = load_records(data).records
+    return [record for record in records if record["split"] == "test"] if data == "classroom" else records
+
+
 def read_rows(path: Path, option: str = "--data") -> list:
     """The rows of a .json list or, whatever else the name ends in, of a JSON lines file; unchecked.
 
@@ -118,7 +124,7 @@ def _check(row: object, where: str) -> None:
     for key in texts:
         if not isinstance(row.get(key, ""), str):
             raise InputError(f"{where}: {key!r} is {reprlib.repr(row[key])}; it must be a text.")
-        _check_characters(row.get(key, ""), f"{where}: {key!r}")
+        check_characters(row.get(key, ""), f"{where}: {key!r}")
     if row.get("split", "train") not in SPLITS:
         raise InputError(f"{where}: 'split' is {reprlib.repr(row['split'])}; it must be train, validation or test.")
 
@@ -131,7 +137,7 @@ def _check_messages(messages: object, where: str) -> None:
         place = f"{where}, message {number}"
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
             raise InputError(f"{place} is {reprlib.repr(message)}; it must be an object with a role and a text as content.")
-        _check_characters(message["content"], place)
+        check_characters(message["content"], place)
         may_be = ["user"] if number == 1 or messages[number - 2].get("role") != "user" else ["assistant"]
         may_be += ["system"] if number == 1 else []
         if message.get("role") not in may_be:
@@ -141,7 +147,8 @@ def _check_messages(messages: object, where: str) -> None:
         raise InputError(f"{where}: 'messages' ends with the {messages[-1]['role']}; it must end with the assistant's answer.")
 
 
-def _check_characters(text: str, where: str) -> None:
+def check_characters(text: str, where: str) -> None:
+    """Refuse a text that cannot be written again."""
     if any("\ud800" <= char <= "\udfff" for char in text):
         raise InputError(f"{where} holds half of a surrogate pair, which is no character; mend the text.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ch_instruct import pipeline
 from ch_instruct.collate import encode_prompt
-from ch_instruct.records import load_records
+from ch_instruct.records import load_questions
 from ch_instruct.scoring import score
 from common import files, options
 from common.console import say, table
@@ -33,9 +33,7 @@ def main() -> None:
     if args.out.exists():
         raise InputError(f"--out {args.out} already exists; choose a new file.")
 
-    records = load_records(args.data).records
-    if args.data == "classroom":
-        records = [record for record in records if record["split"] == "test"]
+    records = load_questions(args.data)
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
     longest = max(len(encode_prompt(record, tokenizer, args.format)) for record in records)

@@ -45,6 +45,40 @@ def read_json(path: Path) -> object:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+class Journal:
+    """A file of JSON lines that only grows, so that what has been paid for survives whatever comes.
+
+    Each entry is on the disk when `append` returns. A last line that a crash cut off is removed on opening.
+    """
+
+    def __init__(self, path: Path):
+        """Open or make the file; `entries` are those that it holds.
+
+        Raises:
+            InputError: if a line is not JSON.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[:content.rfind(b"\n") + 1]
+        if whole != content:
+            os.truncate(path, len(whole))
+        self.entries: list[dict] = []
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                self.entries.append(json.loads(line))
+            except ValueError as error:
+                raise InputError(f"{path}, line {number} is not JSON ({error}); mend or remove that line.") from error
+
+    def append(self, entry: dict) -> None:
+        """Add one entry."""
+        with open(self.path, "ab") as file:
+            file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.entries.append(entry)
+
+
 def sha256(path: Path) -> str:
     """The file's SHA-256 as 64 hexadecimal digits."""
     digest = hashlib.sha256()

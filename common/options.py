@@ -99,12 +99,17 @@ def add_device_options(parser: Parser) -> None:
 
 
 def add_run_options(parser: Parser, chapter: str) -> None:
-    """--out, --seed, --resume and --smoke."""
+    """--out, --resume, --seed and --smoke."""
+    add_folder_options(parser, chapter)
+    parser.add_argument("--seed", type=natural, default=0, help="seed of all randomness (default: %(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="try everything on very little data, in seconds")
+
+
+def add_folder_options(parser: Parser, chapter: str) -> None:
+    """--out and --resume."""
     parser.add_argument("--out", type=Path, metavar="FOLDER",
                         help=f"folder for everything this run writes (default: a new one, runs/{chapter}/001, 002, ...)")
-    parser.add_argument("--seed", type=natural, default=0, help="seed of all randomness (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out, same options")
-    parser.add_argument("--smoke", action="store_true", help="try everything on very little data, in seconds")
 
 
 def add_training_options(parser: Parser, epochs: int, batch_size: int) -> None:

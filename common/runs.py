@@ -18,7 +18,7 @@ from common.files import InputError
 from common.gpt2 import GPT2
 
 ROOT = Path(__file__).resolve().parents[1]
-MAY_DIFFER = {"resume", "out", "device"}  # options that may change between a run and its resumption
+MAY_DIFFER = {"resume", "out", "device", "timeout"}  # options that may change between a run and its resumption
 
 
 def check_run(args: Namespace) -> None:

@@ -16,7 +16,8 @@ from tests.conftest import ROOT, assert_refused, make_model, run_command
 
 TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py"]
 OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/chat.py",
-          "ch_instruct/two_turn.py", "ch_instruct/bench.py", "common/verify.py"]
+          "ch_instruct/two_turn.py", "ch_instruct/judge.py", "ch_instruct/to_alpaca_eval.py", "ch_instruct/arena.py",
+          "ch_instruct/bench.py", "common/verify.py"]
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
 
@@ -84,6 +85,18 @@ def test_bad_options_are_refused_before_any_work(script, options, words, monkeyp
     ("ch_instruct/two_turn.py", ["--out", "a.jsonl", "--questions", "missing.jsonl"], "--questions missing.jsonl: there is no"),
     ("ch_instruct/two_turn.py", ["--out", "a.jsonl", "--max-new-tokens", "500"], "lower --max-new-tokens"),
     ("ch_pretrain/classroom.py", ["--records", "a.json", "--noise", "1.5"], "must be a share between 0 and 1"),
+    ("ch_instruct/judge.py", ["--responses", "a.json", "--judge-model", "m"], "--responses a.json: there is no such file"),
+    ("ch_instruct/judge.py", ["--responses", "a.json"], "the following arguments are required: --judge-model"),
+    ("ch_instruct/judge.py", ["--responses", "a.jsonl", "--judge-model", "m"], "--questions goes with an MT-Bench answer file"),
+    ("ch_instruct/judge.py", ["--responses", "a.json", "--questions", "q.jsonl", "--judge-model", "m"], "--questions goes"),
+    ("ch_instruct/judge.py", ["--responses", "a.jsonl", "--questions", "q.jsonl", "--against", "b.jsonl", "--judge-model", "m"],
+     "not for MT-Bench answer files"),
+    ("ch_instruct/judge.py", ["--responses", "a.json", "--judge-model", "m", "--timeout", "0"], "'0' is not allowed"),
+    ("ch_instruct/to_alpaca_eval.py", ["--responses", "a.json", "--out", "b.json"], "a.json: there is no such file"),
+    ("ch_instruct/arena.py", ["--models", "classroom"], "give two or more different models"),
+    ("ch_instruct/arena.py", ["--models", "a", "a"], "give two or more different models"),
+    ("ch_instruct/arena.py", ["--models", "classroom", "gtp2"], "There is no model 'gtp2'"),
+    ("ch_instruct/arena.py", ["--models", "classroom", "b", "--questions", "q.json"], "q.json: there is no such file"),
 ])
 def test_impossible_requests_are_refused(script, options, words, monkeypatch, capsys, tmp_path):
     assert_refused(in_process(script, options, monkeypatch, capsys, tmp_path), words)

@@ -1,0 +1,158 @@
+"""An OpenAI-compatible server (Ollama, llama.cpp, `transformers serve`, a hosted one) as seen from here."""
+
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
+
+from ch_instruct.pipeline import shorten
+from common.files import InputError
+
+KEY_VARIABLE = "JUDGE_API_KEY"  # its own name, so that no other service's key is sent to a server it is not meant for
+TRIES = 5
+FIRST_WAIT = 1.0  # seconds before the second try; doubled before each further one
+LONGEST_WAIT = 60.0  # however long a server asks to be left alone
+PROBE_TIMEOUT = 10.0
+MAX_TOKENS = 1024  # room for a reason before the verdict, and for models that think aloud
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class NoReply(Exception):
+    """One request got no reply; the message says why."""
+
+
+class JudgeServer:
+    """Asks one model on one server. The key, if any, goes into the request's header and nowhere else.
+
+    Args:
+        url: the server's address up to and with /v1.
+        timeout: seconds to wait for an answer.
+
+    Raises:
+        InputError: if the address or the key cannot be used.
+    """
+
+    def __init__(self, url: str, model: str, timeout: float):
+        try:
+            parts = urlsplit(url)
+            self.host, self.port = parts.hostname, parts.port
+        except ValueError as error:
+            raise InputError(f"--url is not an address ({error}); it looks like http://127.0.0.1:11434/v1.") from error
+        if parts.scheme not in ("http", "https") or not self.host:
+            raise InputError(f"--url {url} is not an address; it looks like http://127.0.0.1:11434/v1.")
+        if parts.username is not None or parts.query or parts.fragment:  # not shown: it may hold a secret
+            raise InputError(f"--url holds more than an address; a key belongs in the environment variable {KEY_VARIABLE}.")
+        self.url, self.model, self.timeout = url.rstrip("/"), model, timeout
+        self.key = os.environ.get(KEY_VARIABLE, "").strip()
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise InputError(f"{KEY_VARIABLE} holds characters that no key has; set it again.")
+        # A proxy is for what is outside.
+        self.opener = urllib.request.build_opener(*[urllib.request.ProxyHandler({})] * (self.host in LOOPBACK))
+
+    def probe(self) -> list[str]:
+        """Ask what models the server has, before any work is done.
+
+        Returns:
+            Their names; none if the server does not list them.
+
+        Raises:
+            InputError: if no OpenAI-compatible server answers, or it wants another key.
+        """
+        try:
+            status, text, _ = self._fetch("/models", None, PROBE_TIMEOUT)
+        except (OSError, http.client.HTTPException) as error:
+            raise InputError(f"--url {self.url}: no server answers there ({_reason(error)}); "
+                             f"{self._how_to_start()}.") from error
+        self._refuse(status, text)
+        if status >= 500:  # `transformers serve` has no list without a hub cache, but can answer
+            return []
+        try:
+            return [model["id"] for model in json.loads(text)["data"]]
+        except (ValueError, LookupError, TypeError) as error:
+            raise InputError(f"--url {self.url}: what answers there is not an OpenAI-compatible server (HTTP {status} to "
+                             f"/models: {shorten(text)!r}); with most of those the address ends in /v1.") from error
+
+    def request(self, prompt: str) -> dict:
+        """What is sent for this prompt. Temperature 0: the same question gets the same reply, as far as the server can."""
+        return {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0,
+                "max_tokens": MAX_TOKENS}
+
+    def ask(self, prompt: str) -> str:
+        """The model's reply. What may pass (429, 5xx, time-outs, cut connections) is tried again, at growing distances.
+
+        Raises:
+            NoReply: if this request failed for good.
+            InputError: if every request would fail: a wrong key, no such model.
+        """
+        asked_wait = 0.0
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(max(FIRST_WAIT * 2 ** (attempt - 1), asked_wait))
+            try:
+                status, text, asked_wait = self._fetch("/chat/completions", self.request(prompt), self.timeout)
+            except (OSError, http.client.HTTPException) as error:
+                problem = _reason(error)
+                continue
+            if status != 429 and status < 500:
+                break
+            problem = f"HTTP {status}: {shorten(text)}"
+        else:
+            raise NoReply(f"{problem} ({TRIES} tries)")
+        self._refuse(status, text)
+        if status != 200:
+            raise NoReply(f"HTTP {status}: {shorten(text)}")
+        try:
+            reply = json.loads(text)["choices"][0]["message"]["content"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise NoReply(f"not a chat completion: {shorten(text)}") from error
+        # Null where a hosted model refuses; half a character where the reply was cut inside one.
+        return reply.encode("utf-8", "replace").decode() if isinstance(reply, str) else ""
+
+    def _fetch(self, path: str, body: dict | None, timeout: float) -> tuple[int, str, float]:
+        """One request: the status, the text, and for how many seconds the server asks to be left alone."""
+        request = urllib.request.Request(self.url + path, headers={"Content-Type": "application/json"},
+                                         data=None if body is None else json.dumps(body).encode())
+        if self.key:
+            request.add_unredirected_header("Authorization", f"Bearer {self.key}")  # never sent on to another server
+        try:
+            with self.opener.open(request, timeout=timeout) as answer:
+                status, content, headers = answer.status, answer.read(), answer.headers
+        except urllib.error.HTTPError as answer:
+            with answer:
+                status, content, headers = answer.code, answer.read(), answer.headers
+        text = content.decode("utf-8", "replace")
+        if len(self.key) >= 8:  # some servers repeat the key; shorter ones, as local servers take them, are no secret
+            text = text.replace(self.key, "[key]")
+        seconds = headers.get("Retry-After", "")
+        return status, text, min(float(seconds), LONGEST_WAIT) if seconds.isdecimal() else 0.0
+
+    def _refuse(self, status: int, text: str) -> None:
+        """End the run where asking on would be in vain."""
+        if status in (401, 403):
+            state = "the key in it is refused" if self.key else "it is not set"
+            raise InputError(f"--url {self.url}: the server wants a key (HTTP {status}: {shorten(text)!r}); put the right one "
+                             f"into the environment variable {KEY_VARIABLE}, {state}.")
+        if status == 404:
+            raise InputError(f"--url {self.url}: the server answers 404 ({shorten(text)!r}); check that the address ends in "
+                             f"/v1 and that it has the --judge-model {self.model}.")
+
+    def _how_to_start(self) -> str:
+        if self.host not in LOOPBACK:
+            return "check the address and the network"
+        port = self.port or 80
+        ollama = "ollama serve" if port == 11434 else f"OLLAMA_HOST={self.host}:{port} ollama serve"
+        return (f"start one in another terminal with `{ollama}` (and fetch the model with `ollama pull {self.model}`), "
+                f"`llama-server -m MODEL.gguf --port {port}`, or `transformers serve --port {port}`")
+
+
+def _reason(error: Exception) -> str:
+    """Why there was no whole answer, in a few words."""
+    cause = getattr(error, "reason", error)  # urllib wraps what happened while connecting
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    if isinstance(cause, (ConnectionError, http.client.HTTPException)) and not isinstance(cause, ConnectionRefusedError):
+        return "connection cut"
+    return str(getattr(cause, "strerror", None) or cause)

@@ -1,0 +1,40 @@
+"""Write answers in AlpacaEval's form, a JSON list of {"instruction", "output", "generator"}.
+
+    python ch_instruct/to_alpaca_eval.py --responses runs/ch_sftmix/001/responses.json --arm sftmix --out sftmix.json
+
+"output" is the model's answer there, not the expected one. AlpacaEval has no inputs, so an input follows its instruction after
+an empty line. Write the answers of a second model likewise, and let alpaca_eval compare the two.
+"""
+
+from pathlib import Path
+
+from ch_instruct.prompts import question_text
+from ch_instruct.response_files import read_responses
+from common import files, options
+from common.console import say
+from common.files import InputError
+
+
+def to_alpaca_eval(records: list[dict], generator: str) -> list[dict]:
+    """Records with "instruction", "answer" and maybe "input" as AlpacaEval's model outputs."""
+    return [{"instruction": question_text(record), "output": record["answer"], "generator": generator} for record in records]
+
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--responses", type=Path, required=True, metavar="FILE",
+                        help="what respond.py wrote, or a run's responses.json")
+    parser.add_argument("--arm", metavar="NAME", help="whose answers, if FILE is a run's responses.json")
+    parser.add_argument("--generator", metavar="NAME", help="what to call the model (default: the arm, or the file's name)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write, .json")
+    args = parser.parse_args()
+    if args.out.exists():
+        raise InputError(f"--out {args.out} already exists; choose a new file.")
+    records = read_responses(args.responses, "--responses", args.arm, "--arm")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(args.out, to_alpaca_eval(records, args.generator or args.arm or args.responses.stem))
+    say(f"{len(records)} answers in {args.out}")
+
+
+if __name__ == "__main__":
+    options.run_command(main)

@@ -1,0 +1,268 @@
+"""The arena by plain requests, and by clicking in a real browser where there is one."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from urllib.parse import urlencode
+
+import pytest
+
+from ch_instruct.arena import MOST_BYTES, Arena, Server, answerer, load_votes
+from ch_instruct.ratings import rate
+from common.files import InputError, Journal
+from common.pretrained import save_pretrained
+from common.tokenizer import Tokenizer
+from tests.conftest import ROOT, make_model
+
+SCRIPT = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
+QUESTIONS = [{"instruction": "Add.", "input": "1 2", "output": "3"}, {"instruction": "Say hi.", "output": "Hi"}]
+# With the names behind the answers known, a vote for "good" is a vote for good.
+ANSWERERS = {"good": lambda record: f"A good answer to {record['instruction']}", "bad": lambda record: SCRIPT}
+
+
+@pytest.fixture
+def serve(tmp_path) -> Iterator[Callable[..., Server]]:
+    """Start an arena; the votes are in tmp_path / votes.jsonl."""
+    running = []
+
+    def start(answerers: dict = ANSWERERS, questions: list = QUESTIONS) -> Server:
+        server = Server(Arena(answerers, load_votes(tmp_path / "votes.jsonl"), questions), "127.0.0.1", 0)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        running.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def request(server: Server, method: str, path: str, form: dict | None = None, **headers: str) -> tuple[int, str, dict]:
+    """One request as a browser on this machine sends it; returns status, page and headers."""
+    host = f"127.0.0.1:{server.server_port}"
+    connection = http.client.HTTPConnection(host)
+    connection.request(method, path, urlencode(form or {}) if method == "POST" else None,
+                       {"Host": host, "Origin": f"http://{host}"} | headers)
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode(), dict(answer.getheaders())
+    connection.close()
+    return found
+
+
+def ask(server: Server, **form: str) -> str:
+    """Ask, and return the path of the battle."""
+    status, _, headers = request(server, "POST", "/ask", form)
+    assert status == 303
+    return headers["Location"]
+
+
+def vote(server: Server, battle: str, kind: str, **headers: str) -> int:
+    return request(server, "POST", "/vote", {"battle": battle.removeprefix("/battle/"), "vote": kind}, **headers)[0]
+
+
+def side_of(server: Server, battle: str, name: str) -> str:
+    names = server.arena.battles[battle.removeprefix("/battle/")].names
+    return next(side for side in names if names[side] == name)
+
+
+def test_names_are_shown_after_the_vote_and_not_before(serve, tmp_path):
+    server = serve({"runs/model-one": lambda record: "yes", "runs/model-two": lambda record: "no"})
+    battle = ask(server, question="Is it\r\nso?")
+    _, page, _ = request(server, "GET", battle)
+    assert "Is it\nso?" in page and ">yes<" in page and ">no<" in page and "model-" not in page
+    assert vote(server, battle, "both bad") == 303
+    _, page, _ = request(server, "GET", battle)
+    assert "runs/model-one" in page and "runs/model-two" in page and "You voted: <b>Both are bad</b>" in page
+    [entry] = Journal(tmp_path / "votes.jsonl").entries
+    assert entry["vote"] == "both bad" and entry["question"] == "Is it\nso?" and entry["time"].startswith("20")
+    assert {entry["left"]: entry["left_answer"], entry["right"]: entry["right_answer"]} == {
+        "runs/model-one": "yes", "runs/model-two": "no"}
+
+
+def test_sides_and_pairs_are_drawn(serve):
+    server = serve({name: lambda record: "x" for name in "abc"})
+    seen = {tuple(server.arena.battles[ask(server, question="?")[8:]].names.values()) for _ in range(60)}
+    assert len(seen) > 4 and all(left != right for left, right in seen)
+
+
+def test_a_battle_takes_one_vote(serve):
+    server = serve()
+    battle = ask(server, question="?")
+    assert [vote(server, battle, kind) for kind in ("left", "right", "right")] == [303, 303, 303]
+    assert [entry["vote"] for entry in server.arena.votes.entries] == ["left"]
+
+
+def test_votes_survive_a_restart(serve):
+    server = serve()
+    for _ in range(3):
+        battle = ask(server, question="?")
+        vote(server, battle, side_of(server, battle, "good"))
+    again = serve({"good": str, "third": str})
+    _, page, _ = request(again, "GET", "/ratings")
+    assert "Ratings from 3 votes" in page and page.index("good") < page.index("bad</td>")
+    assert f"<b>{rate(again.arena.votes.entries)[0].rating:.0f}</b>" in page
+
+
+def test_questions_of_a_file_are_asked_in_turn(serve):
+    server = serve()
+    asked = [server.arena.battles[ask(server, next="1", question="")[8:]].question for _ in range(3)]
+    assert asked == ["Add.\n\n1 2", "Say hi.", "Add.\n\n1 2"]
+    vote(server, ask(server, next="1"), "tie")
+    _, page, _ = request(serve(), "GET", "/")
+    assert "Next question from the file" in page
+    assert serve().arena.next_question() == QUESTIONS[0]  # "Say hi." has a vote already
+    assert "Next question" not in request(serve(questions=[]), "GET", "/")[1]
+
+
+def test_an_answer_stays_text(serve):
+    server = serve({"<b>good</b>": lambda record: "x", "bad": lambda record: SCRIPT})
+    battle = ask(server, question="<i>?</i>")
+    vote(server, battle, "tie")
+    for path in (battle, "/ratings"):
+        status, page, headers = request(server, "GET", path)
+        assert status == 200 and not re.search("<script|<img|<i>|<b>good", page) and "&lt;b&gt;good" in page
+        assert "default-src 'none'" in headers["Content-Security-Policy"] and "script" not in headers["Content-Security-Policy"]
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", page)
+
+
+def test_other_pages_can_neither_vote_nor_read(serve):
+    server = serve()
+    battle = ask(server, question="?")
+    here = f"127.0.0.1:{server.server_port}"
+    for origin in ("https://example.org", "http://127.0.0.1:1", f"https://{here}", "null", ""):
+        assert vote(server, battle, "left", Origin=origin) == 403
+        assert request(server, "POST", "/ask", {"question": "?"}, Origin=origin)[0] == 403
+    for host in ("example.org", f"example.org:{server.server_port}", "", "127.0.0.1.example.org", "[::1"):
+        assert request(server, "GET", "/ratings", Host=host)[0] == 403
+        assert vote(server, battle, "left", Host=host, Origin=f"http://{host}") == 403
+    assert server.arena.votes.entries == []
+    name = f"localhost:{server.server_port}"
+    assert vote(server, battle, "left", Host=name, Origin=f"http://{name}") == 303
+    assert len(server.arena.votes.entries) == 1
+
+
+@pytest.mark.parametrize(("path", "form", "status", "words"), [
+    ("/ask", {}, 400, "That question is empty"), ("/ask", {"question": " \n"}, 400, "That question is empty"),
+    ("/vote", {"battle": "none", "vote": "left"}, 404, "not there"), ("/elsewhere", {}, 404, "not there"),
+    ("/ask", {"question": "x" * MOST_BYTES}, 413, "far too long")])
+def test_bad_requests_get_a_page_that_says_why(serve, path, form, status, words):
+    found, page, _ = request(serve(), "POST", path, form)
+    assert found == status and words in page and "<form" in page
+
+
+def test_bad_votes_are_not_counted(serve):
+    server = serve()
+    battle = ask(server, question="?")
+    assert vote(server, battle, "both good") == 404 and server.arena.votes.entries == []
+    assert request(server, "GET", "/battle/none")[0] == 404
+    assert request(server, "POST", "/ask", {"question": "?"}, **{"Content-Length": "many"})[0] == 413
+
+
+def test_models_answer_and_refuse_what_is_too_long(serve, tmp_path):
+    save_pretrained(make_model(n_positions=256), Tokenizer.from_merges([]), tmp_path / "model")
+    answer = answerer(str(tmp_path / "model"), "cpu", "alpaca", 8)
+    assert isinstance(answer({"instruction": "Hello"}), str)
+    server = serve({"one": answer, "two": answer}, [{"instruction": "long" * 70}, {"instruction": "short"}])
+    status, page, _ = request(server, "POST", "/ask", {"question": "long" * 60})
+    assert status == 400 and "That question is too long" in page and "long" * 60 in page
+    assert request(server, "POST", "/ask", {"next": "1"})[0] == 400
+    assert server.arena.battles[ask(server, next="1")[8:]].question == "short"  # a question that fails does not come again
+
+
+def test_the_command_serves_until_ctrl_c(tmp_path):
+    save_pretrained(make_model(n_positions=1024), Tokenizer.from_merges([]), tmp_path / "model")
+    options = ["--models", "model", "classroom", "--questions", "classroom", "--votes", "v.jsonl", "--port", "0",
+               "--max-new-tokens", "4"]
+    process = subprocess.Popen([sys.executable, str(ROOT / "ch_instruct/arena.py"), *options], cwd=tmp_path, text=True,
+                               stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        line = process.stdout.readline()
+        server = SimpleNamespace(server_port=int(re.match(r"Open http://127\.0\.0\.1:(\d+)/ in a browser", line).group(1)))
+        assert vote(server, ask(server, next="1"), "tie") == 303
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[0] == "\nStopped; votes in v.jsonl: 1.\n" and process.returncode == 0
+    finally:
+        process.kill()
+    [entry] = Journal(tmp_path / "v.jsonl").entries
+    assert {entry["left"], entry["right"]} == {"model", "classroom"} and entry["vote"] == "tie"
+
+
+@pytest.mark.parametrize("line", ["3", "{}", '{"question": "?", "left": "a", "right": "b", "vote": "maybe"}',
+                                  '{"question": "?", "left": "a", "right": "a", "vote": "tie"}',
+                                  '{"question": "?", "left": 1, "right": "b", "vote": "tie"}', "left"])
+def test_a_file_that_holds_no_votes_is_left_alone(line, tmp_path):
+    path = tmp_path / "votes.jsonl"
+    path.write_text(f"{line}\n")
+    with pytest.raises(InputError, match="line 1 is no"):
+        load_votes(path)
+    assert path.read_text() == f"{line}\n"
+
+
+@pytest.fixture
+def browser(tmp_path) -> Iterator:
+    """Headless Chromium, driven by selenium."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (requirements-dev.txt)")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("chromium or chromedriver is not installed (Debian: apt-get install chromium chromium-driver)")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync",
+                 "--disable-background-networking", "--disable-component-update", "--window-size=1100,900",
+                 f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+def test_a_full_round_in_a_browser(serve, browser, tmp_path):
+    from selenium.webdriver.support.expected_conditions import staleness_of
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    server = serve()
+
+    def click(css: str) -> None:
+        page = browser.find_element("tag name", "html")
+        browser.find_element("css selector", css).click()
+        WebDriverWait(browser, 20).until(staleness_of(page))  # the next page has come
+
+    browser.get(server.address)
+    browser.find_element("name", "question").send_keys("What is <b>this</b>?")
+    click("button.main")
+    body = browser.find_element("tag name", "body").text
+    assert "What is <b>this</b>?" in body and SCRIPT in body  # the reader sees the tags; nothing came of them
+    assert browser.title == "Arena" and not browser.find_elements("css selector", "script, img, main b")
+    good = next(side for side in ("left", "right") if "A good answer" in browser.find_element("id", side).text)
+    click(f"button[value={good}]")
+    assert browser.find_element("css selector", f"#{good} .name").text == "good"
+    assert browser.find_element("css selector", ".chosen").get_attribute("id") == good
+    assert browser.find_element("id", "voted").text == f"You voted: {good.title()} is better."
+
+    for kind in ("good", "good", "bad", "tie"):  # with the first: three times good, once bad, one tie
+        click("button[name=next]")
+        side = next(side for side in ("left", "right") if ("A good answer" in browser.find_element("id", side).text) == (
+            kind == "good"))
+        click(f"button[value='{kind if kind == 'tie' else side}']")
+    click("a[href='/ratings']")
+    rows = [[cell.text for cell in row.find_elements("tag name", "td")]
+            for row in browser.find_elements("css selector", "tbody tr")]
+    # Odds of (3 + 1/2 + 1/2) to (1 + 1/2 + 1/2), so 400 log10(2) = 120 points apart.
+    assert [row[:3] + row[5:] for row in rows] == [["1", "good", "1060", "3", "1", "1"], ["2", "bad", "940", "1", "1", "3"]]
+    assert len((tmp_path / "votes.jsonl").read_text().splitlines()) == 5
+
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    outside = [url for url in urls if not url.startswith((server.address, "data:", "chrome:"))]  # chrome: its own first page
+    assert urls and outside == []

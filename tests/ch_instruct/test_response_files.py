@@ -1,0 +1,95 @@
+import json
+
+import pytest
+
+from ch_instruct.pipeline import merge_responses
+from ch_instruct.response_files import read_mt_bench, read_responses
+from ch_instruct.to_alpaca_eval import to_alpaca_eval
+from common.files import InputError, write_json
+from tests.conftest import assert_refused, run_command
+
+RECORDS = [{"instruction": "Add.", "input": "1 2", "output": "3", "family": "sums"}, {"instruction": "Say hi.", "output": "Hi"}]
+
+
+def answered(*texts: str) -> list[dict]:
+    return [record | {"answer": text, "stopped": True} for record, text in zip(RECORDS, texts)]
+
+
+def read(path, arm=None) -> list[dict]:
+    return read_responses(path, "--responses", arm, "--arm")
+
+
+def test_both_kinds_of_files_read_alike(tmp_path):
+    write_json(tmp_path / "flat.json", answered("4", "Hello"))
+    write_json(tmp_path / "run.json", merge_responses({"base": answered("", "?"), "ntp": answered("4", "Hello")}))
+    found = read(tmp_path / "flat.json")
+    assert found == [{"instruction": "Add.", "input": "1 2", "output": "3", "answer": "4"},
+                     {"instruction": "Say hi.", "output": "Hi", "answer": "Hello"}]
+    assert read(tmp_path / "run.json", "ntp") == found
+    assert [r["answer"] for r in read(tmp_path / "run.json", "base")] == ["", "?"]
+
+
+ARMS = {"instruction": "a", "answers": {"base": {"answer": "x"}, "ntp": {"answer": "y"}}}
+
+
+@pytest.mark.parametrize(("rows", "arm", "words"), [
+    ([], None, "holds no records"), ({}, None, "must hold a list"), ([3], None, "record 1 is a int"),
+    ([{"instruction": "a", "output": "b"}], None, "record 1 has no 'answer' .*it has 'instruction', 'output'"),
+    ([{"instruction": "a", "answer": "b"}, {"answer": "b"}], None, "record 2 has no 'instruction'"),
+    ([{"instruction": "a", "answer": 3}], None, "record 1: 'answer' is 3; it must be a text"),
+    ([{"instruction": "a", "answer": "\ud83d"}], None, "record 1: 'answer' holds half of a surrogate pair"),
+    ([ARMS], None, "record 1 has the answers of base, ntp; choose one of them with --arm"),
+    ([ARMS], "sftmix", "has the answers of base, ntp, none of 'sftmix'; choose one of them with --arm"),
+    ([{"instruction": "a", "answer": "b"}], "ntp", "--arm ntp: .* holds one model's answers; leave out --arm")])
+def test_bad_answer_files(rows, arm, words, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    with pytest.raises(InputError, match=words):
+        read(tmp_path / "a.json", arm)
+
+
+QUESTION = {"question_id": 1, "turns": ["Hello?", "And?"]}
+ANSWER = {"question_id": 1, "choices": [{"turns": ["Hi", "So"]}]}
+
+
+def read_mt(tmp_path, questions: list, answers: list) -> list[dict]:
+    for name, rows in (("q.jsonl", questions), ("a.jsonl", answers)):
+        (tmp_path / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return read_mt_bench(tmp_path / "a.jsonl", tmp_path / "q.jsonl")
+
+
+def test_mt_bench_files_give_a_record_per_turn(tmp_path):
+    first, second = read_mt(tmp_path, [QUESTION | {"reference": ["Good day", "Well"]}], [ANSWER])
+    assert first == {"question_id": 1, "turn": 1, "instruction": "Hello?", "answer": "Hi", "history": [], "output": "Good day"}
+    assert second == {"question_id": 1, "turn": 2, "instruction": "And?", "answer": "So", "history": [["Hello?", "Hi"]],
+                      "output": "Well"}
+
+
+@pytest.mark.parametrize(("questions", "answers", "words"), [
+    ([QUESTION], [ANSWER | {"question_id": 2}], "question_id [12] is in one of"),
+    ([QUESTION, QUESTION], [ANSWER], "--questions .* line 2: question_id 1 stands there a second time"),
+    ([{"turns": ["a"]}], [ANSWER], r"--questions .* line 1 is not in MT-Bench's form \(KeyError: 'question_id'\)"),
+    ([QUESTION], [{"question_id": 1, "choices": []}], "--responses .* line 1 is not in MT-Bench's form"),
+    ([QUESTION], [7], "--responses .* line 1 is not in MT-Bench's form"),
+    ([QUESTION | {"question_id": []}], [ANSWER], "not in MT-Bench's form .*unhashable"),
+    ([QUESTION | {"turns": []}], [ANSWER], "'turns' must be a list of texts, at least one"),
+    ([QUESTION | {"turns": [1]}], [ANSWER], "'turns' is 1; it must be a text"),
+    ([QUESTION | {"reference": "Good day"}], [ANSWER], "'reference' must be a list of texts"),
+    ([QUESTION | {"turns": ["a"]}], [ANSWER], "has 2 answers to 1 turns")])
+def test_bad_mt_bench_files(questions, answers, words, tmp_path):
+    with pytest.raises(InputError, match=words):
+        read_mt(tmp_path, questions, answers)
+
+
+def test_alpaca_eval_form():
+    assert to_alpaca_eval(answered("4", ""), "mine") == [
+        {"instruction": "Add.\n\n1 2", "output": "4", "generator": "mine"},
+        {"instruction": "Say hi.", "output": "", "generator": "mine"}]
+
+
+def test_alpaca_eval_command(tmp_path):
+    write_json(tmp_path / "run.json", merge_responses({"base": answered("", "?"), "ntp": answered("4", "Hello")}))
+    options = ["--responses", "run.json", "--arm", "ntp", "--out", "new/outputs.json"]
+    run_command("ch_instruct/to_alpaca_eval.py", *options, folder=tmp_path)
+    written = json.loads((tmp_path / "new" / "outputs.json").read_text())
+    assert written == to_alpaca_eval(answered("4", "Hello"), "ntp")
+    assert_refused(run_command("ch_instruct/to_alpaca_eval.py", *options, folder=tmp_path, check=False), "already exists")
