@@ -7,8 +7,8 @@ from ch_instruct.pipeline import merge_responses
 from common.pretrained import load_pretrained
 from tests.conftest import assert_refused, run_command
 
-FILES = ["config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors", "report.json", "responses.json",
-         "run.json", "tokenizer_config.json", "training_state.pt", "vocab.json"]
+FILES = ["answers.html", "config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors", "report.json",
+         "responses.json", "run.json", "tokenizer_config.json", "training_state.pt", "vocab.json"]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,8 @@ def test_respond_answers_a_file_and_scores_it(run, tmp_path):
     answers = json.loads((tmp_path / "answers.json").read_text())
     assert [a["instruction"] for a in answers] == [r["instruction"] for r in records]
     assert all(isinstance(a["answer"], str) and isinstance(a["stopped"], bool) for a in answers)
-    assert "2 answers in answers.json" in told
+    assert "2 answers in answers.json, to read in answers.html" in told
+    assert "Add 2 and 3." in (tmp_path / "answers.html").read_text()
     assert_refused(run_command("ch_instruct/respond.py", *options, folder=tmp_path, check=False), "already exists")
 
 
