@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ch_instruct.collate import Example, collate
-from ch_instruct.prompts import format_prompt
+from ch_instruct.prompts import chat_template, format_prompt
 from ch_instruct.records import encode_records, load_records, split_records
 from ch_instruct.scoring import score
 from common import distributed, options, runs
@@ -75,6 +75,7 @@ def prepare(args: Namespace) -> Work:
         loaded.records = smoke_records(loaded.records)
     records = split_records(loaded.records, args.seed)
     model, tokenizer = load_pretrained(args.model)
+    tokenizer.chat_template = chat_template(args.format)  # saved with every checkpoint
     longest = model.config.n_positions
     if args.max_length is not None and args.max_length > longest:
         raise InputError(f"--max-length {args.max_length} is more than {args.model} can read, which is {longest} tokens.")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ch_instruct.pipeline import merge_responses
+from ch_instruct.prompts import chat_template
 from common.pretrained import load_pretrained
 from tests.conftest import assert_refused, run_command
 
@@ -60,7 +61,9 @@ def test_transformers_loads_the_run_folder(run):
     ids = torch.tensor([tokenizer.encode("The capital of France is")])
     with torch.no_grad():
         torch.testing.assert_close(theirs.eval()(ids).logits, model(ids), atol=1e-4, rtol=0)
-    assert len(transformers.AutoTokenizer.from_pretrained(folder)) == tokenizer.vocab_size
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert len(their_tokenizer) == tokenizer.vocab_size
+    assert their_tokenizer.chat_template == chat_template("alpaca")
 
 
 def test_respond_answers_a_file_and_scores_it(run, tmp_path):
