@@ -2,7 +2,7 @@
 
     pip install -r requirements-eval.txt                                                        # once
     python ch_instruct/benchmarks.py --tasks classroom                                          # our own test part, offline
-    python ch_instruct/benchmarks.py --model runs/ch_instruct/001 --tasks mmlu,squad --limit 20 --out scores.json
+    python ch_instruct/benchmarks.py --model runs/ch_instruct/001 --tasks mmlu,squad --chat --limit 20 --out scores.json
     python ch_instruct/benchmarks.py --tasks mine --tasks-folder my_tasks                       # your own task files
 
 The public benchmarks are fetched from the Hugging Face hub at first use. Questions longer than the model can read lose
@@ -197,7 +197,10 @@ def main() -> None:
                         help="questions in one forward pass (default: %(default)s)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"],
                         help="where to compute (default: %(default)s)")
-    options.add_format_option(parser)
+    options.add_format_option(parser)  # of the classroom's questions
+    parser.add_argument("--chat", action="store_true",
+                        help="put the questions of public benchmarks in the prompt style in which the model was fine-tuned "
+                             "(the chat template of its folder), not as they stand")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all results there, .json (default: print only)")
     parser.add_argument("--confirm-run-unsafe-code", action="store_true",
                         help="humaneval runs what the model writes; say that this may happen on this machine")
@@ -206,6 +209,9 @@ def main() -> None:
         raise InputError(f"--out {args.out} already exists; choose a new file.")
     if args.tasks_folder is not None and not args.tasks_folder.is_dir():
         raise InputError(f"--tasks-folder {args.tasks_folder}: there is no such folder.")
+    if args.chat and "classroom" in args.tasks.split(","):
+        raise InputError("--chat: the questions of classroom have a prompt style already, that of --format; leave --chat out, "
+                         "or run them apart.")
     try:
         import datasets
         import lm_eval
@@ -219,9 +225,11 @@ def main() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
     with tempfile.TemporaryDirectory() as folder:
-        loaded = load_tasks(args, Path(folder))
         model = open_model(find_folder(args.model), device, args.batch_size)
-        found = lm_eval.evaluate(model, loaded, limit=args.limit, log_samples=False,
+        if args.chat and model.tokenizer.chat_template is None:
+            raise InputError(f"--chat: {args.model} has no chat template; folders that ch_instruct/train.py writes have one.")
+        loaded = load_tasks(args, Path(folder))
+        found = lm_eval.evaluate(model, loaded, limit=args.limit, log_samples=False, apply_chat_template=args.chat,
                                  confirm_run_unsafe_code=args.confirm_run_unsafe_code)
 
     rows = measures(found)
@@ -233,7 +241,8 @@ def main() -> None:
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(args.out, {
-            "model": args.model, "tasks": args.tasks, "limit": args.limit, "cut": model.cut, "measures": rows,
+            "model": args.model, "tasks": args.tasks, "chat": args.chat, "limit": args.limit, "cut": model.cut,
+            "measures": rows,
             "versions": {name: version(name) for name in ("lm_eval", "transformers", "datasets", "torch")}})
         say(f"\n{len(rows)} measures in {args.out}")
 

@@ -81,6 +81,7 @@ def test_bad_options_are_refused_before_any_work(script, options, words, monkeyp
     ("ch_instruct/benchmarks.py", ["--tasks", "mmlu", "--limit", "0"], "--limit: '0' is not allowed"),
     ("ch_instruct/benchmarks.py", ["--tasks", "mmlu", "--out", ROOT / "README.md"], "already exists"),
     ("ch_instruct/benchmarks.py", ["--tasks", "mmlu", "--tasks-folder", "none"], "there is no such folder"),
+    ("ch_instruct/benchmarks.py", ["--tasks", "classroom", "--chat"], "have a prompt style already"),
     ("ch_pretrain/classroom.py", ["--records", "a.json", "--noise", "1.5"], "must be a share between 0 and 1"),
 ])
 def test_impossible_requests_are_refused(script, options, words, monkeypatch, capsys, tmp_path):

@@ -80,6 +80,18 @@ def test_generated_answers_score_as_in_our_own_scorer(scored):
     assert value(written, "easy_answer") == pytest.approx(mean, abs=1e-9)
 
 
+def test_chat_puts_questions_as_in_training(scored):
+    folder, test, _, written = scored
+    (folder / "plain").mkdir()
+    (folder / "plain.jsonl").write_text("\n".join(json.dumps({"q": r["instruction"], "output": r["output"]}) for r in test))
+    task = json.loads((folder / "tasks" / "easy_answer.yaml").read_text())
+    task["dataset_kwargs"]["data_files"]["test"] = str(folder / "plain.jsonl")
+    (folder / "plain" / "plain.yaml").write_text(json.dumps(task | {"task": "plain", "doc_to_text": "q"}))
+    run_command("ch_instruct/benchmarks.py", "--model", "run", "--tasks", "plain", "--tasks-folder", "plain", "--chat",
+                "--out", "chat.json", folder=folder)
+    assert value(json.loads((folder / "chat.json").read_text()), "plain") == value(written, "easy_answer")
+
+
 def test_the_table_shows_what_the_file_holds(scored):
     _, _, told, written = scored
     assert [row["task"] for row in written["measures"]] == [
