@@ -25,7 +25,7 @@ import torch
 from ch_delift import plots as delift_plots
 from ch_delift.baselines import gradient_scores, gradient_sketches, highest, random_subset
 from ch_delift.selection import Comparison, Pairs, budget_of, check_memory, check_utility, objective
-from ch_instruct import pipeline
+from ch_instruct import answers, pipeline
 from ch_instruct.perplexity import response_perplexities
 from ch_instruct.records import load_records, split_records
 from ch_instruct.subset import write_subset
@@ -195,10 +195,9 @@ def compare(trainer: Trainer, chosen: dict[str, tuple[list[int], list[float] | N
     if distributed.is_main():
         drawn = [arm for arm in ("delift", "random", "full", *args.compare) if arm in histories][:3]
         plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, {arm: histories[arm] for arm in drawn}))
-        tested = trainer.tests[""].records["test"]
-        responses = pipeline.merge_responses({name: answers for name, (_, answers) in results.items()
-                                              if " on " not in name and len(answers) == len(tested)})
+        responses = pipeline.merge_responses({name: given for name, (_, given) in results.items() if " on " not in name})
         files.write_json(folder / "responses.json", responses)
+        answers.write_page(folder / "answers.html", responses, str(folder))
         pipeline.show_answers(responses)
         runs.finish_run(folder, {"seed": seed, "stage": args.stage, "fraction": args.fraction, "chosen": budget,
                                  "of": len(trainer.work.train_ids), "arms": arms})

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ch_instruct.collate import Example, collate, encode_prompt
+from ch_instruct.prompts import chat_template
 from ch_instruct.records import encode_records, load_records, split_records
 from ch_instruct.scoring import score
 from ch_instruct.subset import read_subset
@@ -81,6 +82,7 @@ def prepare(args: Namespace) -> Work:
     if args.subset is not None:
         records["train"] = take_subset(records["train"], place, args.subset, data_hash)
     model, tokenizer = load_pretrained(args.model)
+    tokenizer.chat_template = chat_template(args.format)  # saved with every checkpoint
     longest = model.config.n_positions
     if args.max_length is not None and args.max_length > longest:
         raise InputError(f"--max-length {args.max_length} is more than {args.model} can read, which is {longest} tokens.")

@@ -1,5 +1,7 @@
 """Prompt styles. One function serves training and answering, so the two can never differ."""
 
+import json
+
 STYLES = ("alpaca", "phi3")
 
 
@@ -68,3 +70,41 @@ def _request(style: str, instruction: str, context: str = "") -> str:
 def question_text(record: dict[str, str]) -> str:
     """A record's question as people and judges see it: the instruction and, after an empty line, its input if any."""
     return "\n\n".join(filter(None, (record["instruction"], record.get("input"))))
+
+
+# A system message takes the preamble's place. Each answer ends with end-of-text; the generation prompt asks for the next.
+CHAT = """\
+{%- for message in messages %}
+  {%- if message.role == "system" %}
+    {{- SYSTEM + message.content + "\\n\\n" }}
+  {%- elif message.role == "user" %}
+    {%- if loop.first %}
+      {{- PREAMBLE }}
+    {%- elif messages[loop.index0 - 1].role == "assistant" %}
+      {{- "\\n\\n" }}
+    {%- endif %}
+    {{- REQUEST + message.content + "\\n\\n" }}
+  {%- else %}
+    {{- RESPONSE + message.content + eos_token }}
+  {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- RESPONSE }}
+{%- endif %}
+"""
+
+
+def chat_template(style: str = "alpaca") -> str:
+    """The style as a Jinja template, which other tools read from tokenizer_config.json and then ask as in training.
+
+    The texts in it are cut from `format_prompt`, so the two can never differ. A chat knows no "input"; whoever has one
+    writes it into the message, below the instruction.
+    """
+    before, after = format_prompt({"instruction": "\0"}, style).split("\0")
+    preamble, gap, request = before.rpartition("\n\n")  # phi3 has no preamble
+    texts = {"PREAMBLE": preamble + gap, "REQUEST": request, "RESPONSE": after.lstrip("\n"),
+             "SYSTEM": "<|System|>\n" if style == "phi3" else ""}
+    template = CHAT
+    for name, text in texts.items():
+        template = template.replace(name, json.dumps(text))
+    return template

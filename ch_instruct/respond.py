@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from ch_instruct import pipeline
+from ch_instruct import answers, pipeline
 from ch_instruct.collate import encode_prompt
 from ch_instruct.records import load_questions
 from ch_instruct.scoring import score
@@ -22,7 +22,8 @@ def main() -> None:
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="a .json or .jsonl file of records with instruction, input and output, or with messages; or "
                              "classroom for its test part (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the answers, .json")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE",
+                        help="where to write the answers, .json; a page to read them goes beside it, .html")
     options.add_format_option(parser)
     parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
                         help="longest answer in tokens (default: %(default)s)")
@@ -30,8 +31,12 @@ def main() -> None:
                         help="records answered together (default: %(default)s)")
     options.add_device_option(parser)
     args = parser.parse_args()
-    if args.out.exists():
-        raise InputError(f"--out {args.out} already exists; choose a new file.")
+    page = args.out.with_suffix(".html")
+    if page == args.out:
+        raise InputError(f"--out {args.out}: the answers are JSON and the page beside them is .html; choose a .json name.")
+    for path in (args.out, page):
+        if path.exists():
+            raise InputError(f"--out: {path} already exists; choose a new file.")
 
     records = load_questions(args.data)
     device = pick_device(args.device)
@@ -44,10 +49,11 @@ def main() -> None:
     responses = pipeline.answer(model, tokenizer, records, args.format, args.max_new_tokens, args.batch_size)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(args.out, responses)
+    answers.write_page(page, pipeline.merge_responses({args.model: responses}), f"{args.model}, {args.data}")
     scores = score(responses)
     say(table(["", "exact match", "ROUGE-L", "stopped"],
               [[args.model, *(f"{scores[name]:.1%}" for name in ("exact_match", "rouge_l", "stopped"))]]))
-    say(f"\n{len(responses)} answers in {args.out}")
+    say(f"\n{len(responses)} answers in {args.out}, to read in {page}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ then answers the whole test part and scores the answers: once with the untouched
 fine-tuned one ("ntp", for next-token prediction). The run folder is a checkpoint.
 """
 
-from ch_instruct import pipeline
+from ch_instruct import answers, pipeline
 from common import distributed, files, options, plots, runs
 from common.losses import next_token_loss
 from common.training import fit
@@ -34,6 +34,7 @@ def main() -> None:
     if distributed.is_main():
         responses = pipeline.merge_responses({"base": base_responses, "ntp": tuned_responses})
         files.write_json(folder / "responses.json", responses)
+        answers.write_page(folder / "answers.html", responses, str(folder))
         plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, {"fine-tuning": run.history}))
         pipeline.show_answers(responses)
         runs.finish_run(folder, {"arms": {"base": base, "ntp": tuned}})

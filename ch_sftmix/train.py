@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ch_instruct import pipeline
+from ch_instruct import answers, pipeline
 from ch_instruct.perplexity import response_perplexities
 from ch_sftmix import plots as sftmix_plots
 from ch_sftmix.confidence import confidence, negative_loss, random_split, split
@@ -146,6 +146,7 @@ def compare(work: pipeline.Work, initial: dict[str, Tensor], base: tuple[dict, l
         plots.save_picture(folder / "data_map.png", lambda ax: sftmix_plots.draw_data_map(ax, perplexities, halves))
         responses = pipeline.merge_responses({"base": base[1], "ntp": ntp_responses, "sftmix": mix_responses})
         files.write_json(folder / "responses.json", responses)
+        answers.write_page(folder / "answers.html", responses, str(folder))
         pipeline.show_answers(responses)
         runs.finish_run(folder, {"seed": seed, "arms": arms})
         say(f"\nSFTMix needs the reference run too: {ntp_run.seconds + mix_run.seconds:.0f} s of training in all.")

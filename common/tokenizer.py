@@ -51,7 +51,11 @@ class Tokenizer:
     Attributes:
         eot_id: id of the end-of-text token, which ends documents and answers.
         vocab_size: the largest id, plus one.
+        chat_template: how other tools should put messages to the model, as a Jinja template; saved with the rest. None
+            for a model that only continues text.
     """
+
+    chat_template: str | None = None
 
     def __init__(self, tokens: list[bytes], ids: list[int], special: dict[str, int]):
         """
@@ -155,4 +159,5 @@ class Tokenizer:
         write_text(folder / "merges.txt", "#version: 0.2\n" + merges)
         write_text(folder / "tokenizer_config.json", json.dumps({
             "tokenizer_class": "GPT2Tokenizer", "model_max_length": model_max_length, "add_prefix_space": False,
-            "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT}, indent=2))
+            "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT,
+            **({"chat_template": self.chat_template} if self.chat_template else {})}, indent=2))

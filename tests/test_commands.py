@@ -17,7 +17,7 @@ from tests.conftest import ROOT, assert_refused, make_model, run_command
 TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py"]
 OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/chat.py",
           "ch_instruct/two_turn.py", "ch_instruct/judge.py", "ch_instruct/to_alpaca_eval.py", "ch_instruct/arena.py",
-          "ch_instruct/bench.py", "common/verify.py"]
+          "ch_instruct/benchmarks.py", "ch_instruct/bench.py", "common/verify.py"]
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
 
@@ -84,6 +84,11 @@ def test_bad_options_are_refused_before_any_work(script, options, words, monkeyp
     ("ch_instruct/two_turn.py", [], "the following arguments are required: --out"),
     ("ch_instruct/two_turn.py", ["--out", "a.jsonl", "--questions", "missing.jsonl"], "--questions missing.jsonl: there is no"),
     ("ch_instruct/two_turn.py", ["--out", "a.jsonl", "--max-new-tokens", "500"], "lower --max-new-tokens"),
+    ("ch_instruct/benchmarks.py", [], "the following arguments are required: --tasks"),
+    ("ch_instruct/benchmarks.py", ["--tasks", "mmlu", "--limit", "0"], "--limit: '0' is not allowed"),
+    ("ch_instruct/benchmarks.py", ["--tasks", "mmlu", "--out", ROOT / "README.md"], "already exists"),
+    ("ch_instruct/benchmarks.py", ["--tasks", "mmlu", "--tasks-folder", "none"], "there is no such folder"),
+    ("ch_instruct/benchmarks.py", ["--tasks", "classroom", "--chat"], "have a prompt style already"),
     ("ch_pretrain/classroom.py", ["--records", "a.json", "--noise", "1.5"], "must be a share between 0 and 1"),
     ("ch_instruct/judge.py", ["--responses", "a.json", "--judge-model", "m"], "--responses a.json: there is no such file"),
     ("ch_instruct/judge.py", ["--responses", "a.json"], "the following arguments are required: --judge-model"),
@@ -101,6 +106,12 @@ def test_bad_options_are_refused_before_any_work(script, options, words, monkeyp
 def test_impossible_requests_are_refused(script, options, words, monkeypatch, capsys, tmp_path):
     assert_refused(in_process(script, options, monkeypatch, capsys, tmp_path), words)
     assert not any(tmp_path.iterdir())
+
+
+def test_without_the_harness_its_requirements_are_named(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    seen = in_process("ch_instruct/benchmarks.py", ["--tasks", "mmlu"], monkeypatch, capsys, tmp_path)
+    assert_refused(seen, "need lm-evaluation-harness: pip install -r requirements-eval.txt")
 
 
 BAD_FILES = {

@@ -78,7 +78,7 @@ def test_imports_name_whole_modules():
 
 def test_no_module_shadows_another():
     """With `python ch_x/train.py` the folder ch_x comes first on the path, before every library."""
-    distributions = with_dependencies(named_in("requirements.txt", "requirements-dev.txt"))
+    distributions = with_dependencies(named_in("requirements.txt", "requirements-dev.txt", "requirements-eval.txt"))
     libraries = {module for module, names in packages_distributions().items() if distributions & set(map(normal, names))}
     assert {"torch", "numpy", "tqdm", "regex", "sympy", "pytest"} <= libraries
     taken = {*sys.stdlib_module_names, *libraries, *(folder.name for folder in FOLDERS)}
@@ -171,7 +171,7 @@ def test_requirements_name_all_that_is_imported():
     optional = {module for _, node in nodes(ast.Try) for module in imported(node)}
     needed = {module for tree in TREES.values() for module in imported(tree)}
     assert missing(needed - optional, "requirements.txt") == set()
-    assert missing(optional, "requirements.txt", "requirements-dev.txt") == set()
+    assert missing(optional, "requirements.txt", "requirements-dev.txt", "requirements-eval.txt") == set()
 
 
 def test_lines_end_with_line_feeds_alone():

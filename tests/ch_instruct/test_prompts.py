@@ -2,8 +2,10 @@ import pytest
 
 from ch_instruct import pipeline
 from ch_instruct.collate import encode_record
-from ch_instruct.prompts import STYLES, format_prompt, format_turns
+from ch_instruct.prompts import STYLES, chat_template, format_prompt, format_turns
 from common.generation import Continuation
+from common.pretrained import save_pretrained
+from common.tokenizer import END_OF_TEXT
 from tests.conftest import ROOT
 
 RECORD = {"instruction": "Name a color.", "input": "", "output": "red"}
@@ -128,3 +130,36 @@ def test_prompt_of_a_conversation_is_all_before_the_last_response(style):
     assert format_prompt({"messages": ASKED_TWICE}, style) == "".join(turns[:3])
     assert format_prompt({"messages": ASKED_TWICE[:-1]}, style) == "".join(turns[:3])  # the answer is still to come
     assert format_prompt({"messages": ASKED_TWICE[:2]}, style) == turns[0]
+
+
+def their_tokenizer(style, model, tokenizer, folder):
+    """transformers' tokenizer of a folder that was written with the style's template."""
+    transformers = pytest.importorskip("transformers")
+    tokenizer.chat_template = chat_template(style)
+    save_pretrained(model, tokenizer, folder)
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("instruction", [
+    "Name a color.", 'Two\nlines, "quotes" and {{ braces }} {% if %}', "<|User|> ### Input:"])
+def test_transformers_asks_as_we_do(style, instruction, tiny_model, tokenizer, tmp_path):
+    theirs = their_tokenizer(style, tiny_model, tokenizer, tmp_path)
+    asked = [{"role": "user", "content": instruction}]
+    prompt = format_prompt({"instruction": instruction}, style)
+    assert theirs.apply_chat_template(asked, tokenize=False, add_generation_prompt=True) == prompt
+    assert theirs.apply_chat_template(asked, add_generation_prompt=True)["input_ids"] == tokenizer.encode(prompt)
+    answered = [*asked, {"role": "assistant", "content": "red"}]
+    assert theirs.apply_chat_template(answered, tokenize=False) == prompt + "red" + END_OF_TEXT
+    ids = theirs.apply_chat_template(answered)["input_ids"]
+    assert ids == encode_record({"instruction": instruction, "output": "red"}, tokenizer, style).ids
+
+
+@pytest.mark.parametrize(("style", "text"), [
+    ("alpaca", "Be brief.\n\n### Instruction:\na\n\n### Response:\nb<|endoftext|>\n\n### Instruction:\nc\n\n### Response:\n"),
+    ("phi3", "<|System|>\nBe brief.\n\n<|User|>\na\n\n<|Assistant|>\nb<|endoftext|>\n\n<|User|>\nc\n\n<|Assistant|>\n")])
+def test_a_conversation_by_the_chat_template(style, text, tiny_model, tokenizer, tmp_path):
+    theirs = their_tokenizer(style, tiny_model, tokenizer, tmp_path)
+    messages = [{"role": role, "content": content} for role, content in (
+        ("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", "c"))]
+    assert theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == text

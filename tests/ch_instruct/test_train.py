@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from ch_instruct.pipeline import merge_responses
+from ch_instruct.prompts import chat_template
 from common.pretrained import load_pretrained
 from tests.conftest import assert_refused, run_command
 
-FILES = ["config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors", "report.json", "responses.json",
-         "run.json", "tokenizer_config.json", "training_state.pt", "vocab.json"]
+FILES = ["answers.html", "config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors", "report.json",
+         "responses.json", "run.json", "tokenizer_config.json", "training_state.pt", "vocab.json"]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,9 @@ def test_transformers_loads_the_run_folder(run):
     ids = torch.tensor([tokenizer.encode("The capital of France is")])
     with torch.no_grad():
         torch.testing.assert_close(theirs.eval()(ids).logits, model(ids), atol=1e-4, rtol=0)
-    assert len(transformers.AutoTokenizer.from_pretrained(folder)) == tokenizer.vocab_size
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert len(their_tokenizer) == tokenizer.vocab_size
+    assert their_tokenizer.chat_template == chat_template("alpaca")
 
 
 def test_respond_answers_a_file_and_scores_it(run, tmp_path):
@@ -73,7 +76,8 @@ def test_respond_answers_a_file_and_scores_it(run, tmp_path):
     answers = json.loads((tmp_path / "answers.json").read_text())
     assert [a["instruction"] for a in answers] == [r["instruction"] for r in records]
     assert all(isinstance(a["answer"], str) and isinstance(a["stopped"], bool) for a in answers)
-    assert "2 answers in answers.json" in told
+    assert "2 answers in answers.json, to read in answers.html" in told
+    assert "Add 2 and 3." in (tmp_path / "answers.html").read_text()
     assert_refused(run_command("ch_instruct/respond.py", *options, folder=tmp_path, check=False), "already exists")
 
 

@@ -1,0 +1,171 @@
+"""lm-evaluation-harness on our folders, offline. Its numbers and ours must be the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ch_instruct import benchmarks, pipeline
+from ch_instruct.collate import Example, collate
+from ch_instruct.prompts import format_prompt
+from ch_instruct.records import load_records
+from ch_instruct.scoring import exact_match
+from common.losses import next_token_loss
+from common.pretrained import load_pretrained
+from tests.conftest import assert_refused, run_command
+
+lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (requirements-eval.txt)")
+HARNESS_TASKS = Path(lm_eval.__file__).parent / "tasks"
+LIMIT = 40
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A model fine-tuned for seconds on three families, and what the command says of it.
+
+    Three kinds of tasks in one go: written from records of a file, written by the command for the classroom, and the
+    harness's own TriviaQA template on local questions, one of which is longer than the model can read.
+    """
+    folder = tmp_path_factory.mktemp("a folder")
+    records = [r for r in load_records("classroom").records if r["family"] in ("larger", "color", "subtraction")]
+    test = [r for r in records if r["split"] == "test"]
+    (folder / "easy.json").write_text(json.dumps(records))
+    run_command("ch_instruct/train.py", "--data", "easy.json", "--format", "phi3", "--epochs", "1", "--lr", "6e-4",
+                "--precision", "fp32", "--out", "run", folder=folder)
+
+    (folder / "tasks").mkdir()
+    benchmarks.write_tasks(folder / "tasks", "easy", test, "phi3")
+    questions = [{"question": q, "answer": {"aliases": ["Paris", "paris"]}}
+                 for q in ("What is the capital of France", "Where is " + "the big old house near " * 60)]
+    (folder / "trivia.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    (folder / "tasks" / "trivia.yaml").write_text(json.dumps({
+        "include": str(HARNESS_TASKS / "triviaqa" / "default.yaml"), "task": "trivia_local", "dataset_path": "json",
+        "dataset_name": None, "training_split": None,
+        "dataset_kwargs": {"data_files": {"validation": str(folder / "trivia.jsonl")}, "cache_dir": str(folder / "cache")}}))
+    done = run_command("ch_instruct/benchmarks.py", "--model", "run", "--tasks", "easy,classroom,trivia_local",
+                       "--tasks-folder", "tasks", "--format", "phi3", "--limit", LIMIT, "--out", "scores.json", folder=folder)
+    written = json.loads((folder / "scores.json").read_text())
+    return folder, test[:LIMIT], done.stdout, written
+
+
+def value(written: dict, task: str) -> float:
+    (row,) = [row for row in written["measures"] if row["task"] == task]
+    return row["value"]
+
+
+def test_choices_by_likelihood_are_those_of_our_own_loss(scored):
+    folder, test, _, written = scored
+    model, tokenizer = load_pretrained(folder / "run")
+    right = []
+    for line in (folder / "tasks" / "easy.jsonl").read_text().splitlines()[:LIMIT]:
+        row = json.loads(line)
+        prompt = tokenizer.encode(row["prompt"])
+        losses = []
+        for choice in row["choices"]:  # -log p(choice | prompt), summed over its tokens
+            with torch.no_grad():
+                total, _ = next_token_loss(model, collate([Example(prompt + tokenizer.encode(choice), len(prompt))]))
+            losses.append(total.item())
+        right.append(losses.index(min(losses)) == row["right"])
+    assert 0.5 < sum(right) / len(test) < 1  # a number that says something
+    assert value(written, "easy_choice") == pytest.approx(sum(right) / len(test), abs=1e-9)
+
+
+def test_generated_answers_score_as_in_our_own_scorer(scored):
+    folder, test, _, written = scored
+    model, tokenizer = load_pretrained(folder / "run")
+    answers = pipeline.answer(model, tokenizer, test, "phi3", 64)
+    mean = sum(exact_match(a["answer"], a["output"]) for a in answers) / len(answers)
+    assert 0.5 < mean < 1
+    assert value(written, "easy_answer") == pytest.approx(mean, abs=1e-9)
+
+
+def test_chat_puts_questions_as_in_training(scored):
+    folder, test, _, written = scored
+    (folder / "plain").mkdir()
+    (folder / "plain.jsonl").write_text("\n".join(json.dumps({"q": r["instruction"], "output": r["output"]}) for r in test))
+    task = json.loads((folder / "tasks" / "easy_answer.yaml").read_text())
+    task["dataset_kwargs"]["data_files"]["test"] = str(folder / "plain.jsonl")
+    (folder / "plain" / "plain.yaml").write_text(json.dumps(task | {"task": "plain", "doc_to_text": "q"}))
+    run_command("ch_instruct/benchmarks.py", "--model", "run", "--tasks", "plain", "--tasks-folder", "plain", "--chat",
+                "--out", "chat.json", folder=folder)
+    assert value(json.loads((folder / "chat.json").read_text()), "plain") == value(written, "easy_answer")
+
+
+def test_the_table_shows_what_the_file_holds(scored):
+    _, _, told, written = scored
+    assert [row["task"] for row in written["measures"]] == [
+        "easy_answer", "easy_choice", "classroom_answer", "classroom_choice", "trivia_local"]
+    for row in written["measures"]:
+        assert f"{row['value']:.4f}" in told and row["questions"] == (2 if row["task"] == "trivia_local" else LIMIT)
+    assert written["versions"]["lm_eval"] and written["limit"] == LIMIT
+
+
+def test_too_long_questions_are_cut_and_counted(scored):
+    _, _, told, written = scored
+    assert written["cut"] == 1
+    assert "run reads 256 tokens at most, so prompts lost their beginning: 1" in told
+
+
+def test_task_files_hold_the_prompts_of_training_and_four_choices(tmp_path):
+    records = [{"instruction": "Say it.", "input": "x", "output": text} for text in ("One.", "one", "Two", "3", "4", "5")]
+    benchmarks.write_tasks(tmp_path, "mine", records, "alpaca")
+    rows = [json.loads(line) for line in (tmp_path / "mine.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == [format_prompt(r, "alpaca") for r in records]
+    for row, record in zip(rows, records):
+        assert row["choices"][row["right"]] == record["output"]
+        assert len(row["choices"]) == len(set(row["choices"])) == 4
+        assert len({"One.", "one"} & set(row["choices"])) <= 1  # equal to the scorer, so never both
+
+
+def test_every_benchmark_is_known_to_the_installed_harness():
+    every = [task for tasks in benchmarks.BENCHMARKS.values() for task in tasks]
+    manager, wanted = benchmarks.find_tasks(list(benchmarks.BENCHMARKS), [benchmarks.OUR_TASKS])
+    assert wanted == every and set(every) <= set(manager.all_tasks)
+    assert len(manager.task_index["glue"].tags) == 9 and len(manager.task_index["super-glue-lm-eval-v1"].tags) == 8
+    assert manager.task_index["humaneval"].cfg["unsafe_code"]
+
+
+@pytest.mark.parametrize(("name", "row", "prompt", "choices", "target"), [
+    ("medqa_5options",
+     {"question": "Which one?", "answer_idx": "C",
+      "options": [{"key": key, "value": value} for key, value in zip("ABCDE", ("a", "b", "c", "d", "e"))]},
+     "Question: Which one?\nA. a\nB. b\nC. c\nD. d\nE. e\nAnswer:", ["A", "B", "C", "D", "E"], "C"),
+    ("pubmedqa_parquet",
+     {"QUESTION": "Does it?", "CONTEXTS": ["First.", "Second."], "final_decision": "no"},
+     "Abstract: First.\nSecond.\nQuestion: Does it?\nAnswer:", ["yes", "no", "maybe"], "no")])
+def test_our_medical_tasks_ask_as_they_should(name, row, prompt, choices, target, tmp_path):
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    local = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(tmp_path / "rows.jsonl")},
+                                                        "cache_dir": str(tmp_path)}}
+    task = ConfigurableTask(config=load_yaml(benchmarks.OUR_TASKS / f"{name}.yaml") | local)
+    (document,) = task.test_docs()
+    assert task.doc_to_text(document) == prompt
+    assert task.doc_to_choice(document) == choices
+    assert task.doc_to_target(document) == target
+
+
+def test_measures_are_flat_and_know_their_group():
+    found = {"group_subtasks": {"all": ["one"]}, "results": {
+        "all": {"alias": "all", "name": "all", "sample_len": 7, "acc,none": 0.5, "acc_stderr,none": 0.1},
+        "one": {"alias": " - one", "sample_len": 7, "acc,none": 0.25, "acc_stderr,none": "N/A", "f1,strict": 1}}}
+    assert benchmarks.measures(found) == [
+        {"task": "all", "metric": "acc", "value": 0.5, "stderr": 0.1, "questions": 7, "part_of": None},
+        {"task": "one", "metric": "acc", "value": 0.25, "stderr": None, "questions": 7, "part_of": "all"},
+        {"task": "one", "metric": "f1,strict", "value": 1.0, "stderr": None, "questions": 7, "part_of": "all"}]
+
+
+def test_public_questions_without_a_network_are_one_sentence(tmp_path):
+    done = run_command("ch_instruct/benchmarks.py", "--tasks", "pubmedqa", "--out", "o.json", folder=tmp_path, check=False)
+    assert_refused(done, "--tasks pubmedqa: the questions cannot be fetched", "bigbio/pubmed_qa", "HF_ENDPOINT")
+    assert not any(tmp_path.iterdir())
+
+
+def test_code_of_a_model_runs_only_when_asked_for(tmp_path):
+    (tmp_path / "code.yaml").write_text("task: writes_code\nunsafe_code: true\n")
+    options = ["ch_instruct/benchmarks.py", "--tasks", "writes_code", "--tasks-folder", tmp_path]
+    assert_refused(run_command(*options, folder=tmp_path, check=False), "runs code that the model writes",
+                   "--confirm-run-unsafe-code")
