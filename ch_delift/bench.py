@@ -156,7 +156,8 @@ def bench_utilities(folder: Path, targets: list[dict], turns: list[list[dict]]) 
         [" ".join(side), f"{statistics.median(pairs / s for s in seconds[side]):.1f}",
          *(f"{median_ratio(seconds['concatenated', p], seconds[side]):.2f}" for p in ("fp32", "bf16")),
          f"{np.abs(first[side] - plain).max():.0e}",
-         f"{peak_megabytes(one_utility, *side, folder, targets, turns[0][:1]):,.0f}"] for side in SIDES]))
+         f"{peak_megabytes(one_utility, *side, folder, targets, turns[0][:1]):,.0f}" if side[1] == "fp32" else "-"]
+        for side in SIDES]))
 
 
 def bench_greedy(sizes: Sequence[int], rounds: int) -> None:
@@ -175,7 +176,7 @@ def bench_greedy(sizes: Sequence[int], rounds: int) -> None:
                 values[who] = FacilityLocation(K).value(chosen)
         rows += [[f"{who}, {n:,} candidates, {budget:,} chosen", f"{statistics.median(s):.2f}",
                   f"{median_ratio(seconds['submodlib'], s):.2f}", f"{values[who]:.4f}",
-                  f"{peak_megabytes(one_greedy, who, n):,.0f}"] for who, s in seconds.items()]
+                  f"{peak_megabytes(one_greedy, who, n):,.0f}" if n == max(sizes) else "-"] for who, s in seconds.items()]
     say("\n" + table(["greedy facility location", "seconds", "x submodlib LazyGreedy", "objective", "peak MB"], rows))
 
 

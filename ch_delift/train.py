@@ -200,7 +200,8 @@ def compare(trainer: Trainer, chosen: dict[str, tuple[list[int], list[float] | N
         answers.write_page(folder / "answers.html", responses, str(folder))
         pipeline.show_answers(responses)
         runs.finish_run(folder, {"seed": seed, "stage": args.stage, "fraction": args.fraction, "chosen": budget,
-                                 "of": len(trainer.work.train_ids), "arms": arms})
+                                 "of": len(trainer.work.train_ids), "arms": arms},
+                        by_family=["base", *args.compare, "delift"])
     return arms
 
 
@@ -244,6 +245,17 @@ def draw(work: pipeline.Work, comparison: Comparison, chosen: tuple[list[int], l
     grid = comparison.grid(rows, order(rows, list(range(len(comparison.groups[rows])))), columns)
     plots.save_picture(folder / "utility.png", lambda ax: delift_plots.draw_utility(
         ax, grid, np.isin(columns, places[:budget])))
+
+
+def differences(arms: list[str], others: list[str]) -> list[tuple[str, str]]:
+    """Which arms to subtract: DELIFT and each other one, at equal steps, at equal epochs ("full" is both), in every test."""
+    pairs = []
+    for first in (arm for arm in arms if arm.startswith("delift")):
+        schedule = first.removeprefix("delift")
+        for other in others:
+            second = other + (schedule.replace(", equal epochs", "") if other == "full" else schedule)
+            pairs.append((first, second))
+    return pairs
 
 
 def main() -> None:
@@ -294,8 +306,7 @@ def main() -> None:
                for seed in seeds]
     if args.seeds > 1 and distributed.is_main():
         say(f"\n{args.seeds} seeds, mean ± half of the 95 % interval")
-        runs.finish_comparison(folder, list(seeds), repeats, [
-            (f"delift{test}", f"{arm}{test}") for test in [f" on {t}" if t else "" for t in tests] for arm in args.compare])
+        runs.finish_comparison(folder, list(seeds), repeats, differences(list(repeats[0]), args.compare))
     if args.curve:
         curve(trainer, places, repeats[0]["full"], folder, args.seed)
 

@@ -457,13 +457,16 @@ def main() -> None:
                         help="share of training records with a wrong answer (default: %(default)s)")
     parser.add_argument("--redundancy", type=options.share, default=0.0, metavar="X",
                         help="share of training records that paraphrase the others (default: %(default)s)")
+    asked = [name for name in FAMILIES if name not in NOT_ASKED]
+    parser.add_argument("--families", nargs="+", default=asked, choices=asked, metavar="FAMILY",
+                        help=f"only records of these: {', '.join(asked)} (default: all)")
     parser.add_argument("--seed", type=options.natural, default=0, help="which set (default: %(default)s)")
     args = parser.parse_args()
     if args.records.suffix != ".json":
         parser.error(f"--records {args.records} must end in .json")
     if args.records.exists():
         raise InputError(f"--records {args.records} already exists; choose a new file.")
-    rows = records(args.seed, args.noise, args.redundancy)
+    rows = [row for row in records(args.seed, args.noise, args.redundancy) if row["family"] in args.families]
     args.records.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.records, rows)
     counts = Counter(row["split"] for row in rows)

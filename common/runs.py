@@ -140,18 +140,20 @@ def report_table(arms: dict[str, dict]) -> str:
 
 
 def family_table(arms: dict[str, dict]) -> str:
-    """Exact match by task family, a column per arm."""
-    families = next(iter(arms.values()))["families"]
+    """Exact match by task family, a column per arm; arms may have been tested on different families."""
+    families = sorted({family for arm in arms.values() for family in arm["families"]})
     return table(["exact match in", *arms], [
-        [family, *(f"{arm['families'][family]:.0%}" for arm in arms.values())] for family in families])
+        [family, *(f"{arm['families'][family]:.0%}" if family in arm["families"] else "-" for arm in arms.values())]
+        for family in families])
 
 
-def finish_run(folder: Path, report: dict) -> None:
-    """Write report.json and print its arms."""
+def finish_run(folder: Path, report: dict, by_family: list[str] | None = None) -> None:
+    """Write report.json and print its arms; exact match by family for these arms (None: for all)."""
     files.write_json(folder / "report.json", report)
     say("\n" + report_table(report["arms"]))
-    if all(arm["families"] for arm in report["arms"].values()):
-        say("\n" + family_table(report["arms"]))
+    arms = {name: arm for name, arm in report["arms"].items() if by_family is None or name in by_family}
+    if all(arm["families"] for arm in arms.values()):
+        say("\n" + family_table(arms))
 
 
 # Student's t: 97.5 % quantiles for 1, 2, ... degrees of freedom.
@@ -193,10 +195,10 @@ def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, di
         cells = {m: summary([r[m] for r in results], form) for m, form in measures.items()}
         summaries[name] = {m: cell[0] for m, cell in cells.items()}
         rows.append([name, *(cell[1] for cell in cells.values())])
-    families = next(iter(repeats[0].values()))["families"]
     arms = {arm: {m: mean_or_none([r[arm][m] for r in repeats]) for m in (*measures, "perplexity")}
-            | {"families": families and {f: mean_or_none([r[arm]["families"][f] for r in repeats]) for f in families}}
-            for arm in repeats[0]}
+            | {"families": first["families"] and {f: mean_or_none([r[arm]["families"][f] for r in repeats])
+                                                  for f in first["families"]}}
+            for arm, first in repeats[0].items()}
     files.write_json(folder / "report.json", {"seeds": seeds, "arms": arms, "summary": summaries})
     say(table(["", "test loss", "exact match", "ROUGE-L", "stopped", "seconds"], rows))
 

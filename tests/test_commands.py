@@ -14,10 +14,11 @@ from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
 from tests.conftest import ROOT, assert_refused, make_model, run_command
 
-TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py"]
+TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py", "ch_delift/train.py"]
 OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/chat.py",
           "ch_instruct/two_turn.py", "ch_instruct/judge.py", "ch_instruct/to_alpaca_eval.py", "ch_instruct/arena.py",
-          "ch_instruct/benchmarks.py", "ch_instruct/bench.py", "common/verify.py"]
+          "ch_instruct/benchmarks.py", "ch_instruct/bench.py", "ch_delift/few_shot.py", "ch_delift/bench.py",
+          "common/verify.py"]
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
 
@@ -68,6 +69,25 @@ def test_bad_options_are_refused_before_any_work(script, options, words, monkeyp
     ("ch_sftmix/train.py", ["--mu", "-0.1"], "--mu: '-0.1' is not allowed"),
     ("ch_sftmix/train.py", ["--split", "median"], "invalid choice: 'median'"),
     ("ch_sftmix/train.py", ["--checkpoints", "0"], "--checkpoints: '0' is not allowed"),
+    ("ch_delift/train.py", ["--fraction", "0"], "--fraction: '0' is not allowed, it must be a share above 0 and at most 1"),
+    ("ch_delift/train.py", ["--fraction", "1.1"], "--fraction: '1.1' is not allowed"),
+    ("ch_delift/train.py", ["--fraction", "0.0001"], "--fraction 0.0001 of 1562 training records is less than one record"),
+    ("ch_delift/train.py", ["--stage", "task"], "--stage task needs --target"),
+    ("ch_delift/train.py", ["--stage", "continual"], "--stage continual needs --known"),
+    ("ch_delift/train.py", ["--target", "a.json"], "--stage instruction does not use --target"),
+    ("ch_delift/train.py", ["--stage", "task", "--target", "a.json"], "--target a.json: there is no such file"),
+    ("ch_delift/train.py", ["--stage", "continual", "--known", "a.txt"], "--known a.txt: use classroom"),
+    ("ch_delift/train.py", ["--pairs", "some"], "must be all, columns:M or neighbours:K"),
+    ("ch_delift/train.py", ["--pairs", "columns:10"], "--pairs columns:10 must have at least the 468 candidates"),
+    ("ch_delift/train.py", ["--compare", "best"], "invalid choice: 'best'"),
+    ("ch_delift/train.py", ["--curve", "--compare", "random"], "--curve needs full among --compare"),
+    ("ch_delift/train.py", ["--utility", "none"], "--utility none holds no utilities"),
+    ("ch_delift/train.py", ["--kernel-model", "gtp2"], "There is no model 'gtp2'"),
+    ("ch_delift/few_shot.py", ["--out", "a.json"], "the following arguments are required: --subset"),
+    ("ch_delift/few_shot.py", ["--out", "a.json", "--subset", "none.json"], "--subset none.json: there is no such file"),
+    ("ch_instruct/train.py", ["--subset", "none.json"], "--subset none.json: there is no such file"),
+    ("ch_instruct/train.py", ["--subset", ROOT / "common/assets/classroom/config.json"], "is no subset file"),
+    ("ch_pretrain/classroom.py", ["--records", "a.json", "--families", "sums"], "invalid choice: 'sums'"),
     ("ch_pretrain/train.py", ["--heads", "3"], "--heads 3 does not divide --width 256"),
     ("ch_pretrain/train.py", ["--vocab-size", "200"], "--vocab-size 200 is too small"),
     ("ch_pretrain/train.py", ["--data", "missing.txt"], "--data missing.txt cannot be read"),
@@ -131,7 +151,7 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize("script", ["ch_instruct/train.py", "ch_sftmix/train.py"])
+@pytest.mark.parametrize("script", ["ch_instruct/train.py", "ch_sftmix/train.py", "ch_delift/train.py"])
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_bad_data_files_are_refused(script, name, monkeypatch, capsys, tmp_path):
     content, words = BAD_FILES[name]

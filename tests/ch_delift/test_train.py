@@ -1,0 +1,230 @@
+"""The command: what it writes, the three stages, killed and resumed, several processes, and what it refuses."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from ch_delift.baselines import random_subset
+from ch_pretrain import classroom
+from common.pretrained import load_pretrained, save_pretrained
+from common.tokenizer import Tokenizer
+from tests.common.test_training import ENVIRONMENT
+from tests.conftest import ROOT, assert_refused, make_model, run_command
+
+TRAINING = 48  # records
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A tiny random model and three data files with splits; `known` and `target` are other questions."""
+    folder = tmp_path_factory.mktemp("small")
+    save_pretrained(make_model(n_positions=320), Tokenizer.from_merges([]), folder / "model")
+    by_split = {split: [r for r in classroom.records() if r["split"] == split and not r["input"]]
+                for split in ("train", "validation", "test")}
+    for i, name in enumerate(("data", "target", "known")):
+        sizes = {"train": TRAINING if name == "data" else 10, "validation": 4, "test": 6}
+        records = [r for split, n in sizes.items() for r in by_split[split][i * TRAINING:i * TRAINING + n]]
+        (folder / f"{name}.json").write_text(json.dumps(records))
+    return folder
+
+
+def options(small, *more: object) -> list:
+    return ["--model", small / "model", "--data", small / "data.json", "--epochs", 2, "--batch-size", 8, "--device", "cpu",
+            "--precision", "fp32", "--lr", "0.003", "--format", "phi3", *more]
+
+
+@pytest.fixture(scope="module")
+def run(small):
+    arms = ["random", "se", "gradient", "high-loss", "low-loss", "full"]
+    done = run_command("ch_delift/train.py", *options(small, "--out", "straight", "--pairs", "all", "--curve",
+                                                       "--compare", *arms),
+                       folder=small)
+    return small / "straight", done.stdout
+
+
+def test_it_writes_the_whole_run_folder(run):
+    folder, _ = run
+    assert {p.name for p in folder.iterdir()} == {
+        "answers.html", "config.json", "curve", "curve.json", "equal-epochs", "fractions.png", "full", "gains.png", "gradient",
+        "high-loss", "losses.png", "low-loss", "map.png", "merges.txt", "metrics.csv", "model.safetensors", "random",
+        "report.json", "responses.json", "run.json", "se", "subset.json", "tokenizer_config.json", "training_state.pt",
+        "utility", "utility.png", "vocab.json"}
+    assert {p.name for p in (folder / "utility").iterdir()} == {"data-data.npy", "facts.json"}
+    load_pretrained(folder)
+
+
+def test_the_report_has_all_arms_at_equal_steps_and_at_equal_epochs(run):
+    folder, told = run
+    report = json.loads((folder / "report.json").read_text())
+    subsets = ["random", "se", "gradient", "high-loss", "low-loss", "delift"]
+    assert set(report["arms"]) == {"base", "full", *subsets, *(f"{arm}, equal epochs" for arm in subsets)}
+    assert report["chosen"] == 14 and report["of"] == TRAINING
+    for name, arm in report["arms"].items():
+        assert 0 <= arm["exact_match"] <= 1 and any(line.startswith(name) for line in told.splitlines())
+        assert name == "base" or arm["test_loss"] < report["arms"]["base"]["test_loss"]
+
+
+def steps(folder) -> int:
+    return int((folder / "metrics.csv").read_text().splitlines()[-1].split(",")[0])
+
+
+def test_equal_steps_are_equal_and_equal_epochs_take_fewer(run):
+    folder, _ = run
+    assert steps(folder) == steps(folder / "random") == steps(folder / "full") == 2 * 6
+    assert steps(folder / "equal-epochs" / "delift") == steps(folder / "equal-epochs" / "se") == 2 * 2
+
+
+def test_the_subset_names_training_records_in_the_order_of_choice(run, small):
+    folder, _ = run
+    subset = json.loads((folder / "subset.json").read_text())
+    records = json.loads((small / "data.json").read_text())
+    assert len(subset["ids"]) == len(set(subset["ids"])) == 14  # floor(0.3 * 48)
+    assert all(records[i]["split"] == "train" for i in subset["ids"])
+    assert subset["gains"] == sorted(subset["gains"], reverse=True)
+    s = np.maximum(np.load(folder / "utility" / "data-data.npy"), 0)
+    assert subset["ids"][0] == s.sum(axis=0).argmax()  # the first choice helps most in all
+    assert sum(subset["gains"]) == pytest.approx(s[:, subset["ids"]].max(axis=1).sum(), rel=1e-5)
+
+
+def test_the_curve_has_every_fraction(run):
+    folder, _ = run
+    curve = json.loads((folder / "curve.json").read_text())
+    assert curve["measure"] == "exact_match" and set(curve["scores"]) == {"0.1", "0.2", "0.3", "0.5", "1.0"}
+    assert all(len(curve["scores"][f]["random"]) == 3 for f in ("0.1", "0.5"))
+
+
+def test_other_chapters_train_on_the_subset(run, small, tmp_path):
+    folder, _ = run
+    told = run_command("ch_sftmix/train.py", *options(small, "--epochs", 1, "--out", tmp_path / "mix", "--subset",
+                                                      folder / "subset.json"), folder=tmp_path).stdout
+    assert "14 of 48 training records" in told
+    rows = (tmp_path / "mix" / "dynamics.csv").read_text().splitlines()
+    assert len(rows) == 1 + 14
+    other = run_command("ch_instruct/train.py", "--data", small / "known.json", "--subset", folder / "subset.json",
+                        folder=tmp_path, check=False)
+    assert_refused(other, "was chosen from other data")
+
+
+def test_utilities_of_an_earlier_run_are_taken_or_refused(run, small, tmp_path):
+    folder, _ = run
+    again = run_command("ch_delift/train.py", *options(small, "--out", tmp_path / "again", "--pairs", "all", "--compare",
+                                                       "--utility", folder), folder=tmp_path)
+    assert "Utility of" not in again.stdout
+    assert json.loads((tmp_path / "again" / "subset.json").read_text())["ids"] == json.loads(
+        (folder / "subset.json").read_text())["ids"]
+    save_pretrained(make_model(n_positions=320, n_layer=1), Tokenizer.from_merges([]), tmp_path / "other")
+    for more, words in ((["--pairs", "columns:20"], "was measured with pairs all, and this run has columns:20"),
+                        (["--pairs", "all", "--format", "alpaca"], "was measured with format phi3"),
+                        (["--pairs", "all", "--model", tmp_path / "other"], "was measured with model_sha256"),
+                        (["--pairs", "all", "--data", small / "known.json"], "was measured with data_sha256")):
+        done = run_command("ch_delift/train.py", *options(small, "--utility", folder, "--out", tmp_path / "no", *more),
+                           folder=tmp_path, check=False)
+        assert_refused(done, words)
+        assert not (tmp_path / "no").exists()
+
+
+def test_the_task_stage_chooses_by_the_target_and_is_tested_on_it(small, tmp_path):
+    told = run_command("ch_delift/train.py", *options(small, "--stage", "task", "--target", small / "target.json", "--out",
+                                                      tmp_path / "task", "--compare", "random"), folder=tmp_path).stdout
+    folder = tmp_path / "task"
+    assert "Utility of 48 candidates for 10 targets" in told
+    responses = json.loads((folder / "responses.json").read_text())
+    tested = {r["instruction"] for r in json.loads((small / "target.json").read_text()) if r["split"] == "test"}
+    assert {r["instruction"] for r in responses} == tested
+    assert set(json.loads((folder / "report.json").read_text())["arms"]) == {
+        "base", "random", "delift", "random, equal epochs", "delift, equal epochs"}
+
+
+def test_the_continual_stage_measures_what_is_forgotten(small, tmp_path):
+    run_command("ch_delift/train.py", *options(small, "--stage", "continual", "--known", small / "known.json", "--out",
+                                               tmp_path / "more", "--compare", "--pairs", "neighbours:9"), folder=tmp_path)
+    report = json.loads((tmp_path / "more" / "report.json").read_text())
+    assert set(report["arms"]) == {f"{arm}{test}" for arm in ("base", "delift", "delift, equal epochs")
+                                   for test in ("", " on known")}
+    assert report["arms"]["base"]["test_loss"] != report["arms"]["base on known"]["test_loss"]
+    assert {p.name for p in (tmp_path / "more" / "utility").glob("*.npy")} == {"data-data.npy", "data-known.npy"}
+    assert np.load(tmp_path / "more" / "utility" / "data-data.npy").shape == (TRAINING, 9)
+
+
+def test_several_seeds_give_means_and_differences(small, tmp_path):
+    told = run_command("ch_delift/train.py", *options(small, "--out", tmp_path / "many", "--seeds", 2, "--compare", "random",
+                                                      "--pairs", "columns:20"), folder=tmp_path).stdout
+    report = json.loads((tmp_path / "many" / "report.json").read_text())
+    each = [json.loads((tmp_path / "many" / f"seed-{seed}" / "report.json").read_text())["arms"] for seed in (0, 1)]
+    assert report["arms"]["delift"]["test_loss"] == pytest.approx(np.mean([arms["delift"]["test_loss"] for arms in each]))
+    assert "delift - random" in told and "delift, equal epochs - random, equal epochs" in told
+    assert random_subset(TRAINING, 14, 0) != random_subset(TRAINING, 14, 1)
+
+
+KILLED = ["ch_delift/train.py", "--compare", "random", "--pairs", "all"]
+
+
+@pytest.fixture(scope="module")
+def straight(small):
+    run_command(KILLED[0], *options(small, *KILLED[1:], "--out", "never-killed"), folder=small)
+    return small / "never-killed"
+
+
+@pytest.mark.parametrize("when", ["utility/data-data.npy.partial", "random/training_state.pt"])
+def test_killed_and_resumed_equals_never_interrupted(small, straight, when, tmp_path):
+    command = [sys.executable, str(ROOT / KILLED[0]), *map(str, options(small, *KILLED[1:], "--out", tmp_path / "broken"))]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "broken" / when).exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "broken" / "report.json").exists(), "killed too late to show anything"
+    subprocess.run([*command, "--resume"], env=ENVIRONMENT, check=True, capture_output=True)
+    for part in ("", "random"):
+        state = load_pretrained(straight / part)[0].state_dict()
+        for name, tensor in load_pretrained(tmp_path / "broken" / part)[0].state_dict().items():
+            assert torch.equal(tensor, state[name]), (part, name)
+    one, two = (json.loads((folder / "subset.json").read_text()) for folder in (straight, tmp_path / "broken"))
+    assert (one["ids"], one["gains"]) == (two["ids"], two["gains"])
+
+
+def test_two_processes_do_what_one_does(run, small, tmp_path):
+    folder, _ = run
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d",
+               "--rdzv-endpoint=localhost:0", str(ROOT / "ch_delift" / "train.py"),
+               *map(str, options(small, "--pairs", "all", "--compare", "se", "gradient", "--out", tmp_path / "two"))]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("utility/data-data.npy",):
+        np.testing.assert_allclose(np.load(tmp_path / "two" / name), np.load(folder / name), atol=1e-6)
+    one, two = (json.loads((f / "report.json").read_text())["arms"] for f in (folder, tmp_path / "two"))
+    for arm in two:
+        assert two[arm]["test_loss"] == pytest.approx(one[arm]["test_loss"], abs=1e-3), arm
+
+
+def test_few_shot_puts_chosen_examples_into_the_prompt(run, small, tmp_path):
+    folder, _ = run
+    arguments = ["--model", small / "model", "--data", small / "data.json", "--subset", folder / "subset.json",
+                 "--format", "phi3", "--shots", 2, "--max-new-tokens", 8, "--out"]
+    told = run_command("ch_delift/few_shot.py", *arguments, "answers.json", folder=tmp_path).stdout
+    responses = json.loads((tmp_path / "answers.json").read_text())
+    assert list(responses) == ["no examples", "chosen", "random"]
+    assert all(len(answers) == 6 for answers in responses.values())
+    assert "chosen: 14 examples" in told and "in a prompt (mean" in told
+    again = run_command("ch_delift/few_shot.py", *arguments, "answers.json", folder=tmp_path, check=False)
+    assert_refused(again, "already exists")
+
+
+def test_the_bench_runs(tmp_path):
+    pytest.importorskip("submodlib", reason="submodlib-py is not installed (requirements-dev.txt)")
+    told = run_command("ch_delift/bench.py", "--smoke", "--targets", 4, "--candidates", 1, "--rounds", 1,
+                       folder=tmp_path).stdout
+    lines = told.splitlines()
+    for start in ("concatenated fp32", "ours bf16", "ours, 200 candidates, 60 chosen"):
+        assert any(line.startswith(start) for line in lines), told
+    fp32 = next(line for line in lines if line.startswith("ours fp32")).split()
+    assert float(fp32[-2]) < 1e-5  # the largest difference of two utilities
+    values = [line.split()[-2] for line in lines if "200 candidates, 60 chosen" in line]
+    assert float(values[0]) == pytest.approx(float(values[1]), rel=1e-5)
