@@ -129,11 +129,13 @@ def score_choice(name: str, work: pipeline.Work, other: pipeline.Work | None) ->
     return perplexities if name == "high-loss" else -perplexities
 
 
-def choose_all(work: pipeline.Work, other: pipeline.Work | None, comparison: Comparison,
-               budget: int) -> dict[str, tuple[list[int], list[float] | None]]:
-    """The subset of every arm but "random": places in the training part, and gains where there is an objective."""
+def choose_all(work: pipeline.Work, other: pipeline.Work | None, comparison: Comparison, budget: int,
+               most: int) -> dict[str, tuple[list[int], list[float] | None]]:
+    """The subset of every arm but "random": places in the training part, and gains where there is an objective.
+
+    DELIFT's has `most` places, of which the first `budget` are its choice: greedy choices of all sizes begin alike.
+    """
     args = work.args
-    most = max(budget, budget_of(max(FRACTIONS), len(work.train_ids))) if args.curve else budget
     chosen = {"delift": comparison.choose(objective(args.stage, comparison.by_utility, args.flmi), most)}
     for arm in args.compare:
         if arm == "se":
@@ -165,9 +167,9 @@ class Trainer:
               equal_steps: bool = True) -> tuple[dict[str, tuple[dict, list[dict]]], Run]:
         """Train on these training examples and test. With equal steps, as many as the full data would take in --epochs."""
         work, args = self.work, self.work.args
-        schedule = {"steps": args.epochs * self.steps_per_epoch, "evaluate_every": self.steps_per_epoch} if equal_steps else {}
-        say(f"\n{arm}: {len(places)} examples, {schedule.get('steps') or f'{args.epochs} epochs'} steps, seed {seed}".replace(
-            "epochs steps", "epochs"))
+        steps = args.epochs * self.steps_per_epoch
+        schedule = {"steps": steps, "evaluate_every": self.steps_per_epoch} if equal_steps else {}
+        say(f"\n{arm}: {len(places)} examples, {f'{steps} steps' if equal_steps else f'{args.epochs} epochs'}, seed {seed}")
         work.model.load_state_dict(self.initial)
         torch.manual_seed(seed)
         data = pipeline.example_dataset([work.examples["train"][i] for i in places], work.tokenizer, args.loss_on, seed)
@@ -266,9 +268,9 @@ def main() -> None:
     name = OTHER[args.stage]
     other = load_other(work, name) if name else None
     pairs = Pairs.parse(args.pairs)
-    if pairs.kind == "columns" and not budget <= pairs.number <= n:
-        raise InputError(f"--pairs {pairs} must have at least the {budget} candidates that --fraction {args.fraction:g} "
-                         f"chooses, and at most all {n}.")
+    most = max(budget, budget_of(max(FRACTIONS), n)) if args.curve else budget
+    if pairs.kind == "columns" and not most <= pairs.number <= n:
+        raise InputError(f"--pairs {pairs} must have at least the {most} candidates that will be chosen, and at most all {n}.")
     if pairs.kind != "neighbours":
         check_memory(n, pairs.number or n)
     groups = {"data": work.records["train"]} | ({name: other.records["train"]} if name else {})
@@ -287,9 +289,11 @@ def main() -> None:
         utilities.mkdir(exist_ok=True)
         files.write_json(utilities / "facts.json", facts)
     comparison = Comparison(model, tokenizer, groups, utilities, args.format, work.precision, pairs, args.kernel, args.seed)
-    chosen = choose_all(work, other, comparison, budget)
+    chosen = choose_all(work, other, comparison, budget, most)
     places, gains = chosen["delift"]
     say(f"\n2. Chosen: {budget} of {n} training records")
+    for group in groups:
+        comparison.hidden(group)  # for the map; all processes share this work
     if distributed.is_main():
         write_subset(folder / "subset.json", [work.train_ids[i] for i in places[:budget]], gains[:budget], {
             "data_sha256": work.facts["data_sha256"], "model_sha256": facts["model_sha256"], "stage": args.stage,

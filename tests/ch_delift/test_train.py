@@ -194,11 +194,11 @@ def test_two_processes_do_what_one_does(run, small, tmp_path):
     folder, _ = run
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d",
                "--rdzv-endpoint=localhost:0", str(ROOT / "ch_delift" / "train.py"),
-               *map(str, options(small, "--pairs", "all", "--compare", "se", "gradient", "--out", tmp_path / "two"))]
+               *map(str, options(small, "--pairs", "all", "--compare", "gradient", "--out", tmp_path / "two"))]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in ("utility/data-data.npy",):
-        np.testing.assert_allclose(np.load(tmp_path / "two" / name), np.load(folder / name), atol=1e-6)
+    matrices = [np.load(f / "utility" / "data-data.npy") for f in (folder, tmp_path / "two")]
+    np.testing.assert_allclose(*matrices, atol=1e-6)
     one, two = (json.loads((f / "report.json").read_text())["arms"] for f in (folder, tmp_path / "two"))
     for arm in two:
         assert two[arm]["test_loss"] == pytest.approx(one[arm]["test_loss"], abs=1e-3), arm
