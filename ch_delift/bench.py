@@ -4,9 +4,10 @@
     python ch_delift/bench.py --data my.json      # your own records: lengths matter
 
 Utilities: ours against transformers' GPT-2 on the same texts, example and target concatenated, padded, run whole, with logits
-everywhere. Greedy: ours against submodlib's LazyGreedy on the same kernels. All sides take turns, so a change in the
-machine's speed meets all of them; ratios are medians of the ratios within each turn. Peak memory is that of a process
-of its own which does only this. Needs transformers and submodlib-py (pip install -r requirements-dev.txt).
+everywhere. Greedy: ours against submodlib's LazyGreedy on the same kernels. Cheaper kernels: how much of the objective of all
+pairs a choice from fewer pairs reaches. All sides take turns, so a change in the machine's speed meets all of them; ratios
+are medians of the ratios within each turn. Peak memory is that of a process of its own which does only this. Needs
+transformers and submodlib-py (pip install -r requirements-dev.txt).
 """
 
 import contextlib
@@ -23,12 +24,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import sparse
 
+from ch_delift.baselines import random_subset
+from ch_delift.embedding import mean_hidden_states, nearest
 from ch_delift.greedy import maximize
 from ch_delift.submodular import FacilityLocation
-from ch_delift.utility import shown, utility_matrix
+from ch_delift.utility import shown, similarity, utility_matrix
 from ch_instruct.collate import collate, encode_record
 from ch_instruct.records import load_records
+from ch_pretrain import classroom
 from common import options
 from common.console import say, table
 from common.device import autocast
@@ -180,6 +185,36 @@ def bench_greedy(sizes: Sequence[int], rounds: int) -> None:
     say("\n" + table(["greedy facility location", "seconds", "x submodlib LazyGreedy", "objective", "peak MB"], rows))
 
 
+def bench_kernels(records: list[dict]) -> None:
+    """Part (c): how much of the full kernel's objective do choices from fewer pairs reach? Prints a table."""
+    n, budget = len(records), int(FRACTION * len(records))
+    model, tokenizer = load_pretrained("classroom")
+    s = similarity(utility_matrix(model, tokenizer, records, records))
+    whole = FacilityLocation(s)
+    best = whole.value(maximize(FacilityLocation(s), budget)[0])
+    vectors = mean_hidden_states(model, [encode_record(record, tokenizer).ids for record in records])
+
+    def by_columns(number: int, seed: int) -> list[int]:
+        columns = sorted(random_subset(n, number, seed))
+        return [columns[i] for i in maximize(FacilityLocation(s[:, columns]), budget)[0]]
+
+    def by_neighbours(number: int) -> list[int]:
+        tried, _ = nearest(vectors, vectors, number)
+        values, row = np.take_along_axis(s, tried, axis=1), np.repeat(np.arange(n), number)
+        return maximize(FacilityLocation(sparse.coo_array((values.ravel(), (row, tried.ravel())), (n, n))), budget)[0]
+
+    choices = {("all", 1.0): [maximize(FacilityLocation(s), budget)[0]]}
+    for share in (0.75, 0.5):
+        choices[f"columns:{round(share * n)}", share] = [by_columns(round(share * n), seed) for seed in range(5)]
+    for number in (64, 32, 16, 8, 4):
+        if number < n:
+            choices[f"neighbours:{number}", number / n] = [by_neighbours(number)]
+    choices["none (random subset)", 0.0] = [random_subset(n, budget, seed) for seed in range(5)]
+    say("\n" + table([f"--pairs, {n} records, {budget} chosen", "pairs measured", "objective reached"], [
+        [name, f"{share:.1%}", f"{statistics.mean(whole.value(ids) for ids in chosen) / best:.1%}"]
+        for (name, share), chosen in choices.items()]))
+
+
 def main() -> None:
     parser = options.Parser(__doc__)
     parser.add_argument("--data", default="classroom", metavar="D",
@@ -189,6 +224,9 @@ def main() -> None:
                         help="candidates tried on them in each turn (default: %(default)s)")
     parser.add_argument("--rounds", type=options.whole, default=3, metavar="N",
                         help="turns of each side (default: %(default)s)")
+    parser.add_argument("--records", type=options.whole, default=300, metavar="N",
+                        help="records for the comparison of cheaper kernels, all pairs of which are measured once "
+                             "(default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="a tiny model and small kernels, to see that everything runs")
     args = parser.parse_args()
     try:
@@ -211,6 +249,8 @@ def main() -> None:
         save_pretrained(GPT2(GPT2Config(**shape)), Tokenizer.gpt2(), folder)
         bench_utilities(Path(folder), targets, turns)
     bench_greedy((100, 200) if args.smoke else KERNEL_SIZES, args.rounds)
+    pool = [r for r in classroom.records() if r["split"] == "train"]
+    bench_kernels(pool[:20 if args.smoke else args.records])
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ from matplotlib.axes import Axes
 from common.plots import ACCENT, DARK, LIGHT
 
 
-def draw_utility(ax: Axes, utility: np.ndarray, chosen: np.ndarray) -> None:
+def draw_utility(ax: Axes, utility: np.ndarray, chosen: np.ndarray, rows: list[str], columns: list[str]) -> None:
     """Heat map of utilities: red helps, blue harms, grey was not measured; marks above the columns that were chosen.
 
     Args:
         utility: float [targets, candidates], NaN where not measured.
         chosen: bool [candidates].
+        rows, columns: the group each target and each candidate belongs to, in whole blocks; "" for none.
     """
     limit = np.nanquantile(np.abs(utility), 0.99)  # a few extreme pairs would leave the rest pale
     image = ax.imshow(utility, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
@@ -19,6 +20,11 @@ def draw_utility(ax: Axes, utility: np.ndarray, chosen: np.ndarray) -> None:
     marked = np.flatnonzero(chosen)
     ax.plot(marked, np.full(len(marked), -0.02 * len(utility)), "|", color="black", markersize=5, markeredgewidth=0.6,
             clip_on=False)
+    ax.set_ylim(len(utility) - 0.5, -0.5)  # the marks stand outside
+    for axis, groups, turn in ((ax.xaxis, columns, 90), (ax.yaxis, rows, 0)):
+        names = sorted(set(groups))
+        places = [np.flatnonzero(np.array(groups) == name).mean() for name in names]  # the middle of each block
+        axis.set_ticks(places, names, fontsize=7, rotation=turn)
     ax.set(xlabel="candidate j, shown as an example (marks above: chosen)", ylabel="target i")
     ax.figure.colorbar(image, ax=ax, label="utility U[i, j] = d(i) - d(i | j)")
 

@@ -72,7 +72,7 @@ def check_memory(rows: int, columns: int) -> None:
     needed = 2 * 4 * rows * columns
     if hasattr(os, "sysconf") and needed > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         raise InputError(f"The utilities of {rows:,} x {columns:,} pairs need {needed / 1e9:,.0f} GB, and this machine has "
-                         f"{memory / 1e9:,.0f} GB; use --pairs neighbours:64, or columns:M with a small M.")
+                         f"{memory / 1e9:,.0f} GB; use --pairs neighbours:32, or columns:M with a small M.")
 
 
 def check_utility(folder: Path, facts: dict[str, object]) -> None:

@@ -73,7 +73,7 @@ def parse() -> argparse.Namespace:
                         help="what else to train on: random, random subsets; se, the same objective on hidden-state "
                              "similarity; gradient, the nearest gradients (after LESS); high-loss or low-loss, the highest or "
                              "lowest perplexity; full, all data (default: random se full)")
-    parser.add_argument("--pairs", type=pairs_option, default="neighbours:64", metavar="P",
+    parser.add_argument("--pairs", type=pairs_option, default="neighbours:32", metavar="P",
                         help="whose utility is measured: all pairs; columns:M, M random candidates; neighbours:K, for each "
                              "target the K candidates with the nearest hidden states (default: %(default)s)")
     parser.add_argument("--kernel", default="positive", choices=["positive", "minmax"],
@@ -236,17 +236,20 @@ def draw(work: pipeline.Work, comparison: Comparison, chosen: tuple[list[int], l
         ax, vectors, places[:budget], comparison.hidden(other) if other else None, other or ""))
 
     # Like stands by like: sorted by family, and within by the main direction of the hidden states.
-    def order(group: str, ids: list[int]) -> list[int]:
-        direction = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)[2][0]
-        along, records = comparison.hidden(group) @ direction, comparison.groups[group]
-        ids = sorted(ids, key=lambda i: (records[i].get("family", ""), along[i]))
-        return ids[::-(-len(ids) // MOST_CELLS)]
+    direction = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)[2][0]
+
+    def order(group: str, ids: list[int]) -> tuple[list[int], list[str]]:
+        along, families = comparison.hidden(group) @ direction, [r.get("family", "") for r in comparison.groups[group]]
+        ids = sorted(ids, key=lambda i: (families[i], along[i]))
+        ids = ids[::-(-len(ids) // MOST_CELLS)]  # every n-th where there are too many
+        return ids, [families[i] for i in ids]
 
     rows = "target" if work.args.stage == "task" and work.args.flmi == "query" else "data"
-    columns = order("data", comparison.candidates)
-    grid = comparison.grid(rows, order(rows, list(range(len(comparison.groups[rows])))), columns)
+    row_ids, row_families = order(rows, list(range(len(comparison.groups[rows]))))
+    column_ids, column_families = order("data", comparison.candidates)
+    grid = comparison.grid(rows, row_ids, column_ids)
     plots.save_picture(folder / "utility.png", lambda ax: delift_plots.draw_utility(
-        ax, grid, np.isin(columns, places[:budget])))
+        ax, grid, np.isin(column_ids, places[:budget]), row_families, column_families), height=5.6)
 
 
 def differences(arms: list[str], others: list[str]) -> list[tuple[str, str]]:

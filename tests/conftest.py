@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # each process of the tests has a core; PyTorch reads this when imported
+
 import pytest
 import torch
 

@@ -17,8 +17,8 @@ from tests.conftest import ROOT, assert_refused, make_model, run_command
 TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py", "ch_delift/train.py"]
 OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/chat.py",
           "ch_instruct/two_turn.py", "ch_instruct/judge.py", "ch_instruct/to_alpaca_eval.py", "ch_instruct/arena.py",
-          "ch_instruct/benchmarks.py", "ch_instruct/bench.py", "ch_delift/few_shot.py", "ch_delift/bench.py",
-          "common/verify.py"]
+          "ch_instruct/benchmarks.py", "ch_instruct/bench.py", "ch_delift/few_shot.py", "ch_delift/where_it_pays.py",
+          "ch_delift/bench.py", "common/verify.py"]
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
 
@@ -85,6 +85,7 @@ def test_bad_options_are_refused_before_any_work(script, options, words, monkeyp
     ("ch_delift/train.py", ["--kernel-model", "gtp2"], "There is no model 'gtp2'"),
     ("ch_delift/few_shot.py", ["--out", "a.json"], "the following arguments are required: --subset"),
     ("ch_delift/few_shot.py", ["--out", "a.json", "--subset", "none.json"], "--subset none.json: there is no such file"),
+    ("ch_delift/where_it_pays.py", ["--out", "a", "--seeds", "1"], "--seeds 1 gives no interval"),
     ("ch_instruct/train.py", ["--subset", "none.json"], "--subset none.json: there is no such file"),
     ("ch_instruct/train.py", ["--subset", ROOT / "common/assets/classroom/config.json"], "is no subset file"),
     ("ch_pretrain/classroom.py", ["--records", "a.json", "--families", "sums"], "invalid choice: 'sums'"),

@@ -222,7 +222,7 @@ def test_the_bench_runs(tmp_path):
     told = run_command("ch_delift/bench.py", "--smoke", "--targets", 4, "--candidates", 1, "--rounds", 1,
                        folder=tmp_path).stdout
     lines = told.splitlines()
-    for start in ("concatenated fp32", "ours bf16", "ours, 200 candidates, 60 chosen"):
+    for start in ("concatenated fp32", "ours bf16", "ours, 200 candidates, 60 chosen", "columns:15", "neighbours:16", "none"):
         assert any(line.startswith(start) for line in lines), told
     fp32 = next(line for line in lines if line.startswith("ours fp32")).split()
     assert float(fp32[-2]) < 1e-5  # the largest difference of two utilities

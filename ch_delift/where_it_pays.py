@@ -1,0 +1,98 @@
+"""Where does choosing data pay? The same comparison on four data sets of 500 training records, made from the classroom.
+
+    python ch_delift/where_it_pays.py --out runs/where      # about 40 minutes on two cores
+
+plain: 500 different records. redundant: 150 different ones, the rest put the same questions in other words. noisy: 3 of
+10 answers are wrong. skewed: three families have 100 records each, thirteen share the rest. Validation and test parts are
+those of the classroom in all four. A condition that is done is not repeated; one that was interrupted goes on.
+"""
+
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from ch_delift.baselines import random_subset
+from ch_instruct.scoring import mean
+from ch_pretrain import classroom
+from common import options
+from common.console import say, table
+from common.files import read_json, write_json
+
+TRAINING = 500
+DIFFERENT = 150  # records of the redundant set that are not another one in other words
+NOISE = 0.3
+LARGE_FAMILIES, LARGE = ("plural", "color", "larger"), 100
+
+
+def training_part(condition: str) -> list[dict]:
+    """The training records of one condition, the same ones each time."""
+    records = [r for r in classroom.records(noise=NOISE if condition == "noisy" else 0.0) if r["split"] == "train"]
+    random.Random("where it pays").shuffle(records)
+    if condition == "redundant":
+        return [record | {"instruction": classroom.reword(record["instruction"], turn - 1)} if turn else record
+                for turn in range(-(-TRAINING // DIFFERENT)) for record in records[:DIFFERENT]][:TRAINING]
+    if condition == "skewed":
+        small = (TRAINING - LARGE * len(LARGE_FAMILIES)) // (len({r["family"] for r in records}) - len(LARGE_FAMILIES))
+        seen: Counter = Counter()
+        kept = []
+        for record in records:
+            seen[record["family"]] += 1
+            if seen[record["family"]] <= (LARGE if record["family"] in LARGE_FAMILIES else small):
+                kept.append(record)
+        return kept
+    return records[:TRAINING]
+
+
+def what_was_chosen(data: list[dict], subset: list[int]) -> tuple[int, float]:
+    """How many different things a subset asks about, and the share of its answers that are wrong."""
+    chosen = [data[i] for i in subset]
+    return len({(r["family"], r["key"]) for r in chosen}), sum("wrong" in r for r in chosen) / len(chosen)
+
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where data and runs go")
+    parser.add_argument("--conditions", nargs="+", default=["plain", "redundant", "noisy", "skewed"], metavar="C",
+                        choices=["plain", "redundant", "noisy", "skewed"], help="which of them (default: all four)")
+    parser.add_argument("--seeds", type=options.whole, default=3, metavar="N",
+                        help="repetitions, for means and 95 %% intervals; at least 2 (default: %(default)s)")
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"], help="as in train.py")
+    args = parser.parse_args()
+    if args.seeds < 2:
+        parser.error("--seeds 1 gives no interval; it must be 2 or more")
+    args.out.mkdir(parents=True, exist_ok=True)
+    others = [r for r in classroom.records() if r["split"] != "train"]
+    rows: list[list[str]] = []
+    contents: list[list[str]] = []
+    arms: list[str] = []
+    for condition in args.conditions:
+        data, run = args.out / f"{condition}.json", args.out / condition
+        records = training_part(condition) + others
+        write_json(data, records)
+        if not (run / "report.json").exists():
+            say(f"\n{condition}")
+            command = [sys.executable, str(Path(__file__).with_name("train.py")), "--data", str(data), "--out", str(run),
+                       "--seeds", str(args.seeds), "--precision", args.precision]
+            done = subprocess.run(command + (["--resume"] if (run / "run.json").exists() else []))
+            if done.returncode:
+                sys.exit(done.returncode)
+        summary = read_json(run / "report.json")["summary"]
+        arms = [arm for arm in summary if arm != "base"]
+        rows.append([condition, *(f"{summary[arm]['exact_match']['mean']:.1%} ± "
+                                  f"{summary[arm]['exact_match']['half_interval']:.1%}" for arm in arms)])
+        subset = read_json(run / "subset.json")["ids"]
+        n = len(records) - len(others)
+        by_chance = [what_was_chosen(records, random_subset(n, len(subset), seed)) for seed in range(5)]
+        things, wrong = what_was_chosen(records, subset)
+        contents.append([condition, str(things), f"{mean([c[0] for c in by_chance]):.0f}", f"{wrong:.1%}",
+                         f"{mean([c[1] for c in by_chance]):.1%}"])
+    # A row for each arm reads better than a column.
+    say(f"\nExact match, {args.seeds} seeds, mean ± half of the 95 % interval\n")
+    say(table(["", *(row[0] for row in rows)], [[arm, *(row[i + 1] for row in rows)] for i, arm in enumerate(arms)]))
+    say("\n" + table(["what was chosen", "different questions", "by chance", "wrong answers", "by chance"], contents))
+
+
+if __name__ == "__main__":
+    options.run_command(main)
