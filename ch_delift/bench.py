@@ -224,7 +224,7 @@ def main() -> None:
                         help="candidates tried on them in each turn (default: %(default)s)")
     parser.add_argument("--rounds", type=options.whole, default=3, metavar="N",
                         help="turns of each side (default: %(default)s)")
-    parser.add_argument("--records", type=options.whole, default=300, metavar="N",
+    parser.add_argument("--records", type=options.whole, default=200, metavar="N",
                         help="records for the comparison of cheaper kernels, all pairs of which are measured once "
                              "(default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="a tiny model and small kernels, to see that everything runs")

@@ -60,8 +60,8 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]]) -> None:
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend()
-    last = next(iter(runs.values()))[-1]
-    if last["epoch"]:
-        per_epoch = last["tokens"] / last["epoch"]
-        above = ax.secondary_xaxis("top", functions=(lambda e: e * per_epoch / 1e6, lambda t: t * 1e6 / per_epoch))
+    per_epoch = {round(history[-1]["tokens"] / history[-1]["epoch"]) for history in runs.values() if history[-1]["epoch"]}
+    if len(per_epoch) == 1:  # an epoch is the same for all
+        [tokens] = per_epoch
+        above = ax.secondary_xaxis("top", functions=(lambda e: e * tokens / 1e6, lambda t: t * 1e6 / tokens))
         above.set_xlabel("tokens seen (millions)")
