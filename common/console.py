@@ -44,7 +44,7 @@ class Progress:
         elif now - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = now
             rate = (self.done - self.done_before) / (now - self.start)
-            left = (self.total - self.done) / rate
+            left = max(self.total - self.done, 0) / rate
             speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
             say(f"  {self.what}: {self.done / self.total:.0%}, {speed} {self.unit}/s, {left:.0f} s left  {note}".rstrip())
 
