@@ -18,7 +18,8 @@ TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py"
 OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/chat.py",
           "ch_instruct/two_turn.py", "ch_instruct/judge.py", "ch_instruct/to_alpaca_eval.py", "ch_instruct/arena.py",
           "ch_instruct/benchmarks.py", "ch_instruct/bench.py", "ch_delift/few_shot.py", "ch_delift/where_it_pays.py",
-          "ch_delift/bench.py", "common/verify.py"]
+          "ch_delift/bench.py", "common/verify.py", "notebooks/execute.py", "notebooks/exercises/release.py",
+          "notebooks/exercises/check.py"]
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
 
@@ -123,6 +124,10 @@ def test_bad_options_are_refused_before_any_work(script, options, words, monkeyp
     ("ch_instruct/arena.py", ["--models", "a", "a"], "give two or more different models"),
     ("ch_instruct/arena.py", ["--models", "classroom", "gtp2"], "There is no model 'gtp2'"),
     ("ch_instruct/arena.py", ["--models", "classroom", "b", "--questions", "q.json"], "q.json: there is no such file"),
+    ("notebooks/execute.py", ["09"], "There is no notebook '09'; choose from 01"),
+    ("notebooks/exercises/release.py", ["9"], "There is no exercise '9'; choose from 01"),
+    ("notebooks/exercises/check.py", ["9"], "There is no exercise '9'; choose from 01"),
+    ("notebooks/exercises/check.py", ["01", "mine.ipynb"], "mine.ipynb cannot be read"),
 ])
 def test_impossible_requests_are_refused(script, options, words, monkeypatch, capsys, tmp_path):
     assert_refused(in_process(script, options, monkeypatch, capsys, tmp_path), words)

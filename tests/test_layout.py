@@ -15,12 +15,14 @@ MAY_IMPORT = {"common": {"common"},
               "ch_pretrain": {"ch_pretrain", "common"},
               "ch_instruct": {"ch_instruct", "ch_pretrain", "common"},
               "ch_sftmix": {"ch_sftmix", "ch_instruct", "ch_pretrain", "common"},
-              "ch_delift": {"ch_delift", "ch_instruct", "ch_pretrain", "common"}}
-FOLDERS = sorted(path for path in ROOT.iterdir() if path.name == "common" or path.name.startswith("ch_"))
+              "ch_delift": {"ch_delift", "ch_instruct", "ch_pretrain", "common"},
+              "notebooks": {"notebooks", "ch_delift", "ch_sftmix", "ch_instruct", "ch_pretrain", "common"}}
+FOLDERS = sorted(path for path in ROOT.iterdir() if path.name in ("common", "notebooks") or path.name.startswith("ch_"))
 SOURCES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py"))
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-NOT_OURS = {".git", ".venv", "__pycache__", "build", "runs", ".hypothesis", ".pytest_cache", ".ruff_cache"}
+NOT_OURS = {".git", ".venv", "__pycache__", "build", "runs", ".hypothesis", ".pytest_cache", ".ruff_cache",
+            ".ipynb_checkpoints"}
 
 
 def nodes(kind: type | tuple[type, ...]) -> Iterator[tuple[str, ast.AST]]:
@@ -65,7 +67,7 @@ def test_there_is_something_to_check():
 
 
 def test_imports_go_one_way():
-    ours = {folder.name for folder in FOLDERS} | {"tests", "notebooks"}
+    ours = {folder.name for folder in FOLDERS} | {"tests"}
     assert {folder.name for folder in FOLDERS} <= MAY_IMPORT.keys()
     wrong = [f"{name} imports {module}" for name, tree in TREES.items()
              for module in imported(tree) & ours - MAY_IMPORT[name.partition("/")[0]]]

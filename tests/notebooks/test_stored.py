@@ -1,0 +1,59 @@
+"""What is true of every stored notebook, without running it."""
+
+import ast
+import re
+
+import pytest
+
+from notebooks.execute import code_hash, find_notebooks, read_notebook
+
+NOTEBOOKS = [(path.name, read_notebook(path), path.stat().st_size) for path in find_notebooks([])]
+every_notebook = pytest.mark.parametrize(("name", "notebook", "size"), NOTEBOOKS, ids=[name for name, _, _ in NOTEBOOKS])
+
+
+def code(notebook) -> list[str]:
+    """The code cells as Python, without lines for IPython."""
+    return ["\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+            for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook) -> list:
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+@every_notebook
+def test_outputs_are_those_of_this_code(name, notebook, size):
+    assert notebook.metadata.get("executed", {}).get("code_sha256") == code_hash(notebook), \
+        f"run python notebooks/execute.py {name[:2]}"
+
+
+@every_notebook
+def test_outputs_hold_no_errors_no_warnings_and_no_paths(name, notebook, size):
+    found = outputs(notebook)
+    assert any("image/png" in output.get("data", {}) for output in found)
+    assert [output for output in found if output.output_type == "error" or output.get("name") == "stderr"] == []
+    texts = "".join(output.get("text", "") + "".join(text for kind, text in output.get("data", {}).items()
+                                                     if kind.startswith("text/")) for output in found)
+    assert re.findall(r"Warning|(?:/tmp|/home|/root|/work|/Users|C:\\)\S*", texts) == []
+
+
+@every_notebook
+def test_it_is_small_enough_for_a_page(name, notebook, size):
+    assert size < 1_500_000
+    assert [i for i, output in enumerate(outputs(notebook)) if len(output.get("text", "").splitlines()) > 40] == []
+
+
+@every_notebook
+def test_it_imports_what_the_chapters_define(name, notebook, size):
+    trees = [ast.parse(source) for source in code(notebook)]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    assert [node.name for node in nodes if isinstance(node, ast.ClassDef)] == []
+    assert [node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 6] == []
+    modules = {node.module.partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert modules & {"ch_pretrain", "ch_instruct", "ch_sftmix", "ch_delift"}
+
+
+@every_notebook
+def test_the_first_cell_chooses_model_and_sizes(name, notebook, size):
+    first = code(notebook)[0]
+    assert 'MODEL = "classroom"' in first and "gpt2" in first and "NOTEBOOK_SMALL" in first
