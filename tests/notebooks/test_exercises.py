@@ -17,7 +17,7 @@ def wrong_answers(number: str) -> dict[str, list[tuple[str, str]]]:
     """Solution cell -> (words of the hint, wrong answer), from wrong/NUMBER.txt: parts that begin `=== CELL | WORDS`."""
     found: dict[str, list[tuple[str, str]]] = {}
     text = (FOLDER / "wrong" / f"{number}.txt").read_text(encoding="utf-8")
-    for grade_id, words, answer in re.findall(r"^=== (\S+) \| (.+)\n(.*?)(?=^===|\Z)", text, flags=re.M | re.S):
+    for grade_id, words, answer in re.findall(r"^=== (\S+) \| ([^\n]+)\n(.*?)(?=^===|\Z)", text, flags=re.M | re.S):
         found.setdefault(grade_id, []).append((words, answer))
     return found
 
