@@ -79,3 +79,35 @@ def draw_fractions(ax: Axes, scores: dict[float, dict[str, list[float]]], measur
     ax.set(xlabel="share of the training data", ylabel=measure)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     ax.legend()
+
+
+def draw_pair(ax: Axes, tokens: list[str], alone: np.ndarray, shown: np.ndarray) -> None:
+    """The probabilities p_k of a target's response tokens, without and with an example in front of its prompt.
+
+    Args:
+        tokens: the N response tokens as text.
+        alone, shown: float [N].
+    """
+    places = np.arange(len(tokens))
+    ax.bar(places - 0.2, alone, width=0.4, color=LIGHT, label="without an example")
+    ax.bar(places + 0.2, shown, width=0.4, color=DARK, label="with the example")
+    ax.set(xticks=places, xticklabels=[repr(token) for token in tokens], ylim=(0, 1), xlabel="response token k of the target",
+           ylabel="probability $p_k$")
+    ax.legend()
+
+
+def draw_steps(ax: Axes, similarity: np.ndarray, picks: list[int]) -> None:
+    """What each greedy choice adds to the cover of each row, one on top of the other.
+
+    Args:
+        similarity: float [rows, candidates].
+        picks: the chosen candidates, in order; at most five can be told apart.
+    """
+    covers = np.maximum.accumulate(similarity[:, picks], axis=1)  # [rows, picks], max over the first k choices
+    added = np.diff(covers, axis=1, prepend=0)
+    colours = (DARK, LIGHT, ACCENT, "0.55", "black")
+    for k, colour in zip(range(len(picks)), colours):
+        ax.bar(np.arange(len(similarity)), added[:, k], width=1.0, bottom=covers[:, k] - added[:, k], color=colour,
+               label=f"choice {k + 1}: +{added[:, k].sum():.2f}")
+    ax.set(xlim=(-0.5, len(similarity) - 0.5), xlabel="target i", ylabel=r"cover $\max_{j \in A} s_{ij}$")
+    ax.legend(fontsize=8, ncols=len(picks))
