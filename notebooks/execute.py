@@ -77,7 +77,8 @@ def run_notebook(notebook: NotebookNode, folder: Path, seconds_per_cell: int = 9
         DeadKernelError: if the process ends.
     """
     NotebookClient(notebook, timeout=seconds_per_cell, interrupt_on_timeout=True, allow_errors=allow_errors,
-                   record_timing=False, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
+                   record_timing=False, coalesce_streams=True, kernel_name="python3",
+                   resources={"metadata": {"path": str(folder)}},
                    extra_arguments=["--log-level=ERROR"]).execute()  # no notes of its own about sockets
 
 

@@ -80,7 +80,8 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
     try:
         run_notebook(nbformat.v4.new_notebook(cells=answers + tests), folder, SECONDS_PER_CELL, allow_errors=True)
     except DeadKernelError as error:
-        raise InputError("The notebook ended its Python process (os._exit, or out of memory?); mend that and try again.") from error
+        raise InputError("The notebook ended its Python process (os._exit, or out of memory?); mend that and try "
+                         "again.") from error
 
     verdicts = []
     for title, test in zip(titles, tests):
