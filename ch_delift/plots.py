@@ -91,9 +91,10 @@ def draw_pair(ax: Axes, tokens: list[str], alone: np.ndarray, shown: np.ndarray)
     places = np.arange(len(tokens))
     ax.bar(places - 0.2, alone, width=0.4, color=LIGHT, label="without an example")
     ax.bar(places + 0.2, shown, width=0.4, color=DARK, label="with the example")
-    ax.set(xticks=places, xticklabels=[repr(token) for token in tokens], ylim=(0, 1), xlabel="response token k of the target",
-           ylabel="probability $p_k$")
-    ax.legend()
+    ax.set(xticks=places, xticklabels=[repr(token) for token in tokens], ylim=(0, 1.2), yticks=(0, 0.5, 1),
+           xlabel="response token k of the target", ylabel="probability $p_k$")
+    ax.tick_params(axis="x", labelsize=8)
+    ax.legend(loc="upper center", ncols=2)
 
 
 def draw_steps(ax: Axes, similarity: np.ndarray, picks: list[int]) -> None:
