@@ -45,7 +45,7 @@ def draw_families(ax: Axes, arms: dict[str, dict[str, float]]) -> None:
     ax.set_yticks(range(len(families)), families, fontsize=8)
     ax.set(xlabel="exact match", xlim=(0, 1))
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(arms), frameon=False)
 
 
 def draw_answer_losses(ax: Axes, losses: list[float], right: list[bool]) -> None:

@@ -41,7 +41,7 @@ def draw_grid(ax: Axes, rows: list[tuple[str, list[str]]], kinds: list[list[str]
         colours: kind -> fill colour.
     """
     longest = max(len(texts) for _, texts in rows)
-    size = min(8.0, 72 * ax.figure.get_figwidth() / longest / 6)  # a cell holds some ten characters
+    size = min(8.0, 72 * ax.figure.get_figwidth() / longest / 5)  # so that a cell holds some nine characters
     for y, ((_, texts), line) in enumerate(zip(rows, kinds)):
         for x, (text, kind) in enumerate(zip(texts, line)):
             ax.add_patch(Rectangle((x, y - 0.42), 1, 0.84, facecolor=colours[kind], edgecolor="white", linewidth=1.2))

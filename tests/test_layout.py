@@ -21,7 +21,8 @@ FOLDERS = sorted(path for path in ROOT.iterdir() if path.name in ("common", "not
 SOURCES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py"))
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-NOT_OURS = {".git", ".venv", "__pycache__", "build", "runs", ".hypothesis", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"}
+NOT_OURS = {".git", ".venv", "__pycache__", "build", "runs", ".hypothesis", ".pytest_cache", ".ruff_cache",
+            ".ipynb_checkpoints"}
 
 
 def nodes(kind: type | tuple[type, ...]) -> Iterator[tuple[str, ast.AST]]:

@@ -1,4 +1,5 @@
 import copy
+import sys
 
 import nbformat.v4
 import pytest
@@ -6,8 +7,7 @@ import pytest
 from common.files import InputError
 from notebooks.exercises import check
 from notebooks.exercises.check import grade
-from notebooks.exercises.release import release_path
-from tests.conftest import assert_refused, run_command
+from tests.conftest import run_command
 
 
 def cell(source: str, grade_id: str, points: int | None = None):
@@ -69,7 +69,8 @@ def test_the_untouched_notebook_gets_no_points_and_status_1(tmp_path):
     assert "TCP" not in done.stderr
 
 
-def test_a_notebook_of_something_else_is_refused(tmp_path):
+def test_a_notebook_of_something_else_is_refused(tmp_path, monkeypatch):
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), tmp_path / "a.ipynb")
-    assert_refused(run_command("notebooks/exercises/check.py", "01", "a.ipynb", folder=tmp_path, check=False),
-                   "a.ipynb holds nothing of exercise 01", release_path("01").name)
+    monkeypatch.setattr(sys, "argv", ["check.py", "01", str(tmp_path / "a.ipynb")])
+    with pytest.raises(InputError, match=r"a\.ipynb holds nothing of exercise 01; start from 01\.ipynb"):
+        check.main()

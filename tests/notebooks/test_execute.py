@@ -1,9 +1,11 @@
+import sys
+
 import nbformat.v4
 import pytest
 
 from common.files import InputError
+from notebooks import execute
 from notebooks.execute import code_hash, find_notebooks, read_notebook, run_notebook, write_notebook
-from tests.conftest import assert_refused, run_command
 
 
 def notebook(*sources: str):
@@ -49,6 +51,30 @@ def test_what_is_written_is_read_again(tmp_path):
     assert read_notebook(tmp_path / "a.ipynb").cells[0].source == "a = 'ä'"
 
 
-def test_outputs_of_small_sizes_never_replace_the_stored_ones(tmp_path):
-    assert_refused(run_command("notebooks/execute.py", folder=tmp_path, check=False, NOTEBOOK_SMALL="1"),
-                   "NOTEBOOK_SMALL is set", "--out")
+def test_outputs_of_small_sizes_never_replace_the_stored_ones(monkeypatch):
+    monkeypatch.setenv("NOTEBOOK_SMALL", "1")
+    monkeypatch.setattr(sys, "argv", ["execute.py"])
+    with pytest.raises(InputError, match=r"NOTEBOOK_SMALL is set.*--out"):
+        execute.main()
+
+
+def test_a_notebook_that_fails_is_told_and_not_written(tmp_path, monkeypatch):
+    write_notebook(tmp_path / "01_a.ipynb", notebook("1 / 0"))
+    before = (tmp_path / "01_a.ipynb").read_bytes()
+    monkeypatch.delenv("NOTEBOOK_SMALL", raising=False)
+    monkeypatch.setattr(execute, "FOLDER", tmp_path)
+    monkeypatch.setattr(execute, "find_notebooks", lambda numbers: [tmp_path / "01_a.ipynb"])
+    monkeypatch.setattr(sys, "argv", ["execute.py", "01"])
+    with pytest.raises(InputError, match=r"01_a\.ipynb stops with ZeroDivisionError: division by zero; nothing of it"):
+        execute.main()
+    assert (tmp_path / "01_a.ipynb").read_bytes() == before
+
+
+def test_a_whole_run_stores_outputs_and_the_hash_of_the_code(tmp_path, monkeypatch):
+    write_notebook(tmp_path / "01_a.ipynb", notebook("print('seen')"))
+    monkeypatch.setattr(execute, "find_notebooks", lambda numbers: [tmp_path / "01_a.ipynb"])
+    monkeypatch.setattr(sys, "argv", ["execute.py", "01", "--out", str(tmp_path / "out")])
+    execute.main()
+    done = read_notebook(tmp_path / "out" / "01_a.ipynb")
+    assert done.cells[0].outputs[0].text == "seen\n"
+    assert done.metadata.executed.code_sha256 == code_hash(done)

@@ -1,16 +1,17 @@
 """Every exercise: the solution passes, the untouched version does not, and typical wrong answers fail on the right test."""
 
-import copy
 import itertools
 import re
 
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
-from notebooks.execute import read_notebook
-from notebooks.exercises.check import grade, is_test
+from notebooks.execute import read_notebook, run_notebook
+from notebooks.exercises.check import error_of, hint_for, is_test
 from notebooks.exercises.release import FOLDER, exercise_numbers, release_path, source_path, student_version
 
 NUMBERS = exercise_numbers()
+STUB = "write your code"  # what the hint for an untouched cell says
 
 
 def wrong_answers(number: str) -> dict[str, list[tuple[str, str]]]:
@@ -49,32 +50,25 @@ def test_each_exercise_says_goal_start_and_end_and_has_a_test(number):
     assert all("### BEGIN HIDDEN TESTS" in cell.source for cell in source.cells if is_test(cell))
 
 
-@pytest.mark.parametrize("number", NUMBERS)
-def test_the_solution_gets_all_points(number, tmp_path):
-    source = read_notebook(source_path(number))
-    verdicts, notes = grade(source, source, tmp_path)
-    assert [v for v in verdicts if v.points < v.possible] == [] and notes == []
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_the_untouched_notebook_gets_none_and_says_what_to_do(number, tmp_path):
-    verdicts, notes = grade(read_notebook(release_path(number)), read_notebook(source_path(number)), tmp_path)
-    assert [v for v in verdicts if v.points or "write your code" not in v.hint] == [] and notes == []
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_typical_wrong_answers_fail_on_the_right_test(number, tmp_path):
-    source, wrong = read_notebook(source_path(number)), wrong_answers(number)
+@pytest.fixture(scope="module", params=NUMBERS)
+def hints(request, tmp_path_factory) -> list[tuple[str, str, str]]:
+    """(solution cell, words that the hint should hold, hint) for solutions, stubs and wrong answers, from a single run."""
+    source, release = read_notebook(source_path(request.param)), read_notebook(release_path(request.param))
+    wrong = wrong_answers(request.param)
     assert {name: len(wrong.get(name, [])) >= 2 for name in solutions(source)} == dict.fromkeys(wrong, True)
-    for turn in itertools.zip_longest(*([(name, *entry) for entry in entries] for name, entries in wrong.items())):
-        entries = {name: (words, answer) for name, words, answer in filter(None, turn)}  # one wrong answer of each exercise
-        student = copy.deepcopy(source)
-        for cell in student.cells:
-            name = cell.metadata.get("nbgrader", {}).get("grade_id")
-            if name in entries:
-                cell.source = entries[name][1]
-        verdicts, notes = grade(student, source, tmp_path)
-        assert notes == []
-        for verdict in verdicts:
-            words, _ = entries.get(verdict.grade_id.removesuffix("_test"), ("", ""))
-            assert (words in verdict.hint) if words else verdict.hint == "", f"{verdict} for {words!r}"
+    tests = {cell.metadata.nbgrader.grade_id.removesuffix("_test"): cell for cell in source.cells if is_test(cell)}
+    answers = [(cell.metadata.nbgrader.grade_id, words, cell.source) for notebook, words in ((source, ""), (release, STUB))
+               for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("solution")]
+    answers += [(name, words, answer) for name, entries in wrong.items() for words, answer in entries]
+
+    given = [cell for cell in source.cells if cell.cell_type == "code" and cell.metadata.nbgrader.grade_id not in tests
+             and not is_test(cell)]
+    pairs = [(new_code_cell(answer), new_code_cell(tests[name].source)) for name, _, answer in answers]
+    run_notebook(new_notebook(cells=[*given, *itertools.chain(*pairs)]), tmp_path_factory.mktemp("run"), allow_errors=True)
+    assert [cell.source for cell in [*given, *(answer for answer, _ in pairs)] if error_of(cell)] == []
+    errors = [error_of(test) for _, test in pairs]
+    return [(name, words, hint_for(*error) if error else "") for (name, words, _), error in zip(answers, errors)]
+
+
+def test_solutions_pass_stubs_say_what_to_do_and_wrong_answers_fail_on_the_right_test(hints):
+    assert [(name, words, hint) for name, words, hint in hints if (hint == "") != (words == "") or words not in hint] == []
