@@ -6,13 +6,14 @@ from matplotlib.axes import Axes
 from common.plots import ACCENT, DARK, LIGHT
 
 
-def draw_utility(ax: Axes, utility: np.ndarray, chosen: np.ndarray, rows: list[str], columns: list[str]) -> None:
+def draw_utility(ax: Axes, utility: np.ndarray, chosen: np.ndarray, rows: list[str] | None = None,
+                 columns: list[str] | None = None) -> None:
     """Heat map of utilities: red helps, blue harms, grey was not measured; marks above the columns that were chosen.
 
     Args:
         utility: float [targets, candidates], NaN where not measured.
         chosen: bool [candidates].
-        rows, columns: the group each target and each candidate belongs to, in whole blocks; "" for none.
+        rows, columns: the group each target and each candidate belongs to, in whole blocks, for the axes.
     """
     limit = np.nanquantile(np.abs(utility), 0.99)  # a few extreme pairs would leave the rest pale
     image = ax.imshow(utility, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
@@ -22,6 +23,8 @@ def draw_utility(ax: Axes, utility: np.ndarray, chosen: np.ndarray, rows: list[s
             clip_on=False)
     ax.set_ylim(len(utility) - 0.5, -0.5)  # the marks stand outside
     for axis, groups, turn in ((ax.xaxis, columns, 90), (ax.yaxis, rows, 0)):
+        if groups is None:
+            continue
         names = sorted(set(groups))
         places = [np.flatnonzero(np.array(groups) == name).mean() for name in names]  # the middle of each block
         axis.set_ticks(places, names, fontsize=7, rotation=turn)
@@ -85,3 +88,36 @@ def draw_fractions(ax: Axes, scores: dict[float, dict[str, list[float]]], measur
     ax.set(xlabel="share of the training data", ylabel=measure)
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     ax.legend()
+
+
+def draw_pair(ax: Axes, tokens: list[str], alone: np.ndarray, shown: np.ndarray) -> None:
+    """The probabilities p_k of a target's response tokens, without and with an example in front of its prompt.
+
+    Args:
+        tokens: the N response tokens as text.
+        alone, shown: float [N].
+    """
+    places = np.arange(len(tokens))
+    ax.bar(places - 0.2, alone, width=0.4, color=LIGHT, label="without an example")
+    ax.bar(places + 0.2, shown, width=0.4, color=DARK, label="with the example")
+    ax.set(xticks=places, xticklabels=[repr(token) for token in tokens], ylim=(0, 1.2), yticks=(0, 0.5, 1),
+           xlabel="response token k of the target", ylabel="probability $p_k$")
+    ax.tick_params(axis="x", labelsize=8)
+    ax.legend(loc="upper center", ncols=2)
+
+
+def draw_steps(ax: Axes, similarity: np.ndarray, picks: list[int]) -> None:
+    """What each greedy choice adds to the cover of each row, one on top of the other.
+
+    Args:
+        similarity: float [rows, candidates].
+        picks: the chosen candidates, in order; at most five can be told apart.
+    """
+    covers = np.maximum.accumulate(similarity[:, picks], axis=1)  # [rows, picks], max over the first k choices
+    added = np.diff(covers, axis=1, prepend=0)
+    colours = (DARK, LIGHT, ACCENT, "0.55", "black")
+    for k, colour in zip(range(len(picks)), colours):
+        ax.bar(np.arange(len(similarity)), added[:, k], width=1.0, bottom=covers[:, k] - added[:, k], color=colour,
+               label=f"choice {k + 1}: +{added[:, k].sum():.2f}")
+    ax.set(xlim=(-0.5, len(similarity) - 0.5), xlabel="target i", ylabel=r"cover $\max_{j \in A} s_{ij}$")
+    ax.legend(fontsize=8, ncols=len(picks))

@@ -74,11 +74,31 @@ def take_responses(hidden: Tensor, targets: Tensor, length: int) -> tuple[Tensor
     return hidden[rows, places], targets[rows, places]
 
 
+def shared_positions(hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor,
+                     targets_u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The positions that get mixed: the n-th of one response with the n-th of the other, up to the end of the shorter one.
+
+    Args:
+        hidden_c, hidden_u: float [P, T, D], of P pairs.
+        targets_c, targets_u: int64 [P, T], IGNORE_INDEX everywhere but at the response.
+
+    Returns:
+        z_c [S, D], y_c [S], z_u [S, D], y_u [S]: hidden states and targets of all S shared positions; and which pair each
+        position belongs to, int64 [S].
+    """
+    shared = torch.minimum((targets_c != IGNORE_INDEX).sum(1), (targets_u != IGNORE_INDEX).sum(1))  # [P]
+    length = int(shared.max())
+    z_c, y_c = take_responses(hidden_c, targets_c, length)  # [P, n, D], [P, n]
+    z_u, y_u = take_responses(hidden_u, targets_u, length)
+    within = torch.arange(length, device=shared.device) < shared[:, None]  # [P, n], up to the shorter response
+    return z_c[within], y_c[within], z_u[within], y_u[within], within.nonzero()[:, 0]
+
+
 def mixup_loss(model: GPT2, hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor, targets_u: Tensor,
                lam: Tensor) -> tuple[Tensor, int]:
     """The mixup term alone, a sum over mixed positions and their number.
 
-    For response position n of a pair, up to the end of the shorter response:
+    For each response position n that a pair shares:
 
         z̃_n = λ z^c_n + (1-λ) z^u_n      ỹ_n = λ y^c_n + (1-λ) y^u_n      ℓ = -Σ_n ỹ_n · log softmax(head(z̃_n))
 
@@ -90,17 +110,12 @@ def mixup_loss(model: GPT2, hidden_c: Tensor, targets_c: Tensor, hidden_u: Tenso
         targets_c, targets_u: int64 [P, T], IGNORE_INDEX everywhere but at the response.
         lam: float [P], λ of each pair, from 0 (only the unconfident example) to 1 (only the confident one).
     """
-    shared = torch.minimum((targets_c != IGNORE_INDEX).sum(1), (targets_u != IGNORE_INDEX).sum(1))  # [P]
-    length = int(shared.max())
-    z_c, y_c = take_responses(hidden_c, targets_c, length)  # [P, n, D], [P, n]
-    z_u, y_u = take_responses(hidden_u, targets_u, length)
-    within = torch.arange(length, device=shared.device) < shared[:, None]  # [P, n], up to the shorter response
-
-    weight = lam[:, None].expand(-1, length)[within]  # [S], λ of each of the S mixed positions
-    z = weight[:, None] * z_c[within] + (1 - weight[:, None]) * z_u[within]  # [S, D]
+    z_c, y_c, z_u, y_u, pair = shared_positions(hidden_c, targets_c, hidden_u, targets_u)
+    weight = lam[pair]  # [S], λ of each of the S mixed positions
+    z = weight[:, None] * z_c + (1 - weight[:, None]) * z_u  # [S, D]
     log_p = model.logits(z).float().log_softmax(dim=-1)  # [S, V]
-    of_c = log_p.gather(1, y_c[within][:, None]).squeeze(1)  # [S]
-    of_u = log_p.gather(1, y_u[within][:, None]).squeeze(1)
+    of_c = log_p.gather(1, y_c[:, None]).squeeze(1)  # [S]
+    of_u = log_p.gather(1, y_u[:, None]).squeeze(1)
     return -(weight * of_c + (1 - weight) * of_u).sum(), z.size(0)
 
 

@@ -1,10 +1,11 @@
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ch_delift.plots import draw_fractions, draw_gains, draw_map, draw_utility, knee
+from ch_delift.plots import draw_fractions, draw_gains, draw_map, draw_pair, draw_steps, draw_utility, knee
 
 
-def axes():
+def axes() -> Axes:
     return Figure().subplots()
 
 
@@ -47,3 +48,25 @@ def test_the_band_of_random_is_its_lowest_to_its_highest():
     assert list(chosen.get_ydata()) == [0.5, 0.6] and set(full.get_ydata()) == {0.7}
     band = ax.collections[0].get_paths()[0].vertices
     assert {0.2, 0.4, 0.6} <= set(np.round(band[:, 1], 6))
+
+
+def test_the_heat_map_needs_no_groups():
+    ax = axes()
+    draw_utility(ax, np.arange(6.0).reshape(2, 3), np.array([True, False, True]))
+    assert ax.lines[0].get_xdata().tolist() == [0, 2]
+
+
+def test_a_pair_shows_each_token_without_and_with_the_example():
+    ax = axes()
+    draw_pair(ax, ["The", " cat"], np.array([0.1, 0.2]), np.array([0.3, 0.9]))
+    assert [bar.get_height() for bar in ax.patches] == [0.1, 0.2, 0.3, 0.9]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["'The'", "' cat'"]
+
+
+def test_steps_pile_up_to_the_cover():
+    ax = axes()
+    s = np.array([[0.5, 0.75, 0.0], [0.25, 0.0, 1.0]])
+    draw_steps(ax, s, [0, 2])
+    assert [bar.get_height() for bar in ax.patches] == [0.5, 0.25, 0.0, 0.75]
+    assert [bar.get_y() for bar in ax.patches] == [0, 0, 0.5, 0.25]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["choice 1: +0.75", "choice 2: +0.75"]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ch_instruct.collate import Example, collate
-from ch_sftmix.mixup import PairDataset, mixup_loss, sftmix_loss
+from ch_sftmix.mixup import PairDataset, mixup_loss, sftmix_loss, shared_positions
 from common.losses import IGNORE_INDEX, head_loss, next_token_loss
 from common.training import TrainOptions, accumulate_gradients, fit
 from tests.common.test_training import dataset, ragged_examples
@@ -79,6 +79,16 @@ def test_a_value_worked_by_hand():
     loss, count = mixup_loss(model, z_c, torch.tensor([[0]]), z_u, torch.tensor([[1]]), torch.tensor([0.5]))
     assert count == 1
     assert loss.item() == pytest.approx(math.log(math.e + math.sqrt(math.e) + 1) - 0.75)
+
+
+def test_shared_positions_end_with_the_shorter_response():
+    hidden = torch.arange(2 * 4.0).view(2, 4, 1)  # each state is its own number
+    targets_c = torch.tensor([[IGNORE_INDEX, 10, 11, 12], [IGNORE_INDEX, IGNORE_INDEX, 13, IGNORE_INDEX]])
+    targets_u = torch.tensor([[20, 21, IGNORE_INDEX, IGNORE_INDEX], [22, 23, 24, IGNORE_INDEX]])
+    z_c, y_c, z_u, y_u, pair = shared_positions(hidden, targets_c, -hidden, targets_u)
+    assert z_c.flatten().tolist() == [1, 2, 6] and y_c.tolist() == [10, 11, 13]
+    assert z_u.flatten().tolist() == [0, -1, -4] and y_u.tolist() == [20, 21, 22]
+    assert pair.tolist() == [0, 0, 1]
 
 
 def test_positions_outside_the_shared_span_get_no_gradient(tiny_model):
