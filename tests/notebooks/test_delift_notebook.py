@@ -39,7 +39,7 @@ def test_the_text_says_what_the_outputs_say(stored):
     told = printed(stored)
     target, example, _ = numbers(r"due to the target: (\d+)%, to the example: (\d+)%, to the pair: (\d+)%", told)
     assert target > 10 * example  # "stripes along the rows, hardly any columns"
-    by_utility, by_states, chance = numbers(
+    by_utility, by_states, _ = numbers(
         r"task: of 16 chosen, .*: (\d+) by utility, (\d+) by hidden states; by chance (\d+)", told)
     assert by_states > 3 * by_utility  # "FLMI finds the task's families at once", with hidden states
     found = re.findall(r"DELIFT minus random: .* points over 3 seeds; (.*)", told)
