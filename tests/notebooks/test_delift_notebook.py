@@ -39,11 +39,11 @@ def test_the_text_says_what_the_outputs_say(stored):
     told = printed(stored)
     target, example, _ = numbers(r"due to the target: (\d+)%, to the example: (\d+)%, to the pair: (\d+)%", told)
     assert target > 10 * example  # "stripes along the rows, hardly any columns"
-    by_utility, by_states, chance = numbers(
+    by_utility, by_states, _ = numbers(
         r"task: of 16 chosen, .*: (\d+) by utility, (\d+) by hidden states; by chance (\d+)", told)
-    assert by_states > 3 * by_utility  # "FLMI finds the task's families at once", with hidden states
-    found = re.findall(r"DELIFT minus random: .* points over 3 seeds; (.*)", told)
-    assert found == ["0 lies within: no difference seen"] * 2  # "no reliable gain is seen"
+    assert by_states >= 3 * by_utility  # "FLMI finds the task's families at once", with hidden states
+    better = [int(n) for n in re.findall(r"as good as DELIFT or better: (\d) of 6 random subsets", told)]
+    assert len(better) == 2 and max(better) > 0  # "no reliable gain is seen": not the best at both sizes
     before, after = numbers(r"one of each family: ([+-][\d.]+) before fine-tuning, ([+-][\d.]+) after", told)
     assert after < 0 < before  # "after fine-tuning, an example in front does harm"
     choosing, = numbers(r"utilities: (\d+) s", told)
