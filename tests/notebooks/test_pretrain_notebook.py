@@ -1,0 +1,48 @@
+"""Notebook 01, run with small sizes: its outputs are there, and they say what the text claims."""
+
+import re
+
+import pytest
+
+from tests.notebooks.small import pictures, printed, run_small
+
+
+@pytest.fixture(scope="module")
+def told() -> str:
+    return printed(run_small("01"))
+
+
+def test_every_idea_has_its_picture(told):
+    assert pictures(run_small("01")) == 8
+
+
+def test_more_merges_make_longer_tokens(told):
+    lengths = [float(value) for value in re.findall(r"merges: (\S+) bytes per token", told)]
+    assert len(lengths) == 5 and lengths[0] == 1.0 and lengths == sorted(lengths) and lengths[-1] > 3
+
+
+def test_a_head_looks_at_the_country(told):
+    share, evenly = re.search(r"gives (\d+)% of its attention .* evenly spread it would be (\d+)%", told).groups()
+    assert int(share) > 2 * int(evenly)
+
+
+def test_the_loss_falls_from_blind_guessing(told):
+    blind, start = map(float, re.search(r"blind guessing: .* = (\S+) nats; the new model: (\S+)", told).groups())
+    assert abs(blind - start) < 0.2
+    steps = [float(loss) for loss in re.findall(r"step \d: loss (\S+) nats", told)]
+    assert len(steps) == 5 and steps[-1] < steps[0] - 0.5
+    before, after = (float(re.search(rf"^{row}\s+\S+\s+(\S+)", told, flags=re.M)[1])
+                     for row in ("before training", r"after \d+ steps"))
+    assert after < before - 0.5
+
+
+def test_truth_falls_and_variety_rises_with_the_temperature(told):
+    rows = [tuple(map(int, row)) for row in re.findall(r"^\d\.\d +(\d+)% +(\d+)%", told, flags=re.M)]
+    right, variety = zip(*rows)
+    assert len(rows) == 7 and right[0] > 90 > 50 > right[-1] and variety[0] < variety[-1]
+
+
+def test_the_layers_agree_and_the_fault_is_named(told):
+    pytest.importorskip("transformers", reason="transformers is not installed (requirements-dev.txt)")
+    assert len(re.findall(r"\S+ +yes$", told, flags=re.M)) == 7
+    assert "The first difference is in layer 1 attention. Likely cause: c_attn or c_proj is not transposed" in told
