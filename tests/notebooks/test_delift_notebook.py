@@ -1,0 +1,53 @@
+"""Notebook 04: a small run computes, chooses and compares; the stored outputs are what the text says."""
+
+import re
+
+import pytest
+
+from notebooks.execute import find_notebooks, read_notebook
+from tests.notebooks.small import pictures, printed, run_small
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return read_notebook(find_notebooks(["04"])[0])
+
+
+def numbers(pattern: str, told: str) -> list[float]:
+    """What the pattern's groups hold."""
+    return [float(found.replace(",", "")) for found in re.search(pattern, told).groups()]
+
+
+def test_every_idea_has_its_picture(stored):
+    assert pictures(run_small("04")) == pictures(stored) == 7
+
+
+def test_the_matrix_agrees_with_the_hand(stored):
+    for notebook in (run_small("04"), stored):
+        fast, plain = numbers(r"utility_matrix: ([+-][\d.]+), by hand: ([+-][\d.]+)", printed(notebook))
+        assert fast == pytest.approx(plain, abs=2e-4)
+
+
+def test_choices_and_scores_are_printed():
+    told = printed(run_small("04"))
+    assert "the same choice: True" in told
+    assert re.search(r"^task: of 8 chosen, from the wanted families: \d by utility, \d by hidden states", told, flags=re.M)
+    assert re.search(r"^30%, 4 records: DELIFT [\d.]+%, random [\d.]+%", told, flags=re.M)
+
+
+def test_the_text_says_what_the_outputs_say(stored):
+    told = printed(stored)
+    target, example, _ = numbers(r"due to the target: (\d+)%, to the example: (\d+)%, to the pair: (\d+)%", told)
+    assert target > 10 * example  # "stripes along the rows, hardly any columns"
+    by_utility, by_states, _ = numbers(
+        r"task: of 16 chosen, .*: (\d+) by utility, (\d+) by hidden states; by chance (\d+)", told)
+    assert by_states >= 3 * by_utility  # "FLMI finds the task's families at once", with hidden states
+    better = [int(n) for n in re.findall(r"as good as DELIFT or better: (\d) of 6 random subsets", told)]
+    assert len(better) == 2 and max(better) > 0  # "no reliable gain is seen": not the best at both sizes
+    before, after = numbers(r"one of each family: ([+-][\d.]+) before fine-tuning, ([+-][\d.]+) after", told)
+    assert after < 0 < before  # "after fine-tuning, an example in front does harm"
+    choosing, = numbers(r"utilities: (\d+) s", told)
+    training, = numbers(r"training and test on everything: (\d+) s", told)
+    assert choosing > 2 * training  # "choosing costs several times what training on everything costs"
+    naive, lazy = numbers(r"naive greedy computes ([\d,]+) gains, lazy greedy ([\d,]+); the same choice: True", told)
+    assert lazy < naive / 2
