@@ -48,6 +48,6 @@ def test_the_text_says_what_the_outputs_say(stored):
     assert after < 0 < before  # "after fine-tuning, an example in front does harm"
     choosing, = numbers(r"utilities: (\d+) s", told)
     training, = numbers(r"training and test on everything: (\d+) s", told)
-    assert choosing > 2 * training  # "choosing costs several times what training on everything costs"
+    assert choosing > 2 * training  # "choosing cost more than twice what training on everything cost"
     naive, lazy = numbers(r"naive greedy computes ([\d,]+) gains, lazy greedy ([\d,]+); the same choice: True", told)
     assert lazy < naive / 2
