@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)")
     parser.add_argument("--targets", type=options.whole, default=64, metavar="N", help="targets (default: %(default)s)")
-    parser.add_argument("--candidates", type=options.whole, default=2, metavar="N",
+    parser.add_argument("--candidates", type=options.whole, default=4, metavar="N",
                         help="candidates tried on them in each turn (default: %(default)s)")
     parser.add_argument("--rounds", type=options.whole, default=3, metavar="N",
                         help="turns of each side (default: %(default)s)")

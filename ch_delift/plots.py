@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
 
 from common.plots import ACCENT, DARK, LIGHT
 
@@ -82,11 +83,13 @@ def draw_fractions(ax: Axes, scores: dict[float, dict[str, list[float]]], measur
     chosen = np.array([scores[f]["delift"] for f in fractions])
     ax.fill_between(fractions, random.min(axis=1), random.max(axis=1), color=LIGHT, alpha=0.35,
                     label=f"random, lowest to highest of {random.shape[1]}")
-    ax.plot(fractions, random.mean(axis=1), color=LIGHT, marker="s", markersize=4, label="random, mean")
-    ax.plot(fractions, chosen.mean(axis=1), color=DARK, marker="o", markersize=4, label="DELIFT")
-    ax.axhline(np.mean(scores[1.0]["full"]), color="black", linestyle="--", linewidth=1, label="full data")
-    ax.set(xlabel="share of the training data", ylabel=measure)
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    full = np.mean(scores[1.0]["full"])  # where all choices meet
+    ax.plot([*fractions, 1], [*random.mean(axis=1), full], color=LIGHT, marker="s", markersize=4, label="random, mean")
+    ax.plot([*fractions, 1], [*chosen.mean(axis=1), full], color=DARK, marker="o", markersize=4, label="DELIFT")
+    ax.plot(1, full, "D", color="black", label="all data")
+    ax.set(xlabel="share of the training data", ylabel=measure, xticks=[*fractions, 1])
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
     ax.legend()
 
 

@@ -1,10 +1,12 @@
-"""Where does choosing data pay? The same comparison on four data sets of 500 training records, made from the classroom.
+"""Where does choosing data pay? The same comparison under six conditions, each with 500 training records of the classroom.
 
-    python ch_delift/where_it_pays.py --out runs/where      # about 40 minutes on two cores
+    python ch_delift/where_it_pays.py --out runs/where      # TIME on two cores
 
 plain: 500 different records. redundant: 150 different ones, the rest put the same questions in other words. noisy: 3 of
-10 answers are wrong. skewed: three families have 100 records each, thirteen share the rest. Validation and test parts are
-those of the classroom in all four. A condition that is done is not repeated; one that was interrupted goes on.
+10 answers are wrong. warm: the noisy set, the utilities measured with a model that has been fine-tuned on it for an epoch.
+skewed: three families have 100 records each, thirteen share the rest. target: the plain set, chosen from and tested for
+four families only (--stage task). Validation and test parts are those of the classroom in all six, and the utility of all
+pairs is measured. A condition that is done is not repeated; one that was interrupted goes on.
 """
 
 import random
@@ -24,11 +26,13 @@ TRAINING = 500
 DIFFERENT = 150  # records of the redundant set that are not another one in other words
 NOISE = 0.3
 LARGE_FAMILIES, LARGE = ("plural", "color", "larger"), 100
+TARGET_FAMILIES = ("plural", "past_tense", "opposite", "continent")
+CONDITIONS = ("plain", "redundant", "noisy", "warm", "skewed", "target")
 
 
 def training_part(condition: str) -> list[dict]:
     """The training records of one condition, the same ones each time."""
-    records = [r for r in classroom.records(noise=NOISE if condition == "noisy" else 0.0) if r["split"] == "train"]
+    records = [r for r in classroom.records(noise=NOISE if condition in ("noisy", "warm") else 0.0) if r["split"] == "train"]
     random.Random("where it pays").shuffle(records)
     if condition == "redundant":
         return [record | {"instruction": classroom.reword(record["instruction"], turn - 1)} if turn else record
@@ -45,18 +49,44 @@ def training_part(condition: str) -> list[dict]:
     return records[:TRAINING]
 
 
-def what_was_chosen(data: list[dict], subset: list[int]) -> tuple[int, float]:
-    """How many different things a subset asks about, and the share of its answers that are wrong."""
+def what_was_chosen(data: list[dict], subset: list[int]) -> list[float]:
+    """How many different things a subset asks about, the share of its answers that are wrong, and the share of it that is
+    from the target families."""
     chosen = [data[i] for i in subset]
-    return len({(r["family"], r["key"]) for r in chosen}), sum("wrong" in r for r in chosen) / len(chosen)
+    return [len({(r["family"], r["key"]) for r in chosen}), mean(["wrong" in r for r in chosen]),
+            mean([r["family"] in TARGET_FAMILIES for r in chosen])]
+
+
+def run_script(script: str, out: Path, *arguments: object) -> None:
+    """Run a command of this repository as a user would, or go on with it. If it fails, end as it ended."""
+    resume = ["--resume"] if (out / "run.json").exists() else []
+    path = Path(__file__).parents[1] / script
+    done = subprocess.run([sys.executable, str(path), "--out", str(out), *map(str, arguments), *resume])
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def compare(condition: str, data: Path, run: Path, seeds: int, precision: str) -> None:
+    """The comparison of one condition, into the folder `run`. What else it needs lies beside."""
+    extra: list[object] = []
+    if condition == "warm":
+        model = run.with_name("warm-model")
+        if not (model / "report.json").exists():
+            run_script("ch_instruct/train.py", model, "--data", data, "--epochs", 1, "--precision", precision)
+        extra = ["--kernel-model", model]
+    if condition == "target":
+        target = run.with_name("target-records.json")
+        write_json(target, [r for r in classroom.records() if r["family"] in TARGET_FAMILIES])
+        extra = ["--stage", "task", "--target", target]
+    run_script("ch_delift/train.py", run, "--data", data, "--pairs", "all", "--seeds", seeds, "--precision", precision, *extra)
 
 
 def main() -> None:
     parser = options.Parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where data and runs go")
-    parser.add_argument("--conditions", nargs="+", default=["plain", "redundant", "noisy", "skewed"], metavar="C",
-                        choices=["plain", "redundant", "noisy", "skewed"], help="which of them (default: all four)")
-    parser.add_argument("--seeds", type=options.whole, default=3, metavar="N",
+    parser.add_argument("--conditions", nargs="+", default=CONDITIONS, metavar="C", choices=CONDITIONS,
+                        help=f"which of {', '.join(CONDITIONS)} (default: all)")
+    parser.add_argument("--seeds", type=options.whole, default=5, metavar="N",
                         help="repetitions, for means and 95 %% intervals; at least 2 (default: %(default)s)")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"], help="as in train.py")
     args = parser.parse_args()
@@ -73,11 +103,7 @@ def main() -> None:
         write_json(data, records)
         if not (run / "report.json").exists():
             say(f"\n{condition}")
-            command = [sys.executable, str(Path(__file__).with_name("train.py")), "--data", str(data), "--out", str(run),
-                       "--seeds", str(args.seeds), "--precision", args.precision]
-            done = subprocess.run(command + (["--resume"] if (run / "run.json").exists() else []))
-            if done.returncode:
-                sys.exit(done.returncode)
+            compare(condition, data, run, args.seeds, args.precision)
         summary = read_json(run / "report.json")["summary"]
         arms = [arm for arm in summary if arm != "base"]
         rows.append([condition, *(f"{summary[arm]['exact_match']['mean']:.1%} ± "
@@ -85,13 +111,13 @@ def main() -> None:
         subset = read_json(run / "subset.json")["ids"]
         n = len(records) - len(others)
         by_chance = [what_was_chosen(records, random_subset(n, len(subset), seed)) for seed in range(5)]
-        things, wrong = what_was_chosen(records, subset)
-        contents.append([condition, str(things), f"{mean([c[0] for c in by_chance]):.0f}", f"{wrong:.1%}",
-                         f"{mean([c[1] for c in by_chance]):.1%}"])
+        cells = zip(what_was_chosen(records, subset), map(mean, zip(*by_chance)), ("{:.0f}", "{:.1%}", "{:.1%}"))
+        contents.append([condition, *(form.format(value) for *pair, form in cells for value in pair)])
     # A row for each arm reads better than a column.
     say(f"\nExact match, {args.seeds} seeds, mean ± half of the 95 % interval\n")
     say(table(["", *(row[0] for row in rows)], [[arm, *(row[i + 1] for row in rows)] for i, arm in enumerate(arms)]))
-    say("\n" + table(["what was chosen", "different questions", "by chance", "wrong answers", "by chance"], contents))
+    say("\n" + table(["what was chosen", "different questions", "by chance", "wrong answers", "by chance",
+                      "of the four families", "by chance"], contents))
 
 
 if __name__ == "__main__":

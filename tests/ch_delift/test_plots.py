@@ -44,8 +44,8 @@ def test_the_band_of_random_is_its_lowest_to_its_highest():
     draw_fractions(ax, {0.1: {"delift": [0.5], "random": [0.2, 0.4, 0.3]}, 0.3: {"delift": [0.6], "random": [0.4, 0.5, 0.6]},
                         1.0: {"full": [0.7]}}, "exact match")
     mean, chosen, full = ax.lines
-    np.testing.assert_allclose(mean.get_ydata(), [0.3, 0.5])
-    assert list(chosen.get_ydata()) == [0.5, 0.6] and set(full.get_ydata()) == {0.7}
+    np.testing.assert_allclose(mean.get_ydata(), [0.3, 0.5, 0.7])
+    assert list(chosen.get_ydata()) == [0.5, 0.6, 0.7] and (list(full.get_xdata()), list(full.get_ydata())) == ([1], [0.7])
     band = ax.collections[0].get_paths()[0].vertices
     assert {0.2, 0.4, 0.6} <= set(np.round(band[:, 1], 6))
 

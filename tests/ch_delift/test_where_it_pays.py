@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 
+from ch_delift import where_it_pays
 from ch_delift.where_it_pays import training_part, what_was_chosen
 from tests.conftest import run_command
 
@@ -31,10 +32,10 @@ def test_skewed_data_has_three_large_families_and_all_others():
     assert max(n for f, n in families.items() if f not in ("plural", "color", "larger")) == 15
 
 
-def test_what_was_chosen_counts_different_questions_and_wrong_answers():
-    data = [{"family": "a", "key": "1"}, {"family": "a", "key": "1", "wrong": "yes"}, {"family": "b", "key": "1"}]
-    assert what_was_chosen(data, [0, 1]) == (1, 0.5)
-    assert what_was_chosen(data, [2, 0]) == (2, 0.0)
+def test_what_was_chosen_counts_different_questions_wrong_answers_and_target_families():
+    data = [{"family": "plural", "key": "1"}, {"family": "plural", "key": "1", "wrong": "yes"}, {"family": "b", "key": "1"}]
+    assert what_was_chosen(data, [0, 1]) == [1, 0.5, 1.0]
+    assert what_was_chosen(data, [2, 0]) == [2, 0.0, 0.5]
 
 
 def test_conditions_that_are_done_are_shown_and_not_repeated(tmp_path):
@@ -47,3 +48,17 @@ def test_conditions_that_are_done_are_shown_and_not_repeated(tmp_path):
     line = next(line for line in told.splitlines() if line.startswith("delift"))
     assert line.split() == ["delift", "50.0%", "±", "1.0%", "75.0%", "±", "1.0%"]
     assert "different questions" in told and "equal steps" not in told
+
+
+def test_warm_kernels_come_from_a_model_fine_tuned_on_the_same_data_and_targets_from_four_families(tmp_path, monkeypatch):
+    ran: list[list[str]] = []
+    monkeypatch.setattr(where_it_pays, "run_script", lambda script, *arguments: ran.append([script, *map(str, arguments)]))
+    where_it_pays.compare("warm", tmp_path / "warm.json", tmp_path / "warm", 2, "fp32")
+    first, second = ran
+    assert first[0] == "ch_instruct/train.py" and first[first.index("--data") + 1] == str(tmp_path / "warm.json")
+    assert second[second.index("--kernel-model") + 1] == first[1]
+    where_it_pays.compare("target", tmp_path / "target.json", tmp_path / "target", 2, "fp32")
+    assert ran[-1][ran[-1].index("--stage") + 1] == "task"
+    records = json.loads(open(ran[-1][ran[-1].index("--target") + 1]).read())
+    assert {r["family"] for r in records} == set(where_it_pays.TARGET_FAMILIES)
+    assert {r["split"] for r in records} == {"train", "validation", "test"}
