@@ -1,4 +1,5 @@
-"""The chapter's pictures: the utility matrix, what each choice added, where the chosen lie, and score against fraction."""
+"""The chapter's pictures: the utility matrix, what each choice added, where the chosen lie, score against fraction,
+and differences with their intervals."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -90,6 +91,20 @@ def draw_fractions(ax: Axes, scores: dict[float, dict[str, list[float]]], measur
     ax.set(xlabel="share of the training data", ylabel=measure, xticks=[*fractions, 1])
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
+    ax.legend()
+
+
+def draw_differences(ax: Axes, found: dict[str, dict[str, tuple[float, float]]], xlabel: str) -> None:
+    """Differences between two ways to choose, with their intervals; an interval that holds 0 is no difference seen.
+
+    Args:
+        found: condition -> {schedule: (mean, half of the 95 % interval)}, in points.
+    """
+    for shift, colour, schedule in zip((-0.12, 0.12), (DARK, LIGHT), next(iter(found.values()))):
+        means, halves = zip(*(schedules[schedule] for schedules in found.values()))
+        ax.errorbar(means, np.arange(len(found)) + shift, xerr=halves, fmt="o", color=colour, capsize=3, label=schedule)
+    ax.axvline(0, color="black", linewidth=1, linestyle=":")
+    ax.set(yticks=range(len(found)), yticklabels=found, ylim=(len(found) - 0.5, -0.5), xlabel=xlabel)
     ax.legend()
 
 

@@ -16,11 +16,13 @@ from collections import Counter
 from pathlib import Path
 
 from ch_delift.baselines import random_subset
+from ch_delift.plots import draw_differences
 from ch_instruct.scoring import mean
 from ch_pretrain import classroom
 from common import options
 from common.console import say, table
 from common.files import read_json, write_json
+from common.plots import save_picture
 
 TRAINING = 500
 DIFFERENT = 150  # records of the redundant set that are not another one in other words
@@ -97,6 +99,7 @@ def main() -> None:
     rows: list[list[str]] = []
     contents: list[list[str]] = []
     arms: list[str] = []
+    found: dict[str, dict[str, tuple[float, float]]] = {}
     for condition in args.conditions:
         data, run = args.out / f"{condition}.json", args.out / condition
         records = training_part(condition) + others
@@ -113,6 +116,11 @@ def main() -> None:
         by_chance = [what_was_chosen(records, random_subset(n, len(subset), seed)) for seed in range(5)]
         cells = zip(what_was_chosen(records, subset), map(mean, zip(*by_chance)), ("{:.0f}", "{:.1%}", "{:.1%}"))
         contents.append([condition, *(form.format(value) for *pair, form in cells for value in pair)])
+        found[condition] = {schedule: tuple(100 * summary[f"delift{end} - random{end}"]["exact_match"][part]
+                                            for part in ("mean", "half_interval"))
+                            for schedule, end in (("equal steps", ""), ("equal epochs", ", equal epochs"))}
+    save_picture(args.out / "differences.png", lambda ax: draw_differences(
+        ax, found, "DELIFT minus random subsets (points of exact match, 95 % interval)"))
     # A row for each arm reads better than a column.
     say(f"\nExact match, {args.seeds} seeds, mean ± half of the 95 % interval\n")
     say(table(["", *(row[0] for row in rows)], [[arm, *(row[i + 1] for row in rows)] for i, arm in enumerate(arms)]))

@@ -2,7 +2,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ch_delift.plots import draw_fractions, draw_gains, draw_map, draw_pair, draw_steps, draw_utility, knee
+from ch_delift.plots import draw_differences, draw_fractions, draw_gains, draw_map, draw_pair, draw_steps, draw_utility, knee
 
 
 def axes() -> Axes:
@@ -48,6 +48,16 @@ def test_the_band_of_random_is_its_lowest_to_its_highest():
     assert list(chosen.get_ydata()) == [0.5, 0.6, 0.7] and (list(full.get_xdata()), list(full.get_ydata())) == ([1], [0.7])
     band = ax.collections[0].get_paths()[0].vertices
     assert {0.2, 0.4, 0.6} <= set(np.round(band[:, 1], 6))
+
+
+def test_differences_stand_with_their_intervals_a_row_for_each_condition():
+    ax = axes()
+    draw_differences(ax, {"plain": {"steps": (1.0, 2.0), "epochs": (-1.0, 0.5)},
+                          "noisy": {"steps": (3.0, 1.0), "epochs": (0.0, 1.0)}}, "points")
+    steps, epochs = ax.containers
+    assert list(steps.lines[0].get_xdata()) == [1, 3] and list(epochs.lines[0].get_xdata()) == [-1, 0]
+    assert [segment[:, 0].tolist() for segment in steps.lines[2][0].get_segments()] == [[-1, 3], [2, 4]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["plain", "noisy"] and ax.yaxis_inverted()
 
 
 def test_the_heat_map_needs_no_groups():

@@ -41,12 +41,14 @@ def test_what_was_chosen_counts_different_questions_wrong_answers_and_target_fam
 def test_conditions_that_are_done_are_shown_and_not_repeated(tmp_path):
     for condition, score in (("plain", 0.5), ("skewed", 0.75)):
         (tmp_path / "out" / condition).mkdir(parents=True)
-        summary = {arm: {"exact_match": {"mean": score, "half_interval": 0.01}} for arm in ("base", "delift", "random")}
+        summary = {arm: {"exact_match": {"mean": score, "half_interval": 0.01}} for arm in (
+            "base", "delift", "random", "delift - random", "delift, equal epochs - random, equal epochs")}
         (tmp_path / "out" / condition / "report.json").write_text(json.dumps({"summary": summary}))
         (tmp_path / "out" / condition / "subset.json").write_text(json.dumps({"ids": [0, 1, 2]}))
     told = run_command("ch_delift/where_it_pays.py", "--out", "out", "--conditions", "plain", "skewed", folder=tmp_path).stdout
     line = next(line for line in told.splitlines() if line.startswith("delift"))
     assert line.split() == ["delift", "50.0%", "±", "1.0%", "75.0%", "±", "1.0%"]
+    assert (tmp_path / "out" / "differences.png").exists()
     assert "different questions" in told and "equal steps" not in told
 
 
