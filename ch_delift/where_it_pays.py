@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ch_delift.baselines import random_subset
@@ -27,12 +28,12 @@ from common.plots import save_picture
 TRAINING = 500
 DIFFERENT = 150  # records of the redundant set that are not another one in other words
 NOISE = 0.3
-LARGE_FAMILIES, LARGE = ("plural", "color", "larger"), 100
+LARGE_FAMILIES, LARGE = ("plural", "color", "larger"), 100  # of the skewed set
 TARGET_FAMILIES = ("plural", "past_tense", "opposite", "continent")
 CONDITIONS = ("plain", "redundant", "noisy", "warm", "skewed", "target")
 
 
-def training_part(condition: str) -> list[dict]:
+def training_part(condition: str, large_families: Sequence[str] = LARGE_FAMILIES) -> list[dict]:
     """The training records of one condition, the same ones each time."""
     records = [r for r in classroom.records(noise=NOISE if condition in ("noisy", "warm") else 0.0) if r["split"] == "train"]
     random.Random("where it pays").shuffle(records)
@@ -40,12 +41,12 @@ def training_part(condition: str) -> list[dict]:
         return [record | {"instruction": classroom.reword(record["instruction"], turn - 1)} if turn else record
                 for turn in range(-(-TRAINING // DIFFERENT)) for record in records[:DIFFERENT]][:TRAINING]
     if condition == "skewed":
-        small = (TRAINING - LARGE * len(LARGE_FAMILIES)) // (len({r["family"] for r in records}) - len(LARGE_FAMILIES))
+        small = (TRAINING - LARGE * len(large_families)) // (len({r["family"] for r in records}) - len(large_families))
         seen: Counter = Counter()
         kept = []
         for record in records:
             seen[record["family"]] += 1
-            if seen[record["family"]] <= (LARGE if record["family"] in LARGE_FAMILIES else small):
+            if seen[record["family"]] <= (LARGE if record["family"] in large_families else small):
                 kept.append(record)
         return kept
     return records[:TRAINING]
@@ -88,6 +89,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where data and runs go")
     parser.add_argument("--conditions", nargs="+", default=CONDITIONS, metavar="C", choices=CONDITIONS,
                         help=f"which of {', '.join(CONDITIONS)} (default: all)")
+    families = sorted({record["family"] for record in classroom.records()})
+    parser.add_argument("--large", nargs=3, default=LARGE_FAMILIES, metavar="F", choices=families,
+                        help=f"the three large families of the skewed set (default: {' '.join(LARGE_FAMILIES)})")
     parser.add_argument("--seeds", type=options.whole, default=5, metavar="N",
                         help="repetitions, for means and 95 %% intervals; at least 2 (default: %(default)s)")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"], help="as in train.py")
@@ -102,7 +106,7 @@ def main() -> None:
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for condition in args.conditions:
         data, run = args.out / f"{condition}.json", args.out / condition
-        records = training_part(condition) + others
+        records = training_part(condition, args.large) + others
         write_json(data, records)
         if not (run / "report.json").exists():
             say(f"\n{condition}")

@@ -25,11 +25,12 @@ def test_redundant_data_puts_150_questions_in_other_words():
     assert len({r["instruction"] for r in copies}) == len(copies) >= 3
 
 
-def test_skewed_data_has_three_large_families_and_all_others():
-    families = Counter(r["family"] for r in training_part("skewed"))
+@pytest.mark.parametrize("large", [where_it_pays.LARGE_FAMILIES, ("home", "young", "addition")])
+def test_skewed_data_has_three_large_families_and_all_others(large):
+    families = Counter(r["family"] for r in training_part("skewed", large))
     assert len(families) == 16
-    assert min(families[f] for f in ("plural", "color", "larger")) > 90
-    assert max(n for f, n in families.items() if f not in ("plural", "color", "larger")) == 15
+    assert min(families[f] for f in large) > 90
+    assert max(n for f, n in families.items() if f not in large) == 15
 
 
 def test_what_was_chosen_counts_different_questions_wrong_answers_and_target_families():

@@ -1,0 +1,58 @@
+"""The command that asks a model whether it learns from an example in its prompt."""
+
+import re
+
+import pytest
+import torch
+
+from ch_delift import ask_first
+from ch_delift.utility import utility_matrix
+from common.pretrained import load_pretrained
+from common.tokenizer import Tokenizer
+from tests.conftest import assert_refused, run_command
+
+pytest.importorskip("transformers")
+
+
+def test_targets_are_one_of_each_family_and_no_example_is_a_target():
+    targets, others = ask_first.choose_records(2)
+    assert len({r["family"] for r in targets}) == len(targets) == 16 and len(others) == 32
+    assert not any(target == other for target in targets for other in others)
+
+
+def test_utilities_of_transformers_model_are_ours():
+    targets, others = ask_first.choose_records(1)
+    theirs = ask_first.straightforward(*ask_first.load("classroom"), targets, others[:3])
+    ours = utility_matrix(*load_pretrained("classroom"), targets, others[:3])
+    assert theirs == pytest.approx(ours, abs=1e-5)
+
+
+def test_a_model_of_another_kind_and_ours_stand_side_by_side(tmp_path):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = load_pretrained("classroom")[1]
+    LlamaForCausalLM(LlamaConfig(vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+                                 num_attention_heads=2)).save_pretrained(tmp_path / "llama")
+    tokenizer.save(tmp_path / "llama", 256)
+    told = run_command("ch_delift/ask_first.py", "--models", "classroom", "llama", "--per-family", "1", folder=tmp_path).stdout
+    cells = {line[:40].strip(): re.findall(r"[-+]?[\d.,]+%?", line[50:]) for line in told.splitlines() if "  " in line}
+    assert cells["parameters"][0] == "3,814,912" and len(cells["parameters"]) == 2
+    assert all(len(values) == 2 for name, values in cells.items() if name.startswith(("mean", "targets", "variance")))
+    assert "for 6% of the targets" in told
+
+
+def test_a_folder_that_transformers_cannot_read_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert_refused(run_command("ch_delift/ask_first.py", "--models", "empty", folder=tmp_path, check=False),
+                   "transformers cannot read empty")
+
+
+def test_their_tokenizer_gives_the_same_ids(tmp_path):
+    tokenizer = Tokenizer.gpt2()
+    tokenizer.save(tmp_path, 1024)
+    from transformers import AutoTokenizer
+
+    theirs = ask_first.TheirTokenizer(AutoTokenizer.from_pretrained(tmp_path))
+    assert theirs.encode("The goose lives in the meadow.") == tokenizer.encode("The goose lives in the meadow.")
+    assert theirs.eot_id == tokenizer.eot_id
