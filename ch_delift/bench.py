@@ -116,7 +116,10 @@ def greedy_side(who: str) -> Callable[[np.ndarray, int], list[int]]:
 def peak_megabytes(work: Callable, *args: object) -> float:
     """The most memory that a new process takes while it does this."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_with_peak, (work, args))
+        peak = pool.apply(_with_peak, (work, args))
+        pool.close()
+        pool.join()  # let it end by itself; one that is stopped leaves semaphores behind, and Python complains
+    return peak
 
 
 def _with_peak(work: Callable, args: tuple) -> float:
