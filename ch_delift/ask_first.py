@@ -36,7 +36,7 @@ class TheirTokenizer:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def load(name: str) -> tuple[torch.nn.Module, TheirTokenizer]:
+def read_model(name: str) -> tuple[torch.nn.Module, TheirTokenizer]:
     """Any causal language model: classroom, a public GPT-2, a hub id, a folder, or a .gguf file.
 
     Raises:
@@ -85,7 +85,7 @@ def main() -> None:
     itself = np.eye(*same.shape, dtype=bool)
     columns = []
     for name in args.models:
-        model, tokenizer = load(name)
+        model, tokenizer = read_model(name)
         say(f"{name}: {len(targets)} targets, {len(examples)} examples")
         parts = []
         with autocast(model.device, args.precision), Progress("utilities", same.size, "pairs") as progress:

@@ -133,7 +133,7 @@ def draw_steps(ax: Axes, similarity: np.ndarray, picks: list[int]) -> None:
     """
     covers = np.maximum.accumulate(similarity[:, picks], axis=1)  # [rows, picks], max over the first k choices
     added = np.diff(covers, axis=1, prepend=0)
-    colours = (DARK, LIGHT, ACCENT, "0.55", "black")
+    colours = (DARK, LIGHT, ACCENT, "0.85", "black")
     for k, colour in zip(range(len(picks)), colours):
         ax.bar(np.arange(len(similarity)), added[:, k], width=1.0, bottom=covers[:, k] - added[:, k], color=colour,
                label=f"choice {k + 1}: +{added[:, k].sum():.2f}")

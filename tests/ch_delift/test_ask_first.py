@@ -22,7 +22,7 @@ def test_targets_are_one_of_each_family_and_no_example_is_a_target():
 
 def test_utilities_of_transformers_model_are_ours():
     targets, others = ask_first.choose_records(1)
-    theirs = ask_first.straightforward(*ask_first.load("classroom"), targets, others[:3])
+    theirs = ask_first.straightforward(*ask_first.read_model("classroom"), targets, others[:3])
     ours = utility_matrix(*load_pretrained("classroom"), targets, others[:3])
     assert theirs == pytest.approx(ours, abs=1e-5)
 

@@ -45,4 +45,4 @@ def test_truth_falls_and_variety_rises_with_the_temperature(told):
 def test_the_layers_agree_and_the_fault_is_named(told):
     pytest.importorskip("transformers", reason="transformers is not installed (requirements-dev.txt)")
     assert len(re.findall(r"\S+ +yes$", told, flags=re.M)) == 7
-    assert "The first difference is in layer 1 attention. Likely cause: c_attn or c_proj is not transposed" in told
+    assert "The first difference is in layer 1 attention.\nLikely cause: c_attn or c_proj is not transposed" in told
