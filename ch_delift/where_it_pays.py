@@ -1,6 +1,6 @@
 """Where does choosing data pay? The same comparison under six conditions, each with 500 training records of the classroom.
 
-    python ch_delift/where_it_pays.py --out runs/where      # about an hour on two cores
+    python ch_delift/where_it_pays.py --out runs/where      # about 50 minutes on two cores
 
 plain: 500 different records. redundant: 150 different ones, the rest put the same questions in other words. noisy: 3 of
 10 answers are wrong. warm: the noisy set, the utilities measured with a model that has been fine-tuned on it for an epoch.
