@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from ch_delift.bench import straightforward
 from ch_pretrain import classroom
@@ -51,12 +52,13 @@ def read_model(name: str) -> tuple[torch.nn.Module, TheirTokenizer]:
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **extra).eval()
         return model, TheirTokenizer(AutoTokenizer.from_pretrained(folder, **extra))
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"transformers cannot read {name} ({str(error).strip().splitlines()[0]}).") from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"transformers cannot read {name} ({reason}).") from error
 
 
 def choose_records(per_family: int) -> tuple[list[dict], list[dict]]:
-    """One training record of each family, and `per_family` others of each."""
+    """One training record of each family, and `per_family` others of each, or as many as there are."""
     by_family: dict[str, list[dict]] = {}
     for record in classroom.records():
         if record["split"] == "train":

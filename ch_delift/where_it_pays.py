@@ -22,7 +22,7 @@ from ch_instruct.scoring import mean
 from ch_pretrain import classroom
 from common import options
 from common.console import say, table
-from common.files import read_json, write_json
+from common.files import InputError, read_json, write_json
 from common.plots import save_picture
 
 TRAINING = 500
@@ -107,6 +107,8 @@ def main() -> None:
     for condition in args.conditions:
         data, run = args.out / f"{condition}.json", args.out / condition
         records = training_part(condition, args.large) + others
+        if data.exists() and read_json(data) != records:
+            raise InputError(f"--out {args.out} holds the {condition} set with other records; choose a new folder.")
         write_json(data, records)
         if not (run / "report.json").exists():
             say(f"\n{condition}")

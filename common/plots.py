@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from common.files import write_whole
 
-DARK, LIGHT, ACCENT = "#1b3a6b", "#e39a3b", "#c8386b"
+DARK, LIGHT, ACCENT = "#1b3a6b", "#e39a3b", "#c8386b"  # different in grey, too
 
 
 def save_picture(path: Path, draw: Callable[[Axes], None], width: float = 7.0, height: float = 4.4) -> None:

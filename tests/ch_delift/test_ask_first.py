@@ -48,6 +48,15 @@ def test_a_folder_that_transformers_cannot_read_is_named(tmp_path):
                    "transformers cannot read empty")
 
 
+def test_damaged_weights_are_refused_in_one_sentence(tmp_path):
+    (tmp_path / "broken").mkdir()
+    Tokenizer.gpt2().save(tmp_path / "broken", 256)
+    (tmp_path / "broken" / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 1}')
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights at all")
+    assert_refused(run_command("ch_delift/ask_first.py", "--models", "broken", folder=tmp_path, check=False),
+                   "transformers cannot read broken")
+
+
 def test_their_tokenizer_gives_the_same_ids(tmp_path):
     tokenizer = Tokenizer.gpt2()
     tokenizer.save(tmp_path, 1024)

@@ -5,7 +5,7 @@ import pytest
 
 from ch_delift import where_it_pays
 from ch_delift.where_it_pays import training_part, what_was_chosen
-from tests.conftest import run_command
+from tests.conftest import assert_refused, run_command
 
 
 def test_plain_and_noisy_data_have_as_many_records():
@@ -51,6 +51,14 @@ def test_conditions_that_are_done_are_shown_and_not_repeated(tmp_path):
     assert line.split() == ["delift", "50.0%", "±", "1.0%", "75.0%", "±", "1.0%"]
     assert (tmp_path / "out" / "differences.png").exists()
     assert "different questions" in told and "equal steps" not in told
+
+
+def test_a_folder_with_other_records_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "skewed.json").write_text("[]")
+    done = run_command("ch_delift/where_it_pays.py", "--out", "out", "--conditions", "skewed", folder=tmp_path, check=False)
+    assert_refused(done, "other records", "choose a new folder")
+    assert (tmp_path / "out" / "skewed.json").read_text() == "[]"
 
 
 def test_warm_kernels_come_from_a_model_fine_tuned_on_the_same_data_and_targets_from_four_families(tmp_path, monkeypatch):
