@@ -9,25 +9,29 @@ records of its family, and records of other families. A model whose utilities ar
 the first, then by the second, and hardly by the third. Needs transformers (pip install -r requirements-dev.txt).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
-from ch_delift.bench import straightforward
+from ch_delift.utility import plain_utility
+from ch_instruct.encoding import encode_record
 from ch_pretrain import classroom
 from common import options
 from common.console import Progress, say, table
 from common.device import autocast
 from common.files import InputError
 from common.pretrained import find_folder
+from common.tokenizer import Tokenizer
 
 AT_ONCE = 8  # examples, between two steps of the progress bar
 
 
-class TheirTokenizer:
-    """What `encode_record` asks of a tokenizer, answered by one of transformers."""
+class TheirTokenizer(Tokenizer):
+    """What `encode_record` needs of a tokenizer, from one of transformers."""
 
     def __init__(self, tokenizer):
         self.tokenizer, self.eot_id = tokenizer, tokenizer.eos_token_id
@@ -37,8 +41,11 @@ class TheirTokenizer:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def read_model(name: str) -> tuple[torch.nn.Module, TheirTokenizer]:
+def read_model(name: str) -> tuple[Callable[[Tensor], Tensor], int, TheirTokenizer]:
     """Any causal language model: classroom, a public GPT-2, a hub id, a folder, or a .gguf file.
+
+    Returns:
+        A function from ids to logits, the number of parameters, and the tokenizer.
 
     Raises:
         InputError: if there is no such model, or transformers cannot read it.
@@ -51,7 +58,8 @@ def read_model(name: str) -> tuple[torch.nn.Module, TheirTokenizer]:
     folder, extra = (Path(name).parent, {"gguf_file": Path(name).name}) if Path(name).is_file() else (find_folder(name), {})
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **extra).eval()
-        return model, TheirTokenizer(AutoTokenizer.from_pretrained(folder, **extra))
+        return (lambda ids: model(ids, use_cache=False).logits, model.num_parameters(),
+                TheirTokenizer(AutoTokenizer.from_pretrained(folder, **extra)))
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(f"transformers cannot read {name} ({reason}).") from error
@@ -84,19 +92,19 @@ def main() -> None:
     examples = targets + others
     family_of = {who: np.array([r["family"] for r in records]) for who, records in (("i", targets), ("j", examples))}
     same = family_of["i"][:, None] == family_of["j"]  # [targets, examples]
-    itself = np.eye(*same.shape, dtype=bool)
+    itself = np.eye(len(targets), len(examples), dtype=np.bool_)
     columns = []
     for name in args.models:
-        model, tokenizer = read_model(name)
+        model, parameters, tokenizer = read_model(name)
         say(f"{name}: {len(targets)} targets, {len(examples)} examples")
-        parts = []
-        with autocast(model.device, args.precision), Progress("utilities", same.size, "pairs") as progress:
+        encoded, parts = [encode_record(record, tokenizer) for record in examples], []
+        with autocast(torch.device("cpu"), args.precision), Progress("utilities", same.size, "pairs") as progress:
             for start in range(0, len(examples), AT_ONCE):
-                parts.append(straightforward(model, tokenizer, targets, examples[start:start + AT_ONCE]))
+                parts.append(plain_utility(model, tokenizer, encoded[:len(targets)], encoded[start:start + AT_ONCE]))
                 progress.advance(parts[-1].size)
         U = np.concatenate(parts, axis=1)
         best = family_of["j"][np.where(itself, -np.inf, U).argmax(axis=1)]  # of the best example but the target itself
-        columns.append([Path(name).stem, f"{sum(p.numel() for p in model.parameters()):,}",
+        columns.append([Path(name).stem, f"{parameters:,}",
                         *(f"{U[pairs].mean():+.3f}" for pairs in (itself, same & ~itself, ~same)),
                         f"{(best == family_of['i']).mean():.0%}", f"{U.mean(axis=1).var() / U.var():.0%}"])
     what = ["", "parameters", "mean utility of the target itself", "mean utility of its family",

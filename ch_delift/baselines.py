@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ch_instruct.collate import Example, collate
+from ch_instruct.collate import collate
+from ch_instruct.encoding import Example
 from common import distributed
 from common.console import Progress
-from common.device import autocast, to_device
+from common.device import evaluating, to_device
 from common.gpt2 import GPT2
 from common.losses import next_token_loss
 
@@ -38,24 +39,20 @@ def gradient_sketches(model: GPT2, examples: Sequence[Example], precision: str =
     (Xia et al., 2024), which projects the gradients of low-rank adapters under Adam; this is the plain gradient of all
     matrices in the blocks.
     """
-    was_training = model.training
-    model.eval()
     parameters = [p for p in model.h.parameters() if p.dim() >= 2]
     size = sum(p.numel() for p in parameters)
     generator = torch.Generator().manual_seed(0)
-    place = torch.randint(SKETCH, (size,), generator=generator).to(model.device)
+    bucket = torch.randint(SKETCH, (size,), generator=generator).to(model.device)
     sign = (torch.randint(2, (size,), generator=generator, dtype=torch.int8) * 2 - 1).to(model.device)
     mine = distributed.my_share(examples)
     found = []
-    with Progress(what, len(examples), "text") as progress:
+    with Progress(what, len(examples), "text") as progress, evaluating(model, precision), torch.enable_grad():
         for example in mine:
-            with autocast(model.device, precision):
-                total, count = next_token_loss(model, to_device(collate([example]), model.device))
+            total, count = next_token_loss(model, to_device(collate([example]), model.device))
             gradient = torch.cat([g.flatten() for g in torch.autograd.grad(total / count, parameters)])  # [size]
-            sketch: Tensor = torch.zeros(SKETCH, device=model.device).index_add_(0, place, gradient.float() * sign)
+            sketch: Tensor = torch.zeros(SKETCH, device=model.device).index_add_(0, bucket, gradient.float() * sign)
             found.append(sketch.tolist())
             progress.advance(distributed.world_size())
-    model.train(was_training)
     return np.array(distributed.put_together(found), dtype=np.float32)
 
 

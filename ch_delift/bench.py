@@ -30,8 +30,8 @@ from ch_delift.baselines import random_subset
 from ch_delift.embedding import mean_hidden_states, nearest
 from ch_delift.greedy import maximize
 from ch_delift.submodular import FacilityLocation
-from ch_delift.utility import shown, similarity, utility_matrix
-from ch_instruct.collate import collate, encode_record
+from ch_delift.utility import plain_utility, similarity, utility_matrix
+from ch_instruct.encoding import Example, encode_record
 from ch_instruct.records import load_records
 from ch_pretrain import classroom
 from common import options
@@ -39,41 +39,20 @@ from common.console import say, table
 from common.device import autocast
 from common.files import InputError
 from common.gpt2 import GPT2, GPT2Config
-from common.losses import IGNORE_INDEX
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
 
 SIDES = [(who, precision) for precision in ("fp32", "bf16") for who in ("concatenated", "ours")]
-PAIRS_AT_ONCE = 16  # of the straightforward way
 KERNEL_SIZES = (2000, 8000)
 FRACTION = 0.3
 
 
-@torch.inference_mode()
-def straightforward(model: torch.nn.Module, tokenizer: Tokenizer, targets: list[dict], candidates: list[dict]) -> np.ndarray:
-    """The utility matrix the plain way: concatenate, pad, run everything, take the logits of every position."""
-
-    def distances(example: list[int]) -> np.ndarray:
-        pairs = [encode_record(target, tokenizer).behind(example) for target in targets]
-        found = []
-        for start in range(0, len(pairs), PAIRS_AT_ONCE):
-            inputs, asked = collate(pairs[start:start + PAIRS_AT_ONCE], tokenizer.eot_id)
-            p = model(inputs, use_cache=False).logits.float().softmax(dim=-1)  # [B, T, V]
-            p = p.gather(2, asked.clamp(min=0)[:, :, None]).squeeze(2)  # [B, T]
-            places = asked != IGNORE_INDEX
-            found.append((((1 - p).square() * places).sum(dim=1) / places.sum(dim=1)).sqrt())
-        return torch.cat(found).numpy()
-
-    alone = distances([])
-    return np.stack([alone - distances(shown(candidate, tokenizer)) for candidate in candidates], axis=1)
-
-
-def utility_side(who: str, precision: str, folder: Path) -> Callable[[list[dict], list[dict]], np.ndarray]:
+def utility_side(who: str, precision: str, folder: Path) -> Callable[[list[Example], list[Example]], np.ndarray]:
     """A function (targets, candidates) -> utilities, with the model in this folder."""
     if who == "ours":
         model, tokenizer = load_pretrained(folder)
 
-        def ours(targets: list[dict], candidates: list[dict]) -> np.ndarray:
+        def ours(targets: list[Example], candidates: list[Example]) -> np.ndarray:
             with contextlib.redirect_stdout(io.StringIO()):  # a report each turn would be in the way
                 return utility_matrix(model, tokenizer, targets, candidates, precision=precision)
 
@@ -84,9 +63,9 @@ def utility_side(who: str, precision: str, folder: Path) -> Callable[[list[dict]
     disable_progress_bar()
     model, tokenizer = GPT2LMHeadModel.from_pretrained(folder).eval(), Tokenizer.from_folder(folder)
 
-    def run(targets: list[dict], candidates: list[dict]) -> np.ndarray:
+    def run(targets: list[Example], candidates: list[Example]) -> np.ndarray:
         with autocast(torch.device("cpu"), precision):
-            return straightforward(model, tokenizer, targets, candidates)
+            return plain_utility(lambda ids: model(ids, use_cache=False).logits, tokenizer, targets, candidates)
 
     return run
 
@@ -126,13 +105,13 @@ def _with_peak(work: Callable, args: tuple) -> float:
     work(*args)
     status = Path("/proc/self/status")
     if status.exists():  # Linux, where getrusage still counts the memory of the process that started this one
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1e3
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1e3
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def one_utility(who: str, precision: str, folder: Path, targets: list[dict], candidates: list[dict]) -> None:
+def one_utility(who: str, precision: str, folder: Path, targets: list[Example], candidates: list[Example]) -> None:
     """Load, and compute one matrix: for `peak_megabytes`."""
     utility_side(who, precision, folder)(targets, candidates)
 
@@ -147,7 +126,7 @@ def median_ratio(slow: list[float], fast: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(slow, fast))
 
 
-def bench_utilities(folder: Path, targets: list[dict], turns: list[list[dict]]) -> None:
+def bench_utilities(folder: Path, targets: list[Example], turns: list[list[Example]]) -> None:
     """Part (a), and its memory: prints a table."""
     sides = {side: utility_side(*side, folder) for side in SIDES}
     seconds: dict[tuple[str, str], list[float]] = {side: [] for side in SIDES}
@@ -192,10 +171,11 @@ def bench_kernels(records: list[dict]) -> None:
     """Part (c): how much of the full kernel's objective do choices from fewer pairs reach? Prints a table."""
     n, budget = len(records), int(FRACTION * len(records))
     model, tokenizer = load_pretrained("classroom")
-    s = similarity(utility_matrix(model, tokenizer, records, records))
+    examples = [encode_record(record, tokenizer) for record in records]
+    s = similarity(utility_matrix(model, tokenizer, examples, examples))
     whole = FacilityLocation(s)
     best = whole.value(maximize(FacilityLocation(s), budget)[0])
-    vectors = mean_hidden_states(model, [encode_record(record, tokenizer).ids for record in records])
+    vectors = mean_hidden_states(model, [example.ids for example in examples])
 
     def by_columns(number: int, seed: int) -> list[int]:
         columns = sorted(random_subset(n, number, seed))
@@ -243,13 +223,15 @@ def main() -> None:
     if len(records) < needed:
         raise InputError(f"--data {args.data} has {len(records)} records; {args.targets} targets and {args.rounds} rounds of "
                          f"{args.candidates} candidates take {needed}.")
-    targets, rest = records[:args.targets], records[args.targets:needed]
+    tokenizer = Tokenizer.gpt2()
+    examples = [encode_record(record, tokenizer) for record in records[:needed]]
+    targets, rest = examples[:args.targets], examples[args.targets:]
     turns = [rest[i:i + args.candidates] for i in range(0, len(rest), args.candidates)]
     torch.manual_seed(0)
     shape = {"n_layer": 2, "n_embd": 64, "n_head": 2} if args.smoke else {}
     say(f"{torch.get_num_threads()} threads, {args.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(GPT2(GPT2Config(**shape)), Tokenizer.gpt2(), folder)
+        save_pretrained(GPT2(GPT2Config(**shape)), tokenizer, folder)
         bench_utilities(Path(folder), targets, turns)
     bench_greedy((100, 200) if args.smoke else KERNEL_SIZES, args.rounds)
     pool = [r for r in classroom.records() if r["split"] == "train"]

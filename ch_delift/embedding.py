@@ -7,11 +7,10 @@ import torch
 
 from common import distributed
 from common.console import Progress
-from common.device import autocast
+from common.device import evaluating
 from common.gpt2 import GPT2
 
 
-@torch.inference_mode()
 def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str = "fp32", batch_size: int = 32) -> np.ndarray:
     """The mean over each text's tokens of the hidden state after the final LayerNorm.
 
@@ -21,12 +20,10 @@ def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str =
     Returns:
         float32 [texts, D].
     """
-    was_training = model.training
-    model.eval()
     ids = [text[:model.config.n_positions] for text in texts]
     order = distributed.my_share(sorted(range(len(ids)), key=lambda i: len(ids[i])))
     found: list[tuple[int, list[float]]] = []
-    with Progress("hidden states", len(ids), "text") as progress, autocast(model.device, precision):
+    with Progress("hidden states", len(ids), "text") as progress, evaluating(model, precision):
         for batch in (order[i:i + batch_size] for i in range(0, len(order), batch_size)):
             lengths = torch.tensor([len(ids[i]) for i in batch], device=model.device)  # [B]
             T = int(lengths.max())
@@ -36,7 +33,6 @@ def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str =
             means = (hidden * real[:, :, None]).sum(dim=1) / lengths[:, None]  # [B, D]
             found += zip(batch, means.tolist())
             progress.advance(len(batch) * distributed.world_size())
-    model.train(was_training)
     vectors = dict(distributed.put_together(found))
     return np.array([vectors[i] for i in range(len(ids))], dtype=np.float32)
 

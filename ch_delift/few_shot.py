@@ -16,8 +16,8 @@ import numpy as np
 from ch_delift.baselines import random_subset
 from ch_delift.embedding import mean_hidden_states, nearest
 from ch_delift.utility import SEPARATOR, shown
-from ch_instruct.prompts import format_prompt
-from ch_instruct.records import load_records, split_records
+from ch_instruct.encoding import encode_prompt, encode_record
+from ch_instruct.records import load_records, split_places
 from ch_instruct.scoring import score
 from ch_instruct.subset import read_subset
 from common import files, options, runs
@@ -66,14 +66,14 @@ def answer_after(model: GPT2, tokenizer: Tokenizer, records: list[dict], prompts
 
 def main() -> None:
     parser = options.Parser(__doc__)
-    options.add_model_option(parser)
+    options.add(parser, options.ModelOption)
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="the data that the subset was chosen from (default: %(default)s)")
     parser.add_argument("--subset", type=Path, required=True, metavar="FILE", help="a subset.json from ch_delift/train.py")
     parser.add_argument("--shots", type=options.whole, default=5, metavar="K",
                         help="examples in a prompt (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the answers, .json")
-    options.add_format_option(parser)
+    options.add(parser, options.FormatOption)
     parser.add_argument("--max-new-tokens", type=options.whole, default=32, metavar="N",
                         help="longest answer in tokens (default: %(default)s)")
     parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
@@ -81,24 +81,21 @@ def main() -> None:
     parser.add_argument("--seed", type=options.natural, default=0,
                         help="seed of the split, as given when the subset was chosen, and of the random subset "
                              "(default: %(default)s)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"],
-                        help="where to compute (default: %(default)s)")
+    options.add(parser, options.DeviceOption)
     args = parser.parse_args()
     if args.out.exists():
         raise InputError(f"--out {args.out} already exists; choose a new file.")
     records = load_records(args.data).records
     ids = read_subset(args.subset, runs.data_hash(records))
-    parts = split_records(records, args.seed)
-    training = {id(record) for record in parts["train"]}
-    chosen = [records[i] for i in ids if id(records[i]) in training]
+    places = split_places(records, args.seed)
+    training, test = ([records[i] for i in places[split]] for split in ("train", "test"))
+    chosen = [records[i] for i in ids if i in set(places["train"])]
     if not chosen:
         raise InputError(f"--subset {args.subset} names no record of the training part; use the --seed it was chosen with.")
-    by_chance = [parts["train"][i] for i in random_subset(len(parts["train"]), len(chosen), args.seed)]
+    by_chance = [training[i] for i in random_subset(len(training), len(chosen), args.seed)]
 
     model, tokenizer = load_pretrained(args.model, pick_device(args.device))
-    model.eval()
-    test = parts["test"]
-    questions = [tokenizer.encode(format_prompt(record, args.format)) for record in test]
+    questions = [encode_prompt(record, tokenizer, args.format) for record in test]
     longest = model.config.n_positions - args.max_new_tokens
     if (most := max(map(len, questions))) > longest:
         raise InputError(f"A prompt of {most} tokens and --max-new-tokens {args.max_new_tokens} are more than {args.model} "
@@ -106,9 +103,9 @@ def main() -> None:
     vectors = mean_hidden_states(model, questions)
     responses = {"no examples": answer_after(model, tokenizer, test, questions, args.max_new_tokens, args.batch_size)}
     for name, pool in (("chosen", chosen), ("random", by_chance)):
-        prompts_of_pool = [tokenizer.encode(format_prompt(record, args.format)) for record in pool]
-        near, _ = nearest(vectors, mean_hidden_states(model, prompts_of_pool), args.shots)
-        prompts, counts = prompts_with_examples(questions, near, [shown(r, tokenizer, args.format) for r in pool], longest)
+        examples = [encode_record(record, tokenizer, args.format) for record in pool]
+        near, _ = nearest(vectors, mean_hidden_states(model, [e.ids[:e.prompt_length] for e in examples]), args.shots)
+        prompts, counts = prompts_with_examples(questions, near, [shown(e, tokenizer) for e in examples], longest)
         say(f"{name}: {len(pool)} examples, {min(counts)} to {max(counts)} in a prompt (mean {sum(counts) / len(counts):.1f})")
         responses[name] = answer_after(model, tokenizer, test, prompts, args.max_new_tokens, args.batch_size)
 

@@ -5,6 +5,7 @@ Wolsey and Fisher, 1978); in practice far more.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -39,8 +40,9 @@ def maximize(function: FacilityLocation, budget: int, method: str = "lazy", epsi
     return [candidate for candidate, _ in picks], [gain for _, gain in picks]
 
 
-def _naive(function: FacilityLocation, budget: int, *_: object) -> list[tuple[int, float]]:
-    picks, left = [], np.arange(function.n)
+def _naive(function: FacilityLocation, budget: int, epsilon: float, seed: int) -> list[tuple[int, float]]:
+    picks: list[tuple[int, float]] = []
+    left = np.arange(function.n)
     for _ in range(budget):
         gains = function.gains(left)
         best = gains.argmax()  # the first of equals
@@ -50,10 +52,10 @@ def _naive(function: FacilityLocation, budget: int, *_: object) -> list[tuple[in
     return picks
 
 
-def _lazy(function: FacilityLocation, budget: int, *_: object) -> list[tuple[int, float]]:
+def _lazy(function: FacilityLocation, budget: int, epsilon: float, seed: int) -> list[tuple[int, float]]:
     """An old gain is an upper bound of today's (diminishing returns; Minoux, 1978): whoever has the largest bound, and it
     is up to date, is the best."""
-    picks = []
+    picks: list[tuple[int, float]] = []
     size = min(BLOCK, function.n)
     bounds = function.gains()
     fresh = np.ones(function.n, dtype=bool)
@@ -74,7 +76,8 @@ def _lazy(function: FacilityLocation, budget: int, *_: object) -> list[tuple[int
 def _stochastic(function: FacilityLocation, budget: int, epsilon: float, seed: int) -> list[tuple[int, float]]:
     generator = np.random.default_rng(seed)
     size = math.ceil(function.n / budget * math.log(1 / epsilon))
-    picks, left = [], np.arange(function.n)
+    picks: list[tuple[int, float]] = []
+    left = np.arange(function.n)
     for _ in range(budget):
         sample = np.sort(generator.choice(len(left), min(size, len(left)), replace=False))
         gains = function.gains(left[sample])
@@ -85,4 +88,5 @@ def _stochastic(function: FacilityLocation, budget: int, epsilon: float, seed: i
     return picks
 
 
-METHODS = {"naive": _naive, "lazy": _lazy, "stochastic": _stochastic}
+METHODS: dict[str, Callable[[FacilityLocation, int, float, int], list[tuple[int, float]]]] = {
+    "naive": _naive, "lazy": _lazy, "stochastic": _stochastic}

@@ -1,11 +1,46 @@
 """The chapter's pictures: the utility matrix, what each choice added, where the chosen lie, score against fraction,
 and differences with their intervals."""
 
+from pathlib import Path
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from common.plots import ACCENT, DARK, LIGHT
+from ch_delift.selection import Comparison
+from common.plots import ACCENT, DARK, LIGHT, save_picture
+
+MOST_CELLS = 300  # rows and columns of the heat map; more than these cannot be told apart
+
+
+def save_choice(folder: Path, comparison: Comparison, places: list[int], gains: list[float], budget: int, rows: str,
+                other: str | None, families: dict[str, list[str]]) -> None:
+    """The pictures of a choice: gain curve, map, and heat map of the utilities.
+
+    Args:
+        places, gains: in the order of choice; the first `budget` are the subset.
+        rows: which group the rows of the heat map are.
+        other: the group that the map also shows.
+        families: of the examples in each group; "" where there are none.
+    """
+    save_picture(folder / "gains.png", lambda ax: draw_gains(ax, gains, len(comparison.candidates)))
+    vectors = comparison.hidden("data")
+    save_picture(folder / "map.png", lambda ax: draw_map(
+        ax, vectors, places[:budget], comparison.hidden(other) if other else None, other or ""))
+
+    # Like stands by like: sorted by family, and within by the main direction of the hidden states.
+    direction = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)[2][0]
+
+    def order(group: str, ids: list[int]) -> list[int]:
+        along = comparison.hidden(group) @ direction
+        ids = sorted(ids, key=lambda i: (families[group][i], along[i]))
+        return ids[::-(-len(ids) // MOST_CELLS)]  # every n-th where there are too many
+
+    row_ids, column_ids = order(rows, list(range(len(comparison.groups[rows])))), order("data", comparison.candidates)
+    grid = comparison.grid(rows, row_ids, column_ids)
+    save_picture(folder / "utility.png", lambda ax: draw_utility(
+        ax, grid, np.isin(column_ids, places[:budget]), [families[rows][i] for i in row_ids],
+        [families["data"][i] for i in column_ids]), height=5.6)
 
 
 def draw_utility(ax: Axes, utility: np.ndarray, chosen: np.ndarray, rows: list[str] | None = None,
@@ -28,8 +63,8 @@ def draw_utility(ax: Axes, utility: np.ndarray, chosen: np.ndarray, rows: list[s
         if groups is None:
             continue
         names = sorted(set(groups))
-        places = [np.flatnonzero(np.array(groups) == name).mean() for name in names]  # the middle of each block
-        axis.set_ticks(places, names, fontsize=7, rotation=turn)
+        middles = [np.flatnonzero(np.array(groups) == name).mean() for name in names]  # of each block
+        axis.set_ticks(middles, names, fontsize=7, rotation=turn)
     ax.set(xlabel="candidate j, shown as an example (marks above: chosen)", ylabel="target i")
     ax.figure.colorbar(image, ax=ax, label="utility U[i, j] = d(i) - d(i | j)")
 

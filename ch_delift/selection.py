@@ -15,13 +15,13 @@ from ch_delift.embedding import cosine, mean_hidden_states, nearest
 from ch_delift.greedy import maximize
 from ch_delift.submodular import Matrix
 from ch_delift.utility import similarity, utility_matrix
-from ch_instruct.collate import encode_record
+from ch_instruct.encoding import Example
 from common import files
 from common.files import InputError
 from common.gpt2 import GPT2
 from common.tokenizer import Tokenizer
 
-# (rows, columns) -> similarities of these two groups of records; a group is called "data", "target" or "known".
+# (rows, columns) -> similarities of these two groups of examples; a group is called "data", "target" or "known".
 Compare = Callable[[str, str], Matrix]
 
 
@@ -105,32 +105,31 @@ def objective(stage: str, compare: Compare, form: str = "query") -> submodular.F
 
 
 class Comparison:
-    """Similarities between groups of records, by utility or by hidden states.
+    """Similarities between groups of examples, by utility or by hidden states.
 
     Args:
-        groups: "data" and maybe "target" or "known" -> records.
+        groups: "data" and maybe "target" or "known" -> examples, as they are trained on.
         folder: where utility matrices are kept, as ROWS-COLUMNS.npy.
         seed: of the random candidates, with "columns".
     """
 
-    def __init__(self, model: GPT2, tokenizer: Tokenizer, groups: dict[str, list[dict]], folder: Path, style: str = "alpaca",
+    def __init__(self, model: GPT2, tokenizer: Tokenizer, groups: dict[str, list[Example]], folder: Path,
                  precision: str = "fp32", pairs: Pairs = Pairs("all"), kernel: str = "positive", seed: int = 0):
         self.model, self.tokenizer, self.groups, self.folder = model, tokenizer, groups, folder
-        self.style, self.precision, self.pairs, self.kernel = style, precision, pairs, kernel
+        self.precision, self.pairs, self.kernel = precision, pairs, kernel
         n = len(groups["data"])
         self.candidates = sorted(random_subset(n, pairs.number, seed)) if pairs.kind == "columns" else list(range(n))
         self.vectors: dict[str, np.ndarray] = {}
         self.found: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
-    def shown(self, group: str) -> list[dict]:
-        """The records of a group that are columns: of "data" the candidates, of others all."""
+    def columns(self, group: str) -> list[Example]:
+        """The examples of a group that are columns: of "data" the candidates, of others all."""
         return [self.groups[group][i] for i in self.candidates] if group == "data" else self.groups[group]
 
     def hidden(self, group: str) -> np.ndarray:
-        """Mean hidden states of a group's records, computed once. float32 [records, D]."""
+        """Mean hidden states of a group's examples, computed once. float32 [examples, D]."""
         if group not in self.vectors:
-            texts = [encode_record(record, self.tokenizer, self.style).ids for record in self.groups[group]]
-            self.vectors[group] = mean_hidden_states(self.model, texts, self.precision)
+            self.vectors[group] = mean_hidden_states(self.model, [e.ids for e in self.groups[group]], self.precision)
         return self.vectors[group]
 
     def neighbours(self, rows: str, columns: str) -> tuple[np.ndarray, np.ndarray]:
@@ -143,8 +142,8 @@ class Comparison:
     def utility(self, rows: str, columns: str) -> np.ndarray:
         """The utility matrix of two groups, read from its file if it is there. [rows, columns], or [rows, K] of neighbours."""
         tried = self.neighbours(rows, columns)[0] if self.pairs.kind == "neighbours" else None
-        return utility_matrix(self.model, self.tokenizer, self.groups[rows], self.shown(columns), self.style, self.precision,
-                              tried, self.folder / f"{rows}-{columns}.npy")
+        return utility_matrix(self.model, self.tokenizer, self.groups[rows], self.columns(columns), self.precision, tried,
+                              self.folder / f"{rows}-{columns}.npy")
 
     def by_utility(self, rows: str, columns: str) -> Matrix:
         """DELIFT's similarities."""
@@ -165,15 +164,15 @@ class Comparison:
         row = np.repeat(np.arange(len(ids)), ids.shape[1])
         return sparse.coo_array((values.ravel(), (row, ids.ravel())), shape=(len(ids), len(self.groups[columns])))
 
-    def grid(self, rows: str, row_ids: list[int], places: list[int]) -> np.ndarray:
-        """Utilities of some rows for some candidates (places in "data"), NaN where not measured. [row_ids, places]."""
+    def grid(self, rows: str, row_ids: list[int], candidates: list[int]) -> np.ndarray:
+        """Utilities of some rows for some examples of "data", NaN where not measured. [row_ids, candidates]."""
         utility = self.utility(rows, "data")[row_ids]
         whole = np.full((len(row_ids), len(self.groups["data"])), np.nan, dtype=np.float32)
         ids = self.neighbours(rows, "data")[0][row_ids] if self.pairs.kind == "neighbours" else np.array([self.candidates])
         np.put_along_axis(whole, np.broadcast_to(ids, utility.shape), utility, axis=1)
-        return whole[:, places]
+        return whole[:, candidates]
 
     def choose(self, function: submodular.FacilityLocation, budget: int) -> tuple[list[int], list[float]]:
-        """Greedy choice of `budget` candidates: their places in "data", and gains, in the order of choice."""
+        """Greedy choice of `budget` candidates: their numbers in "data", and gains, in the order of choice."""
         picks, gains = maximize(function, budget)
         return [self.candidates[pick] for pick in picks], gains

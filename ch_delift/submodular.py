@@ -12,11 +12,13 @@ s may be rectangular and need not be symmetric. It is an array, or a SciPy spars
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from scipy import sparse
 
-Matrix = np.ndarray | sparse.sparray
+Matrix: TypeAlias = np.ndarray | sparse.sparray
+Ids: TypeAlias = Sequence[int] | np.ndarray
 AT_ONCE = 512  # candidates looked at together; more take memory and are no faster
 
 
@@ -44,11 +46,11 @@ class FacilityLocation:
         self.cover = np.zeros(self.columns.shape[1], dtype=np.float32)  # max_{j∈A} s_ij for every row i
         self.bonus = np.zeros(self.n, dtype=np.float64)  # what a candidate adds whatever else is chosen
 
-    def gains(self, candidates: Sequence[int] | None = None) -> np.ndarray:
+    def gains(self, candidates: Ids | None = None) -> np.ndarray:
         """f(A + j) - f(A) for each of these candidates (default: all), A being what was added so far. float64 [len]."""
-        candidates = np.arange(self.n) if candidates is None else np.asarray(candidates)
-        parts = [self._covered_anew(candidates[i:i + AT_ONCE]) for i in range(0, len(candidates), AT_ONCE)]
-        return np.concatenate(parts) + self.bonus[candidates]
+        ids = np.arange(self.n) if candidates is None else np.asarray(candidates)
+        parts = [self._covered_anew(ids[i:i + AT_ONCE]) for i in range(0, len(ids), AT_ONCE)]
+        return np.concatenate(parts) + self.bonus[ids]
 
     def _covered_anew(self, candidates: np.ndarray) -> np.ndarray:
         """Σ_i max(s_ij - cover_i, 0) for each of these candidates j."""
@@ -66,13 +68,13 @@ class FacilityLocation:
         column = self.columns[[candidate]]
         self.cover = np.maximum(self.cover, column.toarray()[0] if sparse.issparse(column) else column[0])
 
-    def value(self, candidates: Sequence[int] | None = None) -> float:
+    def value(self, candidates: Ids | None = None) -> float:
         """f of these candidates, computed from nothing; without an argument, f(A)."""
-        candidates = np.asarray(self.chosen if candidates is None else candidates, dtype=np.int64)
-        if not len(candidates):
+        ids = np.asarray(self.chosen if candidates is None else candidates, dtype=np.int64)
+        if not len(ids):
             return 0.0
-        cover = largest(self.columns[candidates], axis=0)
-        return float(cover.sum(dtype=np.float64) + self.bonus[candidates].sum())
+        cover = largest(self.columns[ids], axis=0)
+        return float(cover.sum(dtype=np.float64) + self.bonus[ids].sum())
 
 
 class FacilityLocationMutualInformation(FacilityLocation):

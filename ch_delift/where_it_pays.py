@@ -15,10 +15,10 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from ch_delift.baselines import random_subset
 from ch_delift.plots import draw_differences
-from ch_instruct.scoring import mean
 from ch_pretrain import classroom
 from common import options
 from common.console import say, table
@@ -56,8 +56,8 @@ def what_was_chosen(data: list[dict], subset: list[int]) -> list[float]:
     """How many different things a subset asks about, the share of its answers that are wrong, and the share of it that is
     from the target families."""
     chosen = [data[i] for i in subset]
-    return [len({(r["family"], r["key"]) for r in chosen}), mean(["wrong" in r for r in chosen]),
-            mean([r["family"] in TARGET_FAMILIES for r in chosen])]
+    return [len({(r["family"], r["key"]) for r in chosen}), fmean(["wrong" in r for r in chosen]),
+            fmean([r["family"] in TARGET_FAMILIES for r in chosen])]
 
 
 def run_script(script: str, out: Path, *arguments: object) -> None:
@@ -120,7 +120,7 @@ def main() -> None:
         subset = read_json(run / "subset.json")["ids"]
         n = len(records) - len(others)
         by_chance = [what_was_chosen(records, random_subset(n, len(subset), seed)) for seed in range(5)]
-        cells = zip(what_was_chosen(records, subset), map(mean, zip(*by_chance)), ("{:.0f}", "{:.1%}", "{:.1%}"))
+        cells = zip(what_was_chosen(records, subset), map(fmean, zip(*by_chance)), ("{:.0f}", "{:.1%}", "{:.1%}"))
         contents.append([condition, *(form.format(value) for *pair, form in cells for value in pair)])
         found[condition] = {schedule: tuple(100 * summary[f"delift{end} - random{end}"]["exact_match"][part]
                                             for part in ("mean", "half_interval"))

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ch_instruct.collate import collate, encode_record
+from ch_instruct.collate import collate
+from ch_instruct.encoding import encode_record
 from ch_instruct.records import load_records
 from common import options
 from common.console import Progress, say, table
@@ -91,7 +92,7 @@ def main() -> None:
         sides = {}
         for precision in ("fp32", "bf16"):
             ours, _ = load_pretrained(Path(folder), device)
-            theirs = GPT2LMHeadModel.from_pretrained(folder).to(device)  # the folder says: no dropout
+            theirs: torch.nn.Module = GPT2LMHeadModel.from_pretrained(folder)  # the folder says: no dropout
             for name, model, loss in (("transformers", theirs, their_loss), ("ours", ours, next_token_loss)):
                 sides[name, precision] = (model.train(), make_optimizer(model, TrainOptions(1, 1, 1, 1e-5, precision)), loss)
 

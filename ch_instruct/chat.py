@@ -17,10 +17,11 @@ which conversations are trained on. Use the --format that the model was trained 
 import argparse
 import codecs
 import contextlib
+import io
 import sys
 from pathlib import Path
 
-from ch_instruct.collate import encode_prompt
+from ch_instruct.encoding import encode_prompt
 from ch_instruct.prompts import STYLES
 from common import files, options
 from common.console import say
@@ -129,17 +130,20 @@ class Chat:
 
 def main() -> None:
     parser = options.Parser(__doc__)
-    options.add_model_option(parser)
-    options.add_format_option(parser)
+    options.add(parser, options.ModelOption)
+    options.add(parser, options.FormatOption)
     parser.add_argument("--system", metavar="TEXT", help="a message to the model before the conversation (default: none)")
-    options.add_sampling_options(parser, max_new_tokens=256)
-    options.add_device_option(parser)
+    parser.add_argument("--max-new-tokens", type=options.whole, default=256, metavar="N",
+                        help="longest continuation in tokens (default: %(default)s)")
+    options.add(parser, options.SamplingOptions)
+    options.add(parser, options.DeviceOption)
     args = parser.parse_args()
 
     model, tokenizer = load_pretrained(args.model, pick_device(args.device))
     chat = Chat(model, tokenizer, args)
     for terminal in (sys.stdin, sys.stdout):
-        terminal.reconfigure(errors="replace")  # what the terminal cannot spell is no reason to end
+        if isinstance(terminal, io.TextIOWrapper):
+            terminal.reconfigure(errors="replace")  # what the terminal cannot spell is no reason to end
     say(f"{args.model}, {args.format} prompts, {model.config.n_positions} tokens of context. Ctrl-C stops an answer, "
         "/help lists commands, Ctrl-D ends.")
     while True:

@@ -6,13 +6,12 @@ from torch import Tensor
 
 from common import distributed
 from common.console import Progress
-from common.device import autocast, to_device
+from common.device import evaluating, to_device
 from common.gpt2 import GPT2
 from common.losses import IGNORE_INDEX
 from common.training import Dataset
 
 
-@torch.no_grad()
 def response_perplexities(model: GPT2, data: Dataset, batch_size: int, precision: str) -> Tensor:
     """Perp(Y|X) = exp(-mean log p(y_n | x, y_<n)) of each example's targets, the end-of-text token among them.
 
@@ -22,21 +21,17 @@ def response_perplexities(model: GPT2, data: Dataset, batch_size: int, precision
     Returns:
         float64 [N], each from 1 up. No random number is drawn.
     """
-    was_training = model.training
-    model.eval()
     items = distributed.my_share(data.items)
     found = torch.empty(len(items), dtype=torch.float64)
     by_length = sorted(range(len(items)), key=lambda i: data.size(items[i]))  # like lengths need little padding
-    with Progress("perplexities", len(items), "text") as progress:
+    with Progress("perplexities", len(items), "text") as progress, evaluating(model, precision):
         for start in range(0, len(items), batch_size):
             ids = by_length[start:start + batch_size]
             inputs, targets = to_device(data.collate([items[i] for i in ids]), model.device)
-            asked = targets != IGNORE_INDEX  # [B, T]
-            with autocast(model.device, precision):
-                logits = model.logits(model.hidden_states(inputs)[asked])  # [targets, V]
-            losses = F.cross_entropy(logits.float(), targets[asked], reduction="none").cpu().double()  # [targets]
-            per_example = [part.mean() for part in losses.split(asked.sum(dim=1).tolist())]
+            has_target = targets != IGNORE_INDEX  # [B, T]
+            logits = model.logits(model.hidden_states(inputs)[has_target])  # [targets, V]
+            losses = F.cross_entropy(logits.float(), targets[has_target], reduction="none").cpu().double()  # [targets]
+            per_example = [part.mean() for part in losses.split(has_target.sum(dim=1).tolist())]
             found[ids] = torch.stack(per_example).exp()
             progress.advance(len(ids))
-    model.train(was_training)
     return torch.tensor(distributed.put_together(found.tolist()), dtype=torch.float64)

@@ -1,59 +1,86 @@
-"""What every fine-tuning chapter does before and after its own idea: load, encode, answer, score.
+"""What every fine-tuning chapter does before and after its own idea: load, encode, train, answer, score, report.
 
 `ch_instruct/train.py` is the plain case; other chapters put their step in the middle.
 """
 
-from argparse import Namespace
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from ch_instruct.collate import Example, collate, encode_prompt
+import torch
+
+from ch_instruct import html_page
+from ch_instruct.collate import collate
+from ch_instruct.encoding import Encoded, Example, encode_prompt, encode_records
 from ch_instruct.prompts import chat_template
-from ch_instruct.records import encode_records, load_records, split_records
+from ch_instruct.records import load_records, split_places
 from ch_instruct.scoring import score
 from ch_instruct.subset import read_subset
-from common import distributed, options, runs
-from common.console import say
-from common.device import check_mps, pick_device, pick_precision, to_device
+from common import distributed, files, plots, reports, runs
+from common.console import say, shorten
+from common.device import check_mps, evaluating, pick_device, pick_precision
 from common.files import InputError
 from common.generation import continue_all
 from common.gpt2 import GPT2
-from common.losses import IGNORE_INDEX, next_token_loss
-from common.pretrained import load_pretrained
+from common.losses import Loss, next_token_loss
+from common.options import (
+    DeviceOption,
+    FormatOption,
+    ModelOption,
+    PrecisionOption,
+    RunOptions,
+    TrainingOptions,
+    default_lr,
+    option,
+    positive,
+    whole,
+)
+from common.pretrained import find_folder, load_pretrained, load_weights
 from common.tokenizer import Tokenizer
-from common.training import Dataset, TrainOptions, evaluate
+from common.training import Dataset, Run, TrainOptions, evaluate, fit
 
 MOST_NEW_TOKENS = 256  # no answer is longer, however long the training responses are
+
+
+@dataclass(frozen=True)
+class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, FormatOption, ModelOption):
+    """The options of every chapter that trains on instruction records."""
+
+    data: str = option("classroom", "classroom, a public set by name (alpaca, dolly, ultrachat, ...), or a .json or .jsonl "
+                       "file of records with instruction, input and output, or with messages (default: %(default)s)",
+                       metavar="D")
+    subset: Path | None = option(None, "train on these records of --data only, a subset.json from ch_delift/train.py "
+                                 "(default: on all)", Path, metavar="FILE")
+    loss_on: str = option("response", "what is learnt: the response alone, or the prompt too (default: %(default)s)",
+                          choices=["response", "all"])
+    lr: float | None = option(None, "peak learning rate (default: 3e-4 for models as narrow as classroom, 5e-5 from width "
+                              "512)", positive, metavar="X")
+    max_length: int | None = option(None, "longest example in tokens, prompt and response together (default: what the model "
+                                    "can read)", whole, metavar="N")
+    over_length: str = option("drop", "what happens to longer ones: leave them out, cut the response, or stop (default: "
+                              "%(default)s)", choices=["drop", "truncate", "error"])
 
 
 @dataclass
 class Work:
     """Everything a chapter needs to train and to test."""
 
-    args: Namespace
+    options: FineTuning
+    folder: Path  # the checkpoint from which every training begins
     model: GPT2
     tokenizer: Tokenizer
     records: dict[str, list[dict]]  # by split: train, validation, test
     examples: dict[str, list[Example]]  # the same, encoded
-    train_ids: list[int]  # places of the training records in the data, from 0
-    facts: dict[str, object]  # for run.json: hashes, counts, and what `auto` came to
+    precision: str = "fp32"  # what --precision came to
+    train_ids: list[int] = field(default_factory=list)  # places of the training records in the data, from 0
+    facts: dict[str, Any] = field(default_factory=dict)  # for run.json: hashes, counts, and what `auto` came to
 
     @property
-    def precision(self) -> str:
-        """fp32 or bf16."""
-        return self.facts["precision"]
-
-    def dataset(self, split: str, **changes: object) -> Dataset:
-        """A split's examples, for plain next-token training; loss_on and seed as on the command line, or as given."""
-        return example_dataset(self.examples[split], self.tokenizer, **{"loss_on": self.args.loss_on,
-                                                                        "seed": self.args.seed} | changes)
-
-    def train_options(self, **changes: object) -> TrainOptions:
-        """The training options of the command line."""
-        args = self.args
-        return TrainOptions(**{"epochs": args.epochs, "batch_size": args.batch_size, "accumulate": args.accumulate,
-                               "lr": self.facts["learning_rate"], "precision": self.precision} | changes)
+    def lr(self) -> float:
+        """The peak learning rate."""
+        return self.options.lr or default_lr(self.model.config.n_embd)
 
     @property
     def max_new_tokens(self) -> int:
@@ -61,76 +88,86 @@ class Work:
         longest = max(end - start for example in self.examples["train"] for start, end in example.spans)
         return min(longest, MOST_NEW_TOKENS)
 
+    def dataset(self, split: str, loss_on: str | None = None, seed: int | None = None) -> Dataset:
+        """A split's examples, for plain next-token training; loss_on and seed as given, or as on the command line."""
+        return example_dataset(self.examples[split], self.tokenizer, loss_on or self.options.loss_on,
+                               self.options.seed if seed is None else seed)
+
+    def train_options(self, **changes: Any) -> TrainOptions:
+        """The training options of the command line."""
+        given = self.options
+        return replace(TrainOptions(given.epochs, given.batch_size, given.accumulate, self.lr, self.precision), **changes)
+
 
 def example_dataset(examples: list[Example], tokenizer: Tokenizer, loss_on: str = "response", seed: int = 0) -> Dataset:
     """Examples as the training loop takes them."""
     return Dataset(examples, partial(collate, pad_id=tokenizer.eot_id, loss_on=loss_on), lambda e: len(e.ids) - 1, seed)
 
 
-def prepare(args: Namespace) -> Work:
+def prepare(options: FineTuning) -> Work:
     """Check the options, read and encode the data, load the model. Prints a report; writes nothing."""
-    if args.smoke:
-        args.epochs, args.batch_size = 1, min(args.batch_size, 8)
-    runs.check_run(args)
-    device = pick_device(args.device)
-    loaded = load_records(args.data)
-    if args.smoke:
-        loaded.records = smoke_records(loaded.records)
-    records = split_records(loaded.records, args.seed)
-    place = {id(record): i for i, record in enumerate(loaded.records)}
-    data_hash = runs.data_hash(loaded.records)
-    if args.subset is not None:
-        records["train"] = take_subset(records["train"], place, args.subset, data_hash)
-    model, tokenizer = load_pretrained(args.model)
-    tokenizer.chat_template = chat_template(args.format)  # saved with every checkpoint
-    longest = model.config.n_positions
-    if args.max_length is not None and args.max_length > longest:
-        raise InputError(f"--max-length {args.max_length} is more than {args.model} can read, which is {longest} tokens.")
+    if options.smoke:
+        options = replace(options, epochs=1, batch_size=min(options.batch_size, 8))
+    runs.check_run(options)
+    device = pick_device(options.device)
+    distributed.start(device)
+    loaded = load_records(options.data)
+    data = smoke_records(loaded.records) if options.smoke else loaded.records
+    places, data_hash = split_places(data, options.seed), runs.data_hash(data)
+    if options.subset is not None:
+        places["train"] = take_subset(places["train"], options.subset, data_hash)
+    folder = find_folder(options.model)
+    model, tokenizer = load_pretrained(folder, device, dropout=options.dropout)
+    tokenizer.chat_template = chat_template(options.format)  # saved with every checkpoint
 
-    say(f"Data {args.data}: {len(loaded.records)} records, {args.format} prompts")
+    say(f"Data {options.data}: {len(data)} records, {options.format} prompts")
     for note in loaded.notes:
         say(f"  {note}")
-    records, examples = encode_splits(records, tokenizer, args, longest)
-    lr = args.lr or options.default_lr(model.config.n_embd)
-    model.to(device)
-    first_batch = collate(examples["train"][:args.batch_size], tokenizer.eot_id, args.loss_on)
-    check_mps(model, first_batch, next_token_loss)
-    precision = pick_precision(runs.recorded_precision(args), model, to_device(first_batch, device), next_token_loss)
-    _, targets = collate(examples["train"], tokenizer.eot_id, args.loss_on)
-    supervised, tokens = int((targets != IGNORE_INDEX).sum()), sum(len(e.ids) - 1 for e in examples["train"])
-    say(f"Model {args.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {device}")
-    say(f"In the loss: {supervised:,} of {tokens:,} training tokens ({supervised / tokens:.0%}, --loss-on {args.loss_on}); "
-        f"learning rate {lr:g}")
-    facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
-             "records": {split: len(part) for split, part in records.items()},
-             "learning_rate": lr, "training_tokens": tokens, "supervised_tokens": supervised}
-    return Work(args, model, tokenizer, records, examples, [place[id(record)] for record in records["train"]], facts)
+    parts = encode_splits({split: [data[i] for i in ids] for split, ids in places.items()}, tokenizer, options,
+                          model.config.n_positions)
+    examples = {split: part.examples for split, part in parts.items()}
+    name, why = pick_precision(options.precision, device)
+    precision = distributed.from_main(runs.recorded_precision(options, name))  # machines may differ
+    check_mps(model, collate(examples["train"][:options.batch_size], tokenizer.eot_id, options.loss_on), next_token_loss)
+    work = Work(options, folder, model, tokenizer, {split: part.records for split, part in parts.items()}, examples,
+                precision, [places["train"][i] for i in parts["train"].places])
+
+    supervised, tokens = (sum(e.targets(loss_on) for e in examples["train"]) for loss_on in (options.loss_on, "all"))
+    work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
+                  "records": {split: len(part) for split, part in work.records.items()},
+                  "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised}
+    say(f"Model {options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {device} ({why})")
+    say(f"In the loss: {supervised:,} of {tokens:,} training tokens ({supervised / tokens:.0%}, --loss-on {options.loss_on}); "
+        f"learning rate {work.lr:g}")
+    return work
 
 
-def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, args: Namespace,
-                  longest: int) -> tuple[dict[str, list[dict]], dict[str, list[Example]]]:
-    """Encode every split and tell its lengths. Returns the records that are left, and their examples, by split."""
-    kept: dict[str, list[dict]] = {split: [] for split in records}
-    examples: dict[str, list[Example]] = {split: [] for split in records}
+def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options: FineTuning,
+                  longest: int) -> dict[str, Encoded]:
+    """Encode every split, as long as the model can read, and tell its lengths.
+
+    Raises:
+        InputError: if --max-length is more than that.
+    """
+    if options.max_length is not None and options.max_length > longest:
+        raise InputError(f"--max-length {options.max_length} is more than {options.model} can read, which is {longest} tokens.")
+    parts = {}
     for split, part in records.items():
+        parts[split] = Encoded([], [], [], "")
         if part:
-            kept[split], examples[split], note = encode_records(part, tokenizer, args.format, args.max_length or longest,
-                                                                args.over_length)
-            say(f"  {split}: {note}")
-    return kept, examples
+            parts[split] = encode_records(part, tokenizer, options.format, options.max_length or longest, options.over_length)
+            say(f"  {split}: {parts[split].note}")
+    return parts
 
 
-def take_subset(training: list[dict], place: dict[int, int], file: Path, data_hash: str) -> list[dict]:
-    """Those training records whose places in the data a subset file names.
-
-    Args:
-        place: id() of each record of the data -> its place.
+def take_subset(training: list[int], file: Path, data_hash: str) -> list[int]:
+    """Those training records, as places in the data, that a subset file names.
 
     Raises:
         InputError: if the file does not fit the data, or names no training record.
     """
     wanted = set(read_subset(file, data_hash))
-    chosen = [record for record in training if place[id(record)] in wanted]
+    chosen = [place for place in training if place in wanted]
     if not chosen:
         raise InputError(f"--subset {file} names no record of the training part; use the --seed it was chosen with.")
     say(f"Subset {file}: {len(chosen)} of {len(training)} training records"
@@ -150,27 +187,61 @@ def smoke_records(records: list[dict]) -> list[dict]:
 def answer(model: GPT2, tokenizer: Tokenizer, records: list[dict], style: str, max_new_tokens: int,
            batch_size: int = 32) -> list[dict]:
     """Greedy answers: each record with "answer" and "stopped" (whether the model ended by itself) added."""
-    was_training = model.training
-    model.eval()
     prompts = [encode_prompt(record, tokenizer, style) for record in distributed.my_share(records)]
-    answers = distributed.put_together(continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size))
-    model.train(was_training)
+    with evaluating(model):
+        answers = distributed.put_together(continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size))
     return [record | {"answer": tokenizer.decode(new.ids).strip(), "stopped": new.stopped}
             for record, new in zip(records, answers)]
 
 
-def test(work: Work, seconds: float | None) -> tuple[dict, list[dict]]:
-    """Put the model through the whole test part.
+class Arm(NamedTuple):
+    """One way to train, and how the model did in the test after it."""
+
+    result: dict  # its row in the report
+    responses: list[dict]
+    history: list[dict]  # of the training; empty for the untouched model
+
+
+def test(work: Work, run: Run | None = None) -> Arm:
+    """Put the model through the whole test part. `run` is the training that it has behind it."""
+    loss = evaluate(work.model, work.dataset("test"), next_token_loss, work.options.batch_size, work.precision)
+    responses = answer(work.model, work.tokenizer, work.records["test"], work.options.format, work.max_new_tokens)
+    result = reports.arm_result(loss, score(responses), run.seconds if run else None)
+    return Arm(result, responses, run.history if run else [])
+
+
+def train(work: Work, data: Dataset, loss: Loss, folder: Path, seed: int, after_step: Callable[[int], None] | None = None,
+          **changes: Any) -> Run:
+    """Train on this data, from the pretrained model again: every arm of an experiment starts alike.
 
     Args:
-        seconds: how long its training took, for the report.
-
-    Returns:
-        The arm of the report, and the responses.
+        seed: of what the model itself draws (dropout); the order of the data has its own.
+        changes: training options that differ from the command line's.
     """
-    loss = evaluate(work.model, work.dataset("test"), next_token_loss, work.args.batch_size, work.precision)
-    responses = answer(work.model, work.tokenizer, work.records["test"], work.args.format, work.max_new_tokens)
-    return runs.arm_result(loss, score(responses), seconds), responses
+    load_weights(work.model, work.folder)
+    torch.manual_seed(seed)
+    return fit(work.model, work.tokenizer, data, work.dataset("validation"), loss, work.train_options(**changes), folder,
+               work.options.resume, after_step)
+
+
+def finish(folder: Path, arms: dict[str, Arm], curves: dict[str, list[dict]], title: str = "",
+           by_family: list[str] | None = None, **facts: Any) -> None:
+    """The end of every experiment: responses.json, the same as a page to read, the loss curves, the tables, report.json.
+
+    Args:
+        arms: by name; those with " on " in it were tested on other questions, and their responses are left out.
+        curves: name -> history, at most three; `title` stands above them.
+        by_family: whose families are printed (None: everybody's).
+        facts: what else belongs into the report.
+    """
+    if not distributed.is_main():
+        return
+    responses = merge_responses({name: arm.responses for name, arm in arms.items() if " on " not in name})
+    files.write_json(folder / "responses.json", responses)
+    html_page.write_page(folder / "answers.html", responses, str(folder))
+    plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, curves, title))
+    show_answers(responses)
+    reports.finish_run(folder, facts | {"arms": {name: arm.result for name, arm in arms.items()}}, by_family)
 
 
 def merge_responses(by_arm: dict[str, list[dict]]) -> list[dict]:
@@ -192,9 +263,3 @@ def show_answers(responses: list[dict], count: int = 4) -> None:
         say(f"    {'expected'.ljust(width)}  {shorten(response['output'])}")
         for arm, given in response["answers"].items():
             say(f"    {arm.ljust(width)}  {shorten(given['answer'])}{'' if given['stopped'] else ' [did not stop]'}")
-
-
-def shorten(text: str, length: int = 90) -> str:
-    """The text on one line, cut to `length` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else line[:length - 3] + "..."

@@ -2,7 +2,7 @@
 
 from matplotlib.axes import Axes
 
-from ch_instruct.collate import Example
+from ch_instruct.encoding import Example
 from common.losses import IGNORE_INDEX
 from common.plots import ACCENT, DARK, LIGHT
 from common.token_plots import draw_grid

@@ -2,6 +2,8 @@
 
 import json
 
+from common.console import shorten
+
 STYLES = ("alpaca", "phi3")
 
 
@@ -70,6 +72,12 @@ def _request(style: str, instruction: str, context: str = "") -> str:
 def question_text(record: dict[str, str]) -> str:
     """A record's question as people and judges see it: the instruction and, after an empty line, its input if any."""
     return "\n\n".join(filter(None, (record["instruction"], record.get("input"))))
+
+
+def one_line(record: dict[str, str]) -> str:
+    """A record in short, for lists on the screen: question -> answer."""
+    question = " | ".join(filter(None, (record["instruction"], record.get("input", ""))))
+    return f"{shorten(question, 60)} -> {shorten(record['output'], 40)}"
 
 
 # A system message takes the preamble's place. Each answer ends with end-of-text; the generation prompt asks for the next.

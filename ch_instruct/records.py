@@ -1,4 +1,4 @@
-"""Instruction records: read, check, split, encode, and report what was found and what was left out."""
+"""Instruction records: read, check, split, and report what was found and what was left out."""
 
 import json
 import random
@@ -6,11 +6,9 @@ import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ch_instruct.collate import Example, encode_record
 from ch_instruct.public_sets import PUBLIC_SETS
 from ch_pretrain import classroom
 from common.files import InputError
-from common.tokenizer import Tokenizer
 
 TEST_SHARE, VALIDATION_SHARE = 0.10, 0.05
 SPLITS = ("train", "validation", "test")
@@ -24,7 +22,7 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
 
 
-def load_records(data: str) -> Loaded:
+def load_records(data: str, option: str = "--data") -> Loaded:
     """Read "classroom", a public set by name, or a .json or .jsonl file of Alpaca records or conversations.
 
     An Alpaca record has the texts "instruction" and "output" and may have "input". A conversation has "messages"; it
@@ -33,7 +31,8 @@ def load_records(data: str) -> Loaded:
     nothing and are left out; exact duplicates are counted. Both are noted with their row numbers.
 
     Raises:
-        InputError: if the file is missing, is no JSON, holds no records, or a record lacks a text.
+        InputError: if the file is missing, is no JSON, holds no records, or a record lacks a text. `option` says where
+            its name was given.
     """
     if data == "classroom":
         return Loaded(classroom.records())
@@ -41,13 +40,14 @@ def load_records(data: str) -> Loaded:
         known = PUBLIC_SETS[data]
         rows = [known.convert(row) for row in read_rows(known.fetch(data))]
     elif data.endswith((".json", ".jsonl")):
-        rows = read_rows(Path(data))
+        rows = read_rows(Path(data), option)
     else:
-        raise InputError(f"--data {data}: use classroom, {', '.join(PUBLIC_SETS)}, or a file that ends in .json or .jsonl.")
+        raise InputError(f"{option} {data}: use classroom, {', '.join(PUBLIC_SETS)}, or a file that ends in .json or .jsonl.")
     for number, row in enumerate(rows, 1):
         _check(row, f"{data}, record {number}")
 
-    notes, kept, empty, repeated, seen = [], [], [], [], {}
+    notes, kept, empty, repeated = [], [], [], []
+    seen: dict[tuple[str, ...], int] = {}
     for number, row in enumerate(rows, 1):
         row = last_turn(row)
         texts = [message["content"] for message in row.get("messages", ())] or [row["instruction"], row["output"]]
@@ -63,7 +63,7 @@ def load_records(data: str) -> Loaded:
     if repeated:
         notes.append(f"exact repetitions of earlier records (kept): {_rows(repeated)}")
     if not kept:
-        raise InputError(f"--data {data}: no record is left, all have an empty instruction, output or message.")
+        raise InputError(f"{option} {data}: no record is left, all have an empty instruction, output or message.")
     return Loaded(kept, notes)
 
 
@@ -159,7 +159,12 @@ def _rows(numbers: list[int]) -> str:
 
 
 def split_records(records: list[dict], seed: int) -> dict[str, list[dict]]:
-    """Divide into train, validation and test: as the records themselves say, or else at random by `seed`.
+    """Divide into train, validation and test; see `split_places`."""
+    return {split: [records[i] for i in places] for split, places in split_places(records, seed).items()}
+
+
+def split_places(records: list[dict], seed: int) -> dict[str, list[int]]:
+    """Where the records of each split stand: as the records themselves say, or else at random by `seed`.
 
     At random, equal records stay together, so that no test question has been trained on word for word.
 
@@ -169,15 +174,16 @@ def split_records(records: list[dict], seed: int) -> dict[str, list[dict]]:
     named = sum("split" in record for record in records)
     if named not in (0, len(records)):
         raise InputError(f"{named} of {len(records)} records name a 'split'; all of them must, or none.")
+    parts: dict[str, list[int]] = {split: [] for split in SPLITS}
     if named:
-        parts = {split: [r for r in records if r["split"] == split] for split in SPLITS}
+        for place, record in enumerate(records):
+            parts[record["split"]].append(place)
     else:
-        groups: dict[tuple, list[dict]] = {}
-        for record in records:
-            groups.setdefault((record["instruction"], record.get("input", "")), []).append(record)
+        groups: dict[tuple, list[int]] = {}
+        for place, record in enumerate(records):
+            groups.setdefault((record["instruction"], record.get("input", "")), []).append(place)
         shuffled = list(groups.values())
         random.Random(f"split {seed}").shuffle(shuffled)
-        parts = {split: [] for split in SPLITS}
         n_test, n_validation = (max(1, round(s * len(records))) for s in (TEST_SHARE, VALIDATION_SHARE))
         for group in shuffled:
             split = ("test" if len(parts["test"]) < n_test else
@@ -188,53 +194,3 @@ def split_records(records: list[dict], seed: int) -> dict[str, list[dict]]:
             raise InputError(f"{len(records)} record(s) leave nothing for the {split} part; at least 3 different questions "
                              "are needed, or a 'split' in each record.")
     return parts
-
-
-def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_length: int,
-                   over_length: str) -> tuple[list[dict], list[Example], str]:
-    """Encode records; apply the policy to those of more than `max_length` tokens.
-
-    Args:
-        over_length: "drop" leaves them out; "truncate" cuts the response at its end (and leaves out those whose prompt
-            alone is too long), in a conversation the last response that begins in time, and drops the turns after it;
-            "error" stops.
-
-    Returns:
-        The records that are left, their examples, and a sentence on lengths.
-
-    Raises:
-        InputError: with "error", or if none is left.
-    """
-    examples = [encode_record(record, tokenizer, style) for record in records]
-    lengths = sorted(len(example.ids) for example in examples)
-    long = [i for i, example in enumerate(examples) if len(example.ids) > max_length]
-    if long and over_length == "error":
-        raise InputError(f"{len(long)} of {len(records)} examples have more than {max_length} tokens (the longest "
-                         f"{lengths[-1]}); raise --max-length, or choose --over-length drop or truncate.")
-    if over_length == "truncate":
-        records = list(records)
-        for i in long:
-            records[i], examples[i] = cut(records[i], examples[i], max_length)
-    kept = [i for i, example in enumerate(examples)
-            if len(example.ids) <= max_length and example.prompt_length < len(example.ids)]
-    if not kept:
-        raise InputError(f"All {len(records)} examples have more than {max_length} tokens (the shortest {lengths[0]}); raise "
-                         "--max-length or shorten the texts.")
-    note = f"{len(records)} examples of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]})"
-    if long:
-        dropped = len(records) - len(kept)
-        note += f"; {len(long)} have more than {max_length}: {dropped} left out, {len(long) - dropped} cut"
-    return [records[i] for i in kept], [examples[i] for i in kept], note
-
-
-def cut(record: dict, example: Example, max_length: int) -> tuple[dict, Example]:
-    """Make an example fit: leave out the turns whose response begins too late, cut the response that ends too late.
-
-    The record loses the same turns, but keeps its last response whole: it is what an answer is compared with.
-    """
-    turns = tuple((start, min(end, max_length)) for start, end in example.turns if start < max_length)
-    if turns:
-        messages = record["messages"]
-        record = last_turn(record | {"messages": messages[:len(messages) - 2 * (len(example.turns) - len(turns))]})
-    length = turns[-1][1] if turns else max_length
-    return record, Example(example.ids[:length], example.prompt_length, turns)

@@ -5,8 +5,8 @@
 
 from pathlib import Path
 
-from ch_instruct import answers, pipeline
-from ch_instruct.collate import encode_prompt
+from ch_instruct import html_page, pipeline
+from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import load_questions
 from ch_instruct.scoring import score
 from common import files, options
@@ -18,18 +18,18 @@ from common.pretrained import load_pretrained
 
 def main() -> None:
     parser = options.Parser(__doc__)
-    options.add_model_option(parser)
+    options.add(parser, options.ModelOption)
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="a .json or .jsonl file of records with instruction, input and output, or with messages; or "
                              "classroom for its test part (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE",
                         help="where to write the answers, .json; a page to read them goes beside it, .html")
-    options.add_format_option(parser)
+    options.add(parser, options.FormatOption)
     parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
                         help="longest answer in tokens (default: %(default)s)")
     parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
                         help="records answered together (default: %(default)s)")
-    options.add_device_option(parser)
+    options.add(parser, options.DeviceOption)
     args = parser.parse_args()
     page = args.out.with_suffix(".html")
     if page == args.out:
@@ -49,7 +49,7 @@ def main() -> None:
     responses = pipeline.answer(model, tokenizer, records, args.format, args.max_new_tokens, args.batch_size)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(args.out, responses)
-    answers.write_page(page, pipeline.merge_responses({args.model: responses}), f"{args.model}, {args.data}")
+    html_page.write_page(page, pipeline.merge_responses({args.model: responses}), f"{args.model}, {args.data}")
     scores = score(responses)
     say(table(["", "exact match", "ROUGE-L", "stopped"],
               [[args.model, *(f"{scores[name]:.1%}" for name in ("exact_match", "rouge_l", "stopped"))]]))

@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from statistics import fmean
 
 
 def normalise(text: str) -> str:
@@ -44,12 +45,8 @@ def score(responses: list[dict]) -> dict:
         if "family" in response:
             by_family[response["family"]].append(match)
     return {
-        "exact_match": mean(matches),
-        "rouge_l": mean([rouge_l(r["answer"], r["output"]) for r in responses]),
-        "stopped": mean([r["stopped"] for r in responses]),
-        "families": {family: mean(found) for family, found in sorted(by_family.items())} or None}
+        "exact_match": fmean(matches),
+        "rouge_l": fmean([rouge_l(r["answer"], r["output"]) for r in responses]),
+        "stopped": fmean([r["stopped"] for r in responses]),
+        "families": {family: fmean(found) for family, found in sorted(by_family.items())} or None}
 
-
-def mean(values: list) -> float:
-    """The arithmetic mean of numbers or truth values."""
-    return sum(values) / len(values)

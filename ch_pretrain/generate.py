@@ -16,13 +16,15 @@ from common.pretrained import load_pretrained
 
 def main() -> None:
     parser = options.Parser(__doc__)
-    options.add_model_option(parser)
+    options.add(parser, options.ModelOption)
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="the text to go on from")
-    options.add_sampling_options(parser, max_new_tokens=60)
+    parser.add_argument("--max-new-tokens", type=options.whole, default=60, metavar="N",
+                        help="longest continuation in tokens (default: %(default)s)")
+    options.add(parser, options.SamplingOptions)
     parser.add_argument("--num-samples", type=options.whole, default=1, metavar="N",
                         help="how many continuations, made in one batch (default: %(default)s)")
     parser.add_argument("--seed", type=options.natural, default=0, help="seed of the sampling (default: %(default)s)")
-    options.add_device_option(parser)
+    options.add(parser, options.DeviceOption)
     args = parser.parse_args()
     if args.greedy and args.num_samples > 1:
         parser.error("--greedy has one outcome; leave out --num-samples or --greedy")

@@ -9,6 +9,7 @@ run folder is a checkpoint that every other command takes as --model.
 """
 
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,13 +17,14 @@ import torch
 from ch_pretrain import classroom
 from ch_pretrain.bpe import train_bpe
 from ch_pretrain.windows import encode_documents, window_dataset
-from common import distributed, options, plots, runs
+from common import distributed, options, plots, reports, runs
 from common.console import say
-from common.device import check_mps, pick_device, pick_precision, to_device
+from common.device import check_mps, pick_device, pick_precision
 from common.files import InputError
 from common.generation import continue_all
 from common.gpt2 import GPT2, GPT2Config
 from common.losses import next_token_loss
+from common.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, option, positive, whole
 from common.pretrained import load_pretrained
 from common.tokenizer import END_OF_TEXT, Tokenizer
 from common.training import TrainOptions, fit
@@ -32,37 +34,36 @@ VALIDATION_SHARE = 0.02  # of the documents
 SAMPLE_PROMPTS = ("The capital of", "The opposite of", "Plurals\n\n")
 
 
-def parse() -> options.argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--data", nargs="+", default=["classroom"], metavar="FILE",
-                        help=f"classroom, or UTF-8 text files; {END_OF_TEXT} in them separates documents "
-                             "(default: classroom)")
-    parser.add_argument("--model", metavar="M", help="go on from this model and its tokenizer instead of starting anew")
-    for name, default, what in (("vocab-size", 2304, "entries of the new vocabulary, at least 257"),
-                                ("layers", 4, "layers of the new model"), ("width", 256, "its width"),
-                                ("heads", 4, "its attention heads; must divide the width"),
-                                ("max-length", 256, "tokens in a window, and longest input of a new model")):
-        parser.add_argument(f"--{name}", type=options.whole, default=default, metavar="N",
-                            help=f"{what} (default: %(default)s)")
-    options.add_training_options(parser, epochs=3, batch_size=8)
-    parser.add_argument("--lr", type=options.positive, default=2e-3, metavar="X",
-                        help="peak learning rate (default: %(default)s)")
-    options.add_device_options(parser)
-    options.add_run_options(parser, "ch_pretrain")
-    args = parser.parse_args()
-    if args.width % args.heads:
-        parser.error(f"--heads {args.heads} does not divide --width {args.width}")
-    if args.vocab_size < 257:
-        parser.error(f"--vocab-size {args.vocab_size} is too small: 256 bytes and {END_OF_TEXT} need 257 entries")
-    return args
+@dataclass(frozen=True)
+class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
+    """The options of this command."""
+
+    data: tuple[str, ...] = option(("classroom",), f"classroom, or UTF-8 text files; {END_OF_TEXT} in them separates documents "
+                                   "(default: classroom)", nargs="+", metavar="FILE")
+    model: str | None = option(None, "go on from this model and its tokenizer instead of starting anew", metavar="M")
+    vocab_size: int = option(2304, "entries of the new vocabulary, at least 257 (default: %(default)s)", whole, metavar="N")
+    layers: int = option(4, "layers of the new model (default: %(default)s)", whole, metavar="N")
+    width: int = option(256, "its width (default: %(default)s)", whole, metavar="N")
+    heads: int = option(4, "its attention heads; must divide the width (default: %(default)s)", whole, metavar="N")
+    max_length: int = option(256, "tokens in a window, and longest input of a new model (default: %(default)s)", whole,
+                             metavar="N")
+    batch_size: int = option(8, "windows in one forward pass (default: %(default)s)", whole, metavar="N")
+    lr: float = option(2e-3, "peak learning rate (default: %(default)s)", positive, metavar="X")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.heads:
+            raise InputError(f"--heads {self.heads} does not divide --width {self.width}; choose one that does.")
+        if self.vocab_size < 257:
+            raise InputError(f"--vocab-size {self.vocab_size} is too small: 256 bytes and {END_OF_TEXT} need 257 entries.")
 
 
-def read_documents(args: options.argparse.Namespace) -> list[str]:
+def read_documents(given: Pretraining) -> list[str]:
     """The documents to learn from: pages of the classroom, or files cut at the end-of-text token."""
-    if args.data == ["classroom"]:
-        return list(classroom.pages(300 if args.smoke else PAGES, PAGES_SEED))
+    if tuple(given.data) == ("classroom",):
+        return list(classroom.pages(300 if given.smoke else PAGES, PAGES_SEED))
     documents: list[str] = []
-    for name in args.data:
+    for name in given.data:
         try:
             text = Path(name).read_bytes().decode("utf-8")
         except OSError as error:
@@ -71,8 +72,8 @@ def read_documents(args: options.argparse.Namespace) -> list[str]:
             raise InputError(f"--data {name} is not UTF-8 text ({error}).") from error
         documents += [document for document in text.split(END_OF_TEXT) if document.strip()]
     if not documents:
-        raise InputError(f"--data {' '.join(args.data)}: there is no text in it.")
-    if args.smoke:
+        raise InputError(f"--data {' '.join(given.data)}: there is no text in it.")
+    if given.smoke:
         documents = [document[:2000] for document in documents[:300]]
     return documents
 
@@ -86,57 +87,57 @@ def split_documents(documents: list[str]) -> tuple[list[str], list[str]]:
     return documents[:-held_out], documents[-held_out:]
 
 
-def new_model(args: options.argparse.Namespace, documents: list[str]) -> tuple[GPT2, Tokenizer]:
+def new_model(given: Pretraining, documents: list[str]) -> tuple[GPT2, Tokenizer]:
     """Train a vocabulary on the documents and draw a random model for it."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.txt"
         corpus.write_bytes(END_OF_TEXT.join(documents).encode())
-        _, merges = train_bpe(corpus, args.vocab_size, [END_OF_TEXT])
+        _, merges = train_bpe(corpus, given.vocab_size, [END_OF_TEXT])
     tokenizer = Tokenizer.from_merges(merges)
-    torch.manual_seed(args.seed)
-    return GPT2(GPT2Config(vocab_size=tokenizer.vocab_size, n_positions=args.max_length, n_embd=args.width,
-                           n_layer=args.layers, n_head=args.heads)), tokenizer
+    torch.manual_seed(given.seed)
+    return GPT2(GPT2Config(vocab_size=tokenizer.vocab_size, n_positions=given.max_length, n_embd=given.width,
+                           n_layer=given.layers, n_head=given.heads, dropout=given.dropout)), tokenizer
 
 
 def main() -> None:
-    args = parse()
-    if args.smoke:
-        args.layers, args.width, args.heads, args.epochs = 2, 64, 2, 1
-        args.vocab_size, args.max_length = min(args.vocab_size, 512), min(args.max_length, 64)
-    runs.check_run(args)
-    device = pick_device(args.device)
-    training, held_out = split_documents(read_documents(args))
+    given = options.parse(Pretraining, __doc__)
+    if given.smoke:
+        given = replace(given, layers=2, width=64, heads=2, epochs=1, vocab_size=min(given.vocab_size, 512),
+                        max_length=min(given.max_length, 64))
+    runs.check_run(given)
+    device = pick_device(given.device)
+    distributed.start(device)
+    training, held_out = split_documents(read_documents(given))
 
-    if args.model is None:
+    if given.model is None:
         say("Training the vocabulary ...")
-        model, tokenizer = new_model(args, training)
+        model, tokenizer = new_model(given, training)
     else:
-        model, tokenizer = load_pretrained(args.model)
+        model, tokenizer = load_pretrained(given.model, dropout=given.dropout)
     model.to(device)
-    context = min(args.max_length, model.config.n_positions)
+    context = min(given.max_length, model.config.n_positions)
     rows = [encode_documents(part, tokenizer) for part in (training, held_out)]
     if min(row.numel() for row in rows) < 2:
-        raise InputError(f"--data {' '.join(args.data)}: the text is too short to learn from and to validate on.")
-    data, validation = (window_dataset(row, context, args.seed) for row in rows)
+        raise InputError(f"--data {' '.join(given.data)}: the text is too short to learn from and to validate on.")
+    data, validation = (window_dataset(row, context, given.seed) for row in rows)
 
-    first_batch = data.collate(data.items[:args.batch_size])
-    check_mps(model, first_batch, next_token_loss)
-    precision = pick_precision(runs.recorded_precision(args), model, to_device(first_batch, device), next_token_loss)
-    folder = runs.open_run("ch_pretrain", args, {
+    check_mps(model, data.collate(list(data.items[:given.batch_size])), next_token_loss)
+    name, why = pick_precision(given.precision, device)
+    precision = distributed.from_main(runs.recorded_precision(given, name))
+    folder = runs.open_run("ch_pretrain", given, {
         "data_sha256": runs.data_hash([training, held_out]), "precision": precision})
     text_bytes = sum(len(document.encode()) for document in training)
     say(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
         f"{rows[0].numel():,} training tokens ({text_bytes / rows[0].numel():.2f} bytes each), "
-        f"{len(data):,} windows of {context}, {precision} on {device}")
+        f"{len(data):,} windows of {context}, {precision} on {device} ({why})")
 
-    steps_per_epoch = -(-len(data) // (args.batch_size * args.accumulate))
-    run = fit(model, tokenizer, data, validation, next_token_loss, TrainOptions(
-        epochs=args.epochs, batch_size=args.batch_size, accumulate=args.accumulate, lr=args.lr, precision=precision,
-        warmup=0.05, evaluate_every=max(1, steps_per_epoch // 4)), folder, args.resume)
+    how = TrainOptions(given.epochs, given.batch_size, given.accumulate, given.lr, precision, warmup=0.05)
+    how = replace(how, evaluate_every=max(1, how.steps_per_epoch(len(data)) // 4))
+    run = fit(model, tokenizer, data, validation, next_token_loss, how, folder, given.resume)
     if distributed.is_main():
         plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, {"pretraining": run.history}))
-        runs.finish_run(folder, {"arms": {"pretrained": runs.arm_result(run.best_loss, None, run.seconds)},
-                                 "weights_sha256": runs.model_hash(model)})
+        reports.finish_run(folder, {"arms": {"pretrained": reports.arm_result(run.best_loss, None, run.seconds)},
+                                    "weights_sha256": runs.model_hash(model)})
         prompts = [tokenizer.encode(prompt) for prompt in SAMPLE_PROMPTS]
         say("\nHow it goes on (greedily):")
         for prompt, new in zip(SAMPLE_PROMPTS, continue_all(model, prompts, 24, tokenizer.eot_id)):

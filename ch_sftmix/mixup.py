@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ch_instruct.collate import Example, collate
+from ch_instruct.collate import collate
+from ch_instruct.encoding import Example
 from common.gpt2 import GPT2
 from common.losses import IGNORE_INDEX, head_loss
 from common.training import Dataset
@@ -52,7 +53,7 @@ class PairDataset(Dataset):
         lams = [rng.betavariate(self.alpha, self.alpha) for _ in pairs]  # λ ~ Beta(α, α), one per pair
 
         mixed = sum(min(c.response_tokens, u.response_tokens) for c, u in pairs)
-        targets = sum(e.response_tokens if self.loss_on == "response" else len(e.ids) - 1 for pair in pairs for e in pair)
+        targets = sum(example.targets(self.loss_on) for pair in pairs for example in pair)
         return [Pair(c, u, lam, self.mu * targets / mixed) for (c, u), lam in zip(pairs, lams)]
 
     def collate_pairs(self, pairs: list[Pair]) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
@@ -69,9 +70,9 @@ def take_responses(hidden: Tensor, targets: Tensor, length: int) -> tuple[Tensor
     Columns beyond a row's own response hold other positions; the caller leaves them out.
     """
     # A stable sort of True before False gives each row's target positions in order.
-    places = (targets != IGNORE_INDEX).long().argsort(dim=1, descending=True, stable=True)[:, :length]  # [B, length]
+    positions = (targets != IGNORE_INDEX).long().argsort(dim=1, descending=True, stable=True)[:, :length]  # [B, length]
     rows = torch.arange(len(targets), device=targets.device)[:, None]  # [B, 1]
-    return hidden[rows, places], targets[rows, places]
+    return hidden[rows, positions], targets[rows, positions]
 
 
 def shared_positions(hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor,

@@ -6,15 +6,9 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from common.plots import ACCENT, DARK, LIGHT, draw_losses
+from common.plots import ACCENT, DARK, LIGHT
 
 HALVES = (("confident half", DARK, "o"), ("unconfident half", LIGHT, "^"))
-
-
-def draw_both_losses(ax: Axes, ntp: list[dict], sftmix: list[dict]) -> None:
-    """Loss curves of both runs. Validation losses compare; training losses do not, as one holds the mixup term."""
-    draw_losses(ax, {"NTP": ntp, "SFTMix": sftmix})
-    ax.set_title("SFTMix's training loss includes the mixup term", fontsize=9)
 
 
 def above_one(perplexities: Tensor) -> Tensor:
@@ -34,10 +28,10 @@ def draw_confidence(ax: Axes, perplexities: Tensor, halves: tuple[list[int], lis
     """
     excess = above_one(perplexities)
     low, high = excess.log10().min().item(), excess.log10().max().item()
-    edges = [10 ** (low + (high - low) * i / 40) for i in range(41)] if high > low else 10
-    if high > low:
-        edges[0], edges[-1] = excess.min().item(), excess.max().item()  # exactly: rounding would lose the last example
-    ax.hist([excess[half].tolist() for half in halves], bins=edges, stacked=True, color=[colour for _, colour, _ in HALVES],
+    edges = [10 ** (low + (high - low) * i / 40) for i in range(41)]
+    edges[0], edges[-1] = excess.min().item(), excess.max().item()  # exactly: rounding would lose the last example
+    ax.hist([excess[half].tolist() for half in halves], bins=edges if high > low else 10, stacked=True,
+            color=[colour for _, colour, _ in HALVES],
             label=[f"{name} ({len(half)})" for (name, _, _), half in zip(HALVES, halves)])
     median = excess.median().item()
     ax.axvline(median, color="black", linestyle="--", linewidth=1, label=f"median: perplexity {1 + median:.4g}")
@@ -81,8 +75,8 @@ def draw_mixup(ax: Axes, confident: Tensor, unconfident: Tensor, lam: float, wor
     mixed = lam * c + (1 - lam) * u
     ax.plot([c[:, 0], u[:, 0]], [c[:, 1], u[:, 1]], color="0.7", linewidth=1, zorder=1)
     for (name, colour, marker), points in zip(HALVES, (c, u)):
-        ax.scatter(*points.T, color=colour, marker=marker, s=34, label=name.replace("half", "example"))
-    ax.scatter(*mixed.T, color=ACCENT, marker="D", s=24, label=f"mixed, λ = {lam:.2f}")
+        ax.scatter(points[:, 0], points[:, 1], color=colour, marker=marker, s=34, label=name.replace("half", "example"))
+    ax.scatter(mixed[:, 0], mixed[:, 1], color=ACCENT, marker="D", s=24, label=f"mixed, λ = {lam:.2f}")
     for n, pair in enumerate(words):
         for word, point, xytext in zip(pair, (c[n], u[n]), ((5, 4), (5, -10))):
             ax.annotate(f"{n + 1}: {word!r}", point.tolist(), xytext=xytext, textcoords="offset points", fontsize=7.5)

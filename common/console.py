@@ -64,3 +64,9 @@ def table(headings: list[str], rows: list[list[str]]) -> str:
         return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))]).rstrip()
 
     return "\n".join([line(headings), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+
+def shorten(text: str, length: int = 90) -> str:
+    """The text on one line, cut to `length` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[:length - 3] + "..."

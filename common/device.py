@@ -2,16 +2,16 @@
 
 import contextlib
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from common.files import InputError
 from common.gpt2 import GPT2
+from common.losses import Loss
 
-Loss = Callable[[GPT2, tuple[Tensor, ...]], tuple[Tensor, int]]  # -> the sum over all targets, and their number
+BF16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")  # what processors (x86 twice, ARM) call instructions that multiply bfloat16
 
 
 def pick_device(name: str) -> torch.device:
@@ -45,13 +45,32 @@ def check_mps(model: GPT2, batch: tuple[Tensor, ...], loss: Loss) -> None:
     if model.device.type != "mps":
         return
     with torch.no_grad():
-        on_gpu, count = loss(model, to_device(batch, model.device))
-        on_cpu, _ = loss(model.cpu(), batch)
+        sum_on_gpu, count = loss(model, to_device(batch, model.device))
+        sum_on_cpu, _ = loss(model.cpu(), batch)
         model.to("mps")
-    on_gpu, on_cpu = on_gpu.item() / max(count, 1), on_cpu.item() / max(count, 1)
+    on_gpu, on_cpu = sum_on_gpu.item() / max(count, 1), sum_on_cpu.item() / max(count, 1)
     if not abs(on_gpu - on_cpu) <= 0.01 * on_cpu:
         raise InputError(f"--device mps: the first batch's loss is {on_gpu:.4f} on this GPU and {on_cpu:.4f} on the CPU; "
                          "use --device cpu, or another version of PyTorch.")
+
+
+def pick_precision(name: str, device: torch.device) -> tuple[str, str]:
+    """Turn `auto` into "fp32" or "bf16", by what the hardware has instructions for; so one machine always decides alike.
+
+    Returns:
+        The precision, and the reason in a few words.
+    """
+    if name != "auto":
+        return name, "as asked for"
+    if device.type == "cuda":
+        units = torch.cuda.get_device_capability(device) >= (8, 0)
+    elif device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # older PyTorch
+        units = any(capabilities.get(unit) for unit in BF16_UNITS)
+    else:
+        return "fp32", "MPS"
+    what = "GPU" if device.type == "cuda" else "processor"
+    return ("bf16", f"this {what} multiplies bfloat16") if units else ("fp32", f"no bfloat16 units found in this {what}")
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
@@ -59,30 +78,13 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def pick_precision(name: str, model: GPT2, batch: tuple[Tensor, ...], loss: Loss) -> str:
-    """Turn `auto` into "fp32" or "bf16".
-
-    CUDA: bf16 if the GPU computes it natively (compute capability 8.0 or later). CPU: by a trial, the gradient of this
-    batch computed both ways in turns; bf16 must be a fifth faster to be taken. MPS: fp32. The model is left unchanged.
-    """
-    device = model.device
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    if device.type == "mps":
-        return "fp32"
-
-    def seconds(precision: str) -> float:
-        start = time.perf_counter()
-        with autocast(device, precision):
-            total, _ = loss(model, batch)
-        total.backward()
-        return time.perf_counter() - start
-
-    with torch.random.fork_rng():
-        # In turns, the first a warm-up; the smallest time is the one that other work on the machine disturbed least.
-        times = [(seconds("fp32"), seconds("bf16")) for _ in range(4)][1:]
-    fp32, bf16 = (min(column) for column in zip(*times))
-    model.zero_grad(set_to_none=True)
-    return "bf16" if bf16 * 1.2 < fp32 else "fp32"
+@contextlib.contextmanager
+def evaluating(model: GPT2, precision: str = "fp32") -> Iterator[None]:
+    """Within this context the model only computes: no dropout, no gradients. Afterwards it is as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), autocast(model.device, precision):
+            yield
+    finally:
+        model.train(was_training)

@@ -6,17 +6,23 @@ add them up. As losses are sums, the total is what one process would have comput
 
 import os
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
+Value = TypeVar("Value")
 
-def start() -> None:
-    """Join the other processes if `torchrun` started this one; do nothing otherwise."""
+
+def start(device: torch.device) -> None:
+    """Join the other processes if `torchrun` started this one; do nothing otherwise.
+
+    The processes talk as their device can: GPUs by NCCL, everything else by Gloo.
+    """
     if "RANK" in os.environ and not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def stop() -> None:
@@ -26,8 +32,8 @@ def stop() -> None:
 
 
 def rank() -> int:
-    """This process's number, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    """This process's number, from 0; known before it has joined the others."""
+    return int(os.environ.get("RANK", 0))
 
 
 def world_size() -> int:
@@ -59,13 +65,11 @@ def add_up_gradients(parameters: list[torch.nn.Parameter]) -> None:
     """Sum the gradients over all processes, in one message. A process without rows takes part with zeros."""
     if not dist.is_initialized():
         return
-    for p in parameters:
-        if p.grad is None:
-            p.grad = torch.zeros_like(p)
-    flat = torch.cat([p.grad.flatten() for p in parameters])
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     for p, summed in zip(parameters, flat.split([p.numel() for p in parameters])):
-        p.grad.copy_(summed.view_as(p))
+        p.grad = summed.view_as(p)
 
 
 def my_share(whole: Sequence) -> Sequence:
@@ -79,13 +83,13 @@ def put_together(mine: list) -> list:
         return mine
     parts: list[list] = [[] for _ in range(world_size())]
     dist.all_gather_object(parts, mine)
-    whole = [None] * sum(map(len, parts))
+    whole: list = [None] * sum(map(len, parts))
     for number, part in enumerate(parts):
         whole[number::world_size()] = part
     return whole
 
 
-def from_main(value: object) -> object:
+def from_main(value: Value) -> Value:
     """The main process's value, in every process."""
     if not dist.is_initialized():
         return value

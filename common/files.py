@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 UMASK = os.umask(0)
 os.umask(UMASK)  # it can only be read by setting it
@@ -14,7 +15,7 @@ class InputError(Exception):
     """Something the user gave cannot be used. The message is one sentence: the value, what is allowed, what to do."""
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file, flush it to the disk, and rename it to `path`.
 
     A reader sees the old file or the new one, never a part, whenever the process or the power goes away.
@@ -40,7 +41,7 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> object:
+def read_json(path: Path) -> Any:
     """The content of a JSON file that this code wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
 

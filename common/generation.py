@@ -88,7 +88,7 @@ def stream(model: GPT2, prompt: list[int], max_new_tokens: int, eot_id: int, tem
         token = next_tokens(model.logits(hidden[:, -1]), temperature, top_k, generator)  # [1]
         if token.item() == eot_id:
             return
-        yield token.item()
+        yield int(token)
         ids = token[:, None]
 
 

@@ -62,6 +62,10 @@ class KVCache:
         values[:, :, self.length:end] = v
         return keys[:, :, :end], values[:, :, :end]
 
+    def advance(self, tokens: int) -> None:
+        """So many tokens have been appended in every layer."""
+        self.length += tokens
+
     def keep_rows(self, rows: Tensor) -> None:
         """Go on with these rows of the batch only. rows: int64 [kept]."""
         self.layers = [(keys[rows], values[rows]) for keys, values in self.layers]
@@ -184,7 +188,7 @@ class GPT2(nn.Module):
         for layer, block in enumerate(self.h):
             x = block(x, mask, cache, layer)
         if cache is not None:
-            cache.length += T
+            cache.advance(T)
         return self.ln_f(x)
 
     @staticmethod

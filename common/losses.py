@@ -1,11 +1,16 @@
 """What a target is, and the loss on targets."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from common.gpt2 import GPT2
 
 IGNORE_INDEX = -100  # the target of a position that is not in the loss; cross_entropy's own default
+
+Loss = Callable[[GPT2, Any], tuple[Tensor, int]]  # (model, batch) -> the sum over all targets, and their number
 
 
 def head_loss(model: GPT2, hidden: Tensor, targets: Tensor) -> tuple[Tensor, int]:
@@ -16,15 +21,15 @@ def head_loss(model: GPT2, hidden: Tensor, targets: Tensor) -> tuple[Tensor, int
 
     Args:
         hidden: float [B, T, D], from `model.hidden_states`.
-        targets: int64 [B, T]; IGNORE_INDEX where nothing is asked.
+        targets: int64 [B, T]; IGNORE_INDEX where there is none.
 
     Returns:
         The sum (a scalar, in nats) and the number of targets. Callers divide sums by counts only after adding up
         everything that belongs together, so short batches weigh no more than long ones.
     """
-    asked = targets != IGNORE_INDEX  # [B, T]
-    logits = model.logits(hidden[asked]).float()  # [N, V], N positions with a target
-    return F.cross_entropy(logits, targets[asked], reduction="sum"), logits.size(0)
+    has_target = targets != IGNORE_INDEX  # [B, T]
+    logits = model.logits(hidden[has_target]).float()  # [N, V], N positions with a target
+    return F.cross_entropy(logits, targets[has_target], reduction="sum"), logits.size(0)
 
 
 def next_token_loss(model: GPT2, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:

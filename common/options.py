@@ -1,10 +1,16 @@
-"""The command line: options that several commands share, their checks, and how errors are told."""
+"""The command line: options that several commands share, their checks, and how errors are told.
+
+Options of training commands are a dataclass, one field each, which also says what --help prints and what is allowed. So
+a notebook that writes `FineTuning(epochs=2)` gets the defaults and the checks of the command.
+"""
 
 import argparse
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 from common import distributed
 from common.files import InputError
@@ -16,7 +22,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str):
         super().__init__(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         """End with one sentence and exit status 2."""
         self.exit(2, f"error: {message}; --help lists all options.\n")
 
@@ -66,90 +72,129 @@ def share(text: str) -> float:
     return _number(text, lambda value: 0 <= value <= 1, "a share between 0 and 1")
 
 
-def add_model_option(parser: Parser) -> None:
-    """--model."""
-    parser.add_argument("--model", default="classroom", metavar="M",
-                        help="classroom (ships with this repository), gpt2, gpt2-medium, gpt2-large, gpt2-xl, the hub id of "
-                             "a GPT-2 model, or a checkpoint folder (default: %(default)s)")
+def option(default: Any, help: str, type: Callable[[str], Any] = str, **more: Any) -> Any:
+    """A field of an `Options` class.
+
+    Args:
+        default: its value if nothing is said; False makes it a flag.
+        help: a sentence for --help; where it holds "%(default)s", the default is shown.
+        type: makes a value of a text, or says why that is not possible.
+        more: as for `add_argument`: choices, metavar, nargs.
+    """
+    return field(default=default, metadata={"help": help} | ({"action": "store_true"} if default is False
+                                                             else {"type": type} | more))
 
 
-def add_device_option(parser: Parser) -> None:
-    """--device."""
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"],
-                        help="auto takes a CUDA GPU if there is one, else the CPU (default: %(default)s)")
+@dataclass(frozen=True)
+class Options:
+    """Options of a command. Values that do not come from the command line are checked by the same rules.
+
+    Raises:
+        InputError: for a value that is not allowed.
+    """
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            value, rules = getattr(self, part.name), part.metadata
+            if value == part.default or "type" not in rules:
+                continue
+            for one in value if rules.get("nargs") else [value]:
+                try:
+                    rules["type"](str(one))
+                except argparse.ArgumentTypeError as error:
+                    raise InputError(f"{flag(part.name)}: {error}.") from error
+                if one not in rules.get("choices", [one]):
+                    raise InputError(f"{flag(part.name)}: {one!r} is not allowed, choose from {', '.join(rules['choices'])}.")
 
 
-def add_sampling_options(parser: Parser, max_new_tokens: int) -> None:
-    """--max-new-tokens, --greedy, --temperature and --top-k."""
-    parser.add_argument("--max-new-tokens", type=whole, default=max_new_tokens, metavar="N",
-                        help="longest continuation in tokens (default: %(default)s)")
-    parser.add_argument("--greedy", action="store_true", help="always take the likeliest token")
-    parser.add_argument("--temperature", type=positive, default=0.8, metavar="X",
-                        help="below 1 is bolder, above 1 more varied (default: %(default)s)")
-    parser.add_argument("--top-k", type=whole, metavar="N",
-                        help="sample among the N likeliest tokens only (default: among all)")
+SomeOptions = TypeVar("SomeOptions", bound=Options)
 
 
-def add_device_options(parser: Parser) -> None:
-    """--device and --precision."""
-    add_device_option(parser)
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"],
-                        help="precision of matrix products; auto takes bf16 where the GPU computes it natively, or where a "
-                             "short trial on this processor finds it a fifth faster (default: %(default)s)")
+def flag(name: str) -> str:
+    """batch_size -> --batch-size."""
+    return "--" + name.replace("_", "-")
 
 
-def add_run_options(parser: Parser, chapter: str) -> None:
-    """--out, --resume, --seed and --smoke."""
-    add_folder_options(parser, chapter)
-    parser.add_argument("--seed", type=natural, default=0, help="seed of all randomness (default: %(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="try everything on very little data, in seconds")
+def add(parser: Parser, *classes: type[Options]) -> None:
+    """Give a parser the options of these classes."""
+    for part in (part for some in classes for part in fields(some)):
+        parser.add_argument(flag(part.name), default=part.default, **part.metadata)
 
 
-def add_folder_options(parser: Parser, chapter: str) -> None:
-    """--out and --resume."""
-    parser.add_argument("--out", type=Path, metavar="FOLDER",
-                        help=f"folder for everything this run writes (default: a new one, runs/{chapter}/001, 002, ...)")
-    parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out, same options")
+def parse(some: type[SomeOptions], description: str) -> SomeOptions:
+    """Read the command line of a command that has these options."""
+    parser = Parser(description)
+    add(parser, some)
+    return some(**vars(parser.parse_args()))
 
 
-def add_training_options(parser: Parser, epochs: int, batch_size: int) -> None:
-    """--epochs, --batch-size and --accumulate."""
-    parser.add_argument("--epochs", type=whole, default=epochs, metavar="N",
-                        help="passes over the training data (default: %(default)s)")
-    parser.add_argument("--batch-size", type=whole, default=batch_size, metavar="N",
-                        help="examples in one forward pass (default: %(default)s)")
-    parser.add_argument("--accumulate", type=whole, default=1, metavar="N",
-                        help="forward passes in one optimizer step; more of them with a smaller batch size save memory "
-                             "and change nothing else (default: %(default)s)")
+@dataclass(frozen=True)
+class ModelOption(Options):
+    """Which model."""
+
+    model: str = option("classroom", "classroom (ships with this repository), gpt2, gpt2-medium, gpt2-large, gpt2-xl, the hub "
+                        "id of a GPT-2 model, or a checkpoint folder (default: %(default)s)", metavar="M")
 
 
-def add_instruction_options(parser: Parser) -> None:
-    """The options of every chapter that trains on instruction records."""
-    parser.add_argument("--data", default="classroom", metavar="D",
-                        help="classroom, a public set by name (alpaca, dolly, ultrachat, ...), or a .json or .jsonl file of "
-                             "records with instruction, input and output, or with messages (default: %(default)s)")
-    parser.add_argument("--subset", type=Path, metavar="FILE",
-                        help="train on these records of --data only, a subset.json from ch_delift/train.py (default: on all)")
-    add_format_option(parser)
-    parser.add_argument("--loss-on", default="response", choices=["response", "all"],
-                        help="what is learnt: the response alone, or the prompt too (default: %(default)s)")
-    parser.add_argument("--lr", type=positive, metavar="X",
-                        help="peak learning rate (default: 3e-4 for models as narrow as classroom, 5e-5 from width 512)")
-    add_length_options(parser)
+@dataclass(frozen=True)
+class DeviceOption(Options):
+    """Where to compute."""
+
+    device: str = option("auto", "auto takes a CUDA GPU if there is one, else the CPU (default: %(default)s)",
+                         choices=["auto", "cpu", "cuda", "mps"])
 
 
-def add_format_option(parser: Parser) -> None:
-    """--format."""
-    parser.add_argument("--format", default="alpaca", choices=["alpaca", "phi3"],
-                        help="prompt style (default: %(default)s)")
+@dataclass(frozen=True)
+class PrecisionOption(Options):
+    """How exactly to compute."""
+
+    precision: str = option("auto", "precision of matrix products; auto takes bf16 where the GPU or the processor has "
+                            "instructions for it (default: %(default)s)", choices=["auto", "fp32", "bf16"])
 
 
-def add_length_options(parser: Parser) -> None:
-    """--max-length and --over-length."""
-    parser.add_argument("--max-length", type=whole, metavar="N",
-                        help="longest example in tokens, prompt and response together (default: what the model can read)")
-    parser.add_argument("--over-length", default="drop", choices=["drop", "truncate", "error"],
-                        help="what happens to longer ones: leave them out, cut the response, or stop (default: %(default)s)")
+@dataclass(frozen=True)
+class FormatOption(Options):
+    """How records become prompts."""
+
+    format: str = option("alpaca", "prompt style (default: %(default)s)", choices=["alpaca", "phi3"])
+
+
+@dataclass(frozen=True)
+class SamplingOptions(Options):
+    """How texts go on."""
+
+    greedy: bool = option(False, "always take the likeliest token")
+    temperature: float = option(0.8, "below 1 is bolder, above 1 more varied (default: %(default)s)", positive, metavar="X")
+    top_k: int | None = option(None, "sample among the N likeliest tokens only (default: among all)", whole, metavar="N")
+
+
+@dataclass(frozen=True)
+class FolderOptions(Options):
+    """Where a run writes."""
+
+    out: Path | None = option(None, "folder for everything this run writes (default: a new one, runs/CHAPTER/001, 002, ...)",
+                              Path, metavar="FOLDER")
+    resume: bool = option(False, "go on with the interrupted run in --out, same options")
+
+
+@dataclass(frozen=True)
+class RunOptions(FolderOptions):
+    """What every training command has."""
+
+    seed: int = option(0, "seed of all randomness (default: %(default)s)", natural, metavar="N")
+    smoke: bool = option(False, "try everything on very little data, in seconds")
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Options):
+    """How to train."""
+
+    epochs: int = option(3, "passes over the training data (default: %(default)s)", whole, metavar="N")
+    batch_size: int = option(16, "examples in one forward pass (default: %(default)s)", whole, metavar="N")
+    accumulate: int = option(1, "forward passes in one optimizer step; more of them with a smaller batch size save memory and "
+                             "change nothing else (default: %(default)s)", whole, metavar="N")
+    dropout: float = option(0.0, "share of activations set to zero in training, against overfitting (default: %(default)s)",
+                            share, metavar="X")
 
 
 def default_lr(width: int) -> float:
@@ -160,7 +205,6 @@ def default_lr(width: int) -> float:
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`; turn what the user can mend into one sentence and exit status 2."""
     try:
-        distributed.start()
         main()
     except InputError as error:
         if distributed.is_main():

@@ -4,8 +4,10 @@ Colours differ in brightness as well as in hue, so that they can be told apart i
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -27,7 +29,7 @@ def smooth(values: list[float], window: int) -> list[float]:
     return [sum(values[max(0, i - window + 1):i + 1]) / min(window, i + 1) for i in range(len(values))]
 
 
-def draw_losses(ax: Axes, runs: dict[str, list[dict]]) -> None:
+def draw_losses(ax: Axes, runs: dict[str, list[dict]], title: str = "") -> None:
     """Training and validation loss over epochs, tokens seen on a second axis, for one run or several.
 
     Where a run's validation loss has a minimum from which it rises, while the training loss goes on falling, overfitting
@@ -35,6 +37,7 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]]) -> None:
 
     Args:
         runs: name -> history, as `fit` returns it.
+        title: stands above.
     """
     colours = [DARK, LIGHT, ACCENT]
     for (name, history), colour in zip(runs.items(), colours):
@@ -56,6 +59,7 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]]) -> None:
                         xytext=(4, 0), textcoords="offset points", fontsize=8, color=colour)
 
     ax.set(xlabel="epochs", ylabel="loss (nats per target)", yscale="log")
+    ax.set_title(title, fontsize=9)
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
@@ -63,5 +67,6 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]]) -> None:
     per_epoch = {round(history[-1]["tokens"] / history[-1]["epoch"]) for history in runs.values() if history[-1]["epoch"]}
     if len(per_epoch) == 1:  # an epoch is the same for all
         [tokens] = per_epoch
-        above = ax.secondary_xaxis("top", functions=(lambda e: e * tokens / 1e6, lambda t: t * 1e6 / tokens))
+        to_tokens, to_epochs = partial(np.multiply, tokens / 1e6), partial(np.multiply, 1e6 / tokens)
+        above = ax.secondary_xaxis("top", functions=(to_tokens, to_epochs))
         above.set_xlabel("tokens seen (millions)")

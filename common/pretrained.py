@@ -5,6 +5,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -46,14 +47,15 @@ TRANSPOSED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_pr
 MASK_BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # constants that older files carry along
 
 
-def load_pretrained(name_or_folder: str | Path, device: str | torch.device = "cpu",
-                    dtype: torch.dtype = torch.float32) -> tuple[GPT2, Tokenizer]:
+def load_pretrained(name_or_folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+                    dropout: float = 0.0) -> tuple[GPT2, Tokenizer]:
     """Load a model and its tokenizer.
 
     Args:
         name_or_folder: "classroom" (ships with this repository), a public size ("gpt2", "gpt2-medium", "gpt2-large",
             "gpt2-xl"), the hub id of a GPT-2 model ("distilbert/distilgpt2"), or a checkpoint folder.
         device, dtype: where the weights go, and as what.
+        dropout: share of activations set to zero in training, whatever the checkpoint says.
 
     Returns:
         The model, in evaluation mode, and the tokenizer.
@@ -62,7 +64,7 @@ def load_pretrained(name_or_folder: str | Path, device: str | torch.device = "cp
         InputError: if there is no such model, it cannot be fetched, or its files are not a whole GPT-2.
     """
     folder = find_folder(str(name_or_folder))
-    config = read_config(folder)
+    config = replace(read_config(folder), dropout=dropout)
     tokenizer = Tokenizer.from_folder(folder)
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries and the model only "
@@ -98,7 +100,7 @@ def find_folder(name: str) -> Path:
 
 
 def read_config(folder: Path) -> GPT2Config:
-    """Read `config.json`; refuse models that are not GPT-2. Dropout is off, whatever the file says."""
+    """Read `config.json`; refuse models that are not GPT-2. Its dropout is not read: it is a matter of training."""
     path = folder / "config.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

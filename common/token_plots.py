@@ -41,14 +41,15 @@ def draw_grid(ax: Axes, rows: list[tuple[str, list[str]]], kinds: list[list[str]
         colours: kind -> fill colour.
     """
     longest = max(len(texts) for _, texts in rows)
-    size = min(8.0, 72 * ax.figure.get_figwidth() / longest / 5)  # so that a cell holds some nine characters
+    inches = ax.figure.get_window_extent().width / ax.figure.dpi
+    size = min(8.0, 72 * inches / longest / 5)  # so that a cell holds some nine characters
     for y, ((_, texts), line) in enumerate(zip(rows, kinds)):
         for x, (text, kind) in enumerate(zip(texts, line)):
             ax.add_patch(Rectangle((x, y - 0.42), 1, 0.84, facecolor=colours[kind], edgecolor="white", linewidth=1.2))
             ax.text(x + 0.5, y, visible(text), ha="center", va="center", fontsize=size,
                     color="white" if colours[kind] == DARK else "black")
     _frame(ax, longest, [name for name, _ in rows])
-    ax.set_xticks([x + 0.5 for x in range(longest)], range(longest), fontsize=7)
+    ax.set_xticks([x + 0.5 for x in range(longest)], [str(x) for x in range(longest)], fontsize=7)
     ax.tick_params(axis="x", length=0)
     ax.set_xlabel("position")
     used = {kind for line in kinds for kind in line}

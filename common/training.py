@@ -5,18 +5,20 @@ import io
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import torch
 
 from common import distributed
 from common.console import Progress, say
-from common.device import Loss, autocast, to_device
+from common.device import autocast, evaluating, to_device
 from common.files import InputError, write_text, write_whole
 from common.gpt2 import GPT2
-from common.losses import next_token_loss
+from common.losses import Loss, next_token_loss
 from common.pretrained import load_weights, save_pretrained
 from common.tokenizer import Tokenizer
 
@@ -30,7 +32,7 @@ class Dataset:
     An item can be anything that `collate` understands: a window's start, an example, a pair of examples.
     """
 
-    def __init__(self, items: Sequence, collate: Callable[[list], tuple], size: Callable[[object], int], seed: int = 0):
+    def __init__(self, items: Sequence, collate: Callable[[list], tuple], size: Callable[[Any], int], seed: int = 0):
         self.items, self.collate, self.size, self.seed = items, collate, size, seed
 
     def __len__(self) -> int:
@@ -58,6 +60,32 @@ class TrainOptions:
     patience: int | None = None  # stop after this many evaluations without a new best; None means never
     steps: int | None = None  # end after this many steps, whatever the epochs; None means after the epochs
 
+    @property
+    def step_size(self) -> int:
+        """Items in one optimizer step."""
+        return self.batch_size * self.accumulate
+
+    def steps_per_epoch(self, items: int) -> int:
+        """How many steps it takes to see so many items once; the last may be smaller."""
+        return math.ceil(items / self.step_size)
+
+    def total_steps(self, items: int) -> int:
+        """How many steps the whole training takes."""
+        return self.steps or self.epochs * self.steps_per_epoch(items)
+
+
+@dataclass
+class State:
+    """How far a run has come: what is saved beside weights and optimizer. Plain values only."""
+
+    step: int = 0  # the last one done
+    best_step: int = 0
+    best_loss: float = math.inf  # validation loss at that step, in nats per target
+    waited: int = 0  # evaluations since then
+    seconds: float = 0.0
+    done: bool = False
+    history: list[dict] = field(default_factory=list)  # one row per step, as in metrics.csv
+
 
 @dataclass
 class Run:
@@ -78,27 +106,23 @@ def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
 
-def make_optimizer(model: GPT2, options: TrainOptions) -> torch.optim.AdamW:
+def make_optimizer(model: torch.nn.Module, options: TrainOptions) -> torch.optim.AdamW:
     """AdamW. Weight decay pulls on matrices and embeddings, not on biases and LayerNorm gains."""
     groups = [{"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": options.weight_decay},
               {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.95), fused=model.device.type != "mps")
+    return torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.95), fused=next(model.parameters()).device.type != "mps")
 
 
-@torch.no_grad()
 def evaluate(model: GPT2, data: Dataset, loss: Loss, batch_size: int, precision: str) -> float:
     """Mean loss per target over all of `data`, in nats. Every target weighs the same; no random number is drawn."""
-    was_training = model.training
-    model.eval()
-    sum_here, count_here = 0.0, 0
+    sum_here, count_here = 0.0, 0.0
     batches = [data.items[i:i + batch_size] for i in range(0, len(data), batch_size)]
-    for items in distributed.my_share(batches):
-        with autocast(model.device, precision):
-            total, count = loss(model, to_device(data.collate(list(items)), model.device))
-        sum_here, count_here = sum_here + total.item(), count_here + count
-    model.train(was_training)
-    total, count = distributed.add_up(sum_here, count_here)
-    return total / max(count, 1)
+    with evaluating(model, precision):
+        for items in distributed.my_share(batches):
+            part, count = loss(model, to_device(data.collate(list(items)), model.device))
+            sum_here, count_here = sum_here + part.item(), count_here + count
+    total, targets = distributed.add_up(sum_here, count_here)
+    return total / max(targets, 1)
 
 
 def accumulate_gradients(model: GPT2, data: Dataset, loss: Loss, items: list, options: TrainOptions) -> tuple[float, int]:
@@ -110,21 +134,42 @@ def accumulate_gradients(model: GPT2, data: Dataset, loss: Loss, items: list, op
     Returns:
         Mean loss and number of targets.
     """
-    sum_here, count_here = 0.0, 0
+    sum_here, count_here = 0.0, 0.0
     for start in range(0, len(items), options.batch_size):
         mine = distributed.my_share(items[start:start + options.batch_size])
         if not mine:
             continue
         with autocast(model.device, options.precision):
-            total, count = loss(model, to_device(data.collate(mine), model.device))
-        total.backward()
-        sum_here, count_here = sum_here + total.item(), count_here + count
+            part, count = loss(model, to_device(data.collate(list(mine)), model.device))
+        part.backward()
+        sum_here, count_here = sum_here + part.item(), count_here + count
     distributed.add_up_gradients(list(model.parameters()))
-    total, count = distributed.add_up(sum_here, count_here)
+    total, targets = distributed.add_up(sum_here, count_here)
     for p in model.parameters():
         if p.grad is not None:
-            p.grad /= max(count, 1)
-    return total / max(count, 1), int(count)
+            p.grad /= max(targets, 1)
+    return total / max(targets, 1), int(targets)
+
+
+def take_step(model: GPT2, optimizer: torch.optim.Optimizer, lr: float, clip: float) -> float:
+    """Shorten the gradient to the norm `clip` if it is longer, move the weights, forget the gradient. Returns its norm."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm.item()
+
+
+def steps(data: Dataset, step_size: int, first: int, last: int) -> Iterator[tuple[int, list]]:
+    """The steps `first` to `last`, counted from 1, and the items of each. Every epoch has an order of its own."""
+    per_epoch = math.ceil(len(data) / step_size)
+    order: list = []
+    for step in range(first, last + 1):
+        epoch, at = divmod(step - 1, per_epoch)
+        if at == 0 or step == first:
+            order = data.order(epoch)
+        yield step, order[at * step_size:(at + 1) * step_size]
 
 
 def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, loss: Loss, options: TrainOptions,
@@ -143,92 +188,69 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
     Raises:
         InputError: if the loss is no longer a number.
     """
-    step_size = options.batch_size * options.accumulate
-    steps_per_epoch = math.ceil(len(data) / step_size)
-    total_steps = options.steps or options.epochs * steps_per_epoch
-    evaluate_every = options.evaluate_every or steps_per_epoch
-
+    total = options.total_steps(len(data))
+    evaluate_every = options.evaluate_every or options.steps_per_epoch(len(data))
     optimizer = make_optimizer(model, options)
-    state = {"step": 0, "done": False, "best_step": 0, "best_loss": math.inf, "waited": 0, "seconds": 0.0, "history": []}
-    if resume and (folder / STATE_FILE).exists():
-        state = load_state(folder / STATE_FILE, model, optimizer)
-    history = state["history"]
-    if state["done"]:
-        load_weights(model, folder)
-        return Run(history, state["best_step"], state["best_loss"], state["seconds"], state["step"] < total_steps)
+    state = load_state(folder, model, optimizer) if resume else State()
+    saved = time.monotonic()
+    began = saved - state.seconds  # when the run would have begun, had it never been interrupted
+    if not state.history and len(validation):
+        state.history.append({"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0, "validation_loss": evaluate(
+            model, validation, next_token_loss, options.batch_size, options.precision)})
 
-    start = saved = time.monotonic()
-    seconds_before = state["seconds"]
-    if state["step"] == 0 and len(validation):
-        first = evaluate(model, validation, next_token_loss, options.batch_size, options.precision)
-        history.append({"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0, "validation_loss": first})
-    model.train()
-
-    all_tokens = round(sum(map(data.size, data.items)) * total_steps / steps_per_epoch)
-    with Progress("training", all_tokens, "tok", done=history[-1]["tokens"] if history else 0) as progress:
-        epoch, order = -1, []
-        while state["step"] < total_steps:
-            if state["step"] // steps_per_epoch != epoch:
-                epoch = state["step"] // steps_per_epoch
-                order = data.order(epoch)
-            at = state["step"] % steps_per_epoch * step_size
-            items = order[at:at + step_size]
-            state["step"] = step = state["step"] + 1
-
-            # One step: gradients, clipping, update.
-            lr = learning_rate(step, total_steps, options.lr, options.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            began = time.monotonic()
+    last = state.step if state.done else total
+    tokens = sum(map(data.size, data.items)) * total // options.steps_per_epoch(len(data))  # about as many in all
+    with Progress("training", tokens, "tok", done=state.history[-1]["tokens"] if state.history else 0) as progress:
+        model.train()
+        for step, items in steps(data, options.step_size, state.step + 1, last):
+            # One step: gradients and update.
+            started = time.monotonic()
             train_loss, targets = accumulate_gradients(model, data, loss, items, options)
             if not math.isfinite(train_loss):
                 raise InputError(f"The loss is {train_loss} at step {step}; lower --lr, or use --precision fp32.")
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            lr = learning_rate(step, total, options.lr, options.warmup)
+            norm = take_step(model, optimizer, lr, options.clip)
 
             # One row of metrics.
-            tokens = sum(map(data.size, items))
-            before = history[-1] if history else {"tokens": 0, "targets": 0}
-            history.append({
-                "step": step, "epoch": step / steps_per_epoch, "tokens": before["tokens"] + tokens,
-                "targets": before["targets"] + targets, "lr": lr, "train_loss": train_loss, "gradient_norm": norm.item(),
-                "tokens_per_second": tokens / (time.monotonic() - began)})
-            progress.advance(tokens, f"loss {train_loss:.3f}")
+            seen = sum(map(data.size, items))
+            before = state.history[-1] if state.history else {"tokens": 0, "targets": 0}
+            state.step = step
+            state.history.append({
+                "step": step, "epoch": step / options.steps_per_epoch(len(data)), "tokens": before["tokens"] + seen,
+                "targets": before["targets"] + targets, "lr": lr, "train_loss": train_loss, "gradient_norm": norm,
+                "tokens_per_second": seen / (time.monotonic() - started)})
+            progress.advance(seen, f"loss {train_loss:.3f}")
 
             # Once in a while: evaluate, keep the best, save everything needed to go on from here.
-            evaluated = step % evaluate_every == 0 or step == total_steps
+            evaluated = step % evaluate_every == 0 or step == total
             if evaluated:
                 judge_checkpoint(model, tokenizer, validation, options, folder, state, evaluate_every)
             if after_step is not None:
                 after_step(step)
-            stop_now = options.patience is not None and state["waited"] >= options.patience
-            state["done"] = step == total_steps or stop_now
-            if distributed.is_main() and (evaluated or time.monotonic() - saved > SECONDS_BETWEEN_SAVES):
-                state["seconds"] = seconds_before + time.monotonic() - start
-                save_state(folder, state, model, optimizer)
+            state.done = step == total or (options.patience is not None and state.waited >= options.patience)
+            if evaluated or time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 saved = time.monotonic()
-            if stop_now:
+                state.seconds = saved - began
+                save_state(folder, state, model, optimizer)
+            if state.done:
                 break
 
     distributed.barrier()
     load_weights(model, folder)  # the best checkpoint, not the last
-    seconds = seconds_before + time.monotonic() - start
-    return Run(history, state["best_step"], state["best_loss"], seconds, state["step"] < total_steps)
+    return Run(state.history, state.best_step, state.best_loss, state.seconds, state.step < total)
 
 
 def judge_checkpoint(model: GPT2, tokenizer: Tokenizer, validation: Dataset, options: TrainOptions, folder: Path,
-                     state: dict, since: int) -> None:
+                     state: State, since: int) -> None:
     """Evaluate, tell, and save the checkpoint if it is the best so far (or if there is nothing to judge it by)."""
-    row = state["history"][-1]
+    row = state.history[-1]
     if len(validation):
         row["validation_loss"] = evaluate(model, validation, next_token_loss, options.batch_size, options.precision)
-    recent = [r for r in state["history"][-since:] if r["step"] > 0]
-    train_loss = sum(r["train_loss"] for r in recent) / len(recent)
-    better = row.get("validation_loss", -math.inf) < state["best_loss"]
-    state["waited"] = 0 if better else state["waited"] + 1
+    train_loss = fmean(recent["train_loss"] for recent in state.history[-since:] if recent["step"] > 0)
+    better = row.get("validation_loss", -math.inf) < state.best_loss
+    state.waited = 0 if better else state.waited + 1
     if better:
-        state["best_step"], state["best_loss"] = row["step"], row.get("validation_loss", math.inf)
+        state.best_step, state.best_loss = row["step"], row.get("validation_loss", math.inf)
         if distributed.is_main():
             save_pretrained(model, tokenizer, folder)
     told = f"validation loss {row['validation_loss']:.4f}" if "validation_loss" in row else "no validation set"
@@ -236,27 +258,31 @@ def judge_checkpoint(model: GPT2, tokenizer: Tokenizer, validation: Dataset, opt
         f"{'  (best)' if better else ''}")
 
 
-def save_state(folder: Path, state: dict, model: GPT2, optimizer: torch.optim.Optimizer) -> None:
+def save_state(folder: Path, state: State, model: GPT2, optimizer: torch.optim.Optimizer) -> None:
     """Write metrics.csv and training_state.pt: tensors and plain values only. When done, the tensors are left out."""
-    write_text(folder / "metrics.csv", history_csv(state["history"]))
-    content = {"state": state}
-    if not state["done"]:
+    if not distributed.is_main():
+        return
+    write_text(folder / "metrics.csv", history_csv(state.history))
+    content: dict[str, Any] = {"state": asdict(state)}
+    if not state.done:
         content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
         if model.device.type == "cuda":
             content["cuda_rng"] = torch.cuda.get_rng_state()
     write_whole(folder / STATE_FILE, lambda path: torch.save(content, path))
 
 
-def load_state(path: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> dict:
-    """Put back what `save_state` wrote; return its plain values."""
-    content = torch.load(path, map_location=model.device, weights_only=True)
-    if not content["state"]["done"]:
+def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> State:
+    """Put back what `save_state` wrote into this folder, if it did; return how far the run had come."""
+    if not (folder / STATE_FILE).exists():
+        return State()
+    content = torch.load(folder / STATE_FILE, map_location=model.device, weights_only=True)
+    if "model" in content:
         model.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
         torch.set_rng_state(content["rng"].cpu())
         if "cuda_rng" in content:
             torch.cuda.set_rng_state(content["cuda_rng"].cpu())
-    return content["state"]
+    return State(**content["state"])
 
 
 def history_csv(history: list[dict]) -> str:

@@ -7,6 +7,7 @@ Needs transformers (pip install -r requirements-dev.txt). Exit status 0 if all l
 """
 
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,14 +32,14 @@ CAUSES = {
 }
 
 
-def layer_outputs(model: GPT2, ids: Tensor) -> dict[str, Tensor]:
+def layer_outputs(model: torch.nn.Module, ids: Tensor) -> dict[str, Tensor]:
     """Every intermediate result, in the order of computation, by hooks on the modules."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str):
         return lambda module, inputs, output: found.__setitem__(name, output[0] if isinstance(output, tuple) else output)
 
-    transformer = getattr(model, "transformer", model)  # transformers wraps the body once more
+    transformer: Any = getattr(model, "transformer", model)  # transformers wraps the body once more
     hooks = [transformer.drop.register_forward_hook(keep("embeddings"))]
     for i, block in enumerate(transformer.h):
         hooks.append(block.attn.register_forward_hook(keep(f"layer {i} attention")))
@@ -74,7 +75,7 @@ def likely_cause(place: str) -> str:
 
 def main() -> None:
     parser = options.Parser(__doc__)
-    options.add_model_option(parser)
+    options.add(parser, options.ModelOption)
     args = parser.parse_args()
     try:
         from transformers import AutoTokenizer, GPT2LMHeadModel

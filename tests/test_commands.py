@@ -14,12 +14,12 @@ from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
 from tests.conftest import ROOT, assert_refused, make_model, run_command
 
+EVALUATION = "ch_instruct/evaluation/"
 TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py", "ch_delift/train.py"]
 OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/chat.py",
-          "ch_instruct/two_turn.py", "ch_instruct/judge.py", "ch_instruct/to_alpaca_eval.py", "ch_instruct/arena.py",
-          "ch_instruct/benchmarks.py", "ch_instruct/bench.py", "ch_delift/few_shot.py", "ch_delift/where_it_pays.py",
-          "ch_delift/bench.py", "common/verify.py", "notebooks/execute.py", "notebooks/exercises/release.py",
-          "notebooks/exercises/check.py"]
+          *(EVALUATION + name for name in ("two_turn.py", "judge.py", "to_alpaca_eval.py", "arena.py", "benchmarks.py")),
+          "ch_instruct/bench.py", "ch_delift/few_shot.py", "ch_delift/where_it_pays.py", "ch_delift/bench.py",
+          "common/verify.py", "notebooks/execute.py", "notebooks/exercises/release.py", "notebooks/exercises/check.py"]
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
 
@@ -103,27 +103,29 @@ def test_bad_options_are_refused_before_any_work(script, options, words, monkeyp
     ("ch_instruct/chat.py", ["--temperature", "0"], "--temperature: '0' is not allowed, it must be a number above 0"),
     ("ch_instruct/chat.py", ["--format", "chatml"], "invalid choice: 'chatml'"),
     ("ch_instruct/chat.py", ["--model", "missing-model"], "There is no model 'missing-model'"),
-    ("ch_instruct/two_turn.py", [], "the following arguments are required: --out"),
-    ("ch_instruct/two_turn.py", ["--out", "a.jsonl", "--questions", "missing.jsonl"], "--questions missing.jsonl: there is no"),
-    ("ch_instruct/two_turn.py", ["--out", "a.jsonl", "--max-new-tokens", "500"], "lower --max-new-tokens"),
-    ("ch_instruct/benchmarks.py", [], "the following arguments are required: --tasks"),
-    ("ch_instruct/benchmarks.py", ["--tasks", "mmlu", "--limit", "0"], "--limit: '0' is not allowed"),
-    ("ch_instruct/benchmarks.py", ["--tasks", "mmlu", "--out", ROOT / "README.md"], "already exists"),
-    ("ch_instruct/benchmarks.py", ["--tasks", "mmlu", "--tasks-folder", "none"], "there is no such folder"),
-    ("ch_instruct/benchmarks.py", ["--tasks", "classroom", "--chat"], "have a prompt style already"),
+    (EVALUATION + "two_turn.py", [], "the following arguments are required: --out"),
+    (EVALUATION + "two_turn.py", ["--out", "a.jsonl", "--questions", "missing.jsonl"],
+     "--questions missing.jsonl: there is no"),
+    (EVALUATION + "two_turn.py", ["--out", "a.jsonl", "--max-new-tokens", "500"], "lower --max-new-tokens"),
+    (EVALUATION + "benchmarks.py", [], "the following arguments are required: --tasks"),
+    (EVALUATION + "benchmarks.py", ["--tasks", "mmlu", "--limit", "0"], "--limit: '0' is not allowed"),
+    (EVALUATION + "benchmarks.py", ["--tasks", "mmlu", "--out", ROOT / "README.md"], "already exists"),
+    (EVALUATION + "benchmarks.py", ["--tasks", "mmlu", "--tasks-folder", "none"], "there is no such folder"),
+    (EVALUATION + "benchmarks.py", ["--tasks", "classroom", "--chat"], "have a prompt style already"),
     ("ch_pretrain/classroom.py", ["--records", "a.json", "--noise", "1.5"], "must be a share between 0 and 1"),
-    ("ch_instruct/judge.py", ["--responses", "a.json", "--judge-model", "m"], "--responses a.json: there is no such file"),
-    ("ch_instruct/judge.py", ["--responses", "a.json"], "the following arguments are required: --judge-model"),
-    ("ch_instruct/judge.py", ["--responses", "a.jsonl", "--judge-model", "m"], "--questions goes with an MT-Bench answer file"),
-    ("ch_instruct/judge.py", ["--responses", "a.json", "--questions", "q.jsonl", "--judge-model", "m"], "--questions goes"),
-    ("ch_instruct/judge.py", ["--responses", "a.jsonl", "--questions", "q.jsonl", "--against", "b.jsonl", "--judge-model", "m"],
-     "not for MT-Bench answer files"),
-    ("ch_instruct/judge.py", ["--responses", "a.json", "--judge-model", "m", "--timeout", "0"], "'0' is not allowed"),
-    ("ch_instruct/to_alpaca_eval.py", ["--responses", "a.json", "--out", "b.json"], "a.json: there is no such file"),
-    ("ch_instruct/arena.py", ["--models", "classroom"], "give two or more different models"),
-    ("ch_instruct/arena.py", ["--models", "a", "a"], "give two or more different models"),
-    ("ch_instruct/arena.py", ["--models", "classroom", "gtp2"], "There is no model 'gtp2'"),
-    ("ch_instruct/arena.py", ["--models", "classroom", "b", "--questions", "q.json"], "q.json: there is no such file"),
+    (EVALUATION + "judge.py", ["--responses", "a.json", "--judge-model", "m"], "--responses a.json: there is no such file"),
+    (EVALUATION + "judge.py", ["--responses", "a.json"], "the following arguments are required: --judge-model"),
+    (EVALUATION + "judge.py", ["--responses", "a.jsonl", "--judge-model", "m"],
+     "--questions goes with an MT-Bench answer file"),
+    (EVALUATION + "judge.py", ["--responses", "a.json", "--questions", "q.jsonl", "--judge-model", "m"], "--questions goes"),
+    (EVALUATION + "judge.py", ["--responses", "a.jsonl", "--questions", "q.jsonl", "--against", "b.jsonl",
+                              "--judge-model", "m"], "not for MT-Bench answer files"),
+    (EVALUATION + "judge.py", ["--responses", "a.json", "--judge-model", "m", "--timeout", "0"], "'0' is not allowed"),
+    (EVALUATION + "to_alpaca_eval.py", ["--responses", "a.json", "--out", "b.json"], "a.json: there is no such file"),
+    (EVALUATION + "arena.py", ["--models", "classroom"], "give two or more different models"),
+    (EVALUATION + "arena.py", ["--models", "a", "a"], "give two or more different models"),
+    (EVALUATION + "arena.py", ["--models", "classroom", "gtp2"], "There is no model 'gtp2'"),
+    (EVALUATION + "arena.py", ["--models", "classroom", "b", "--questions", "q.json"], "q.json: there is no such file"),
     ("notebooks/execute.py", ["09"], "There is no notebook '09'; choose from 01"),
     ("notebooks/exercises/release.py", ["9"], "There is no exercise '9'; choose from 01"),
     ("notebooks/exercises/check.py", ["9"], "There is no exercise '9'; choose from 01"),
@@ -136,7 +138,7 @@ def test_impossible_requests_are_refused(script, options, words, monkeypatch, ca
 
 def test_without_the_harness_its_requirements_are_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    seen = in_process("ch_instruct/benchmarks.py", ["--tasks", "mmlu"], monkeypatch, capsys, tmp_path)
+    seen = in_process(EVALUATION + "benchmarks.py", ["--tasks", "mmlu"], monkeypatch, capsys, tmp_path)
     assert_refused(seen, "need lm-evaluation-harness: pip install -r requirements-eval.txt")
 
 

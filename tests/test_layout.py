@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
-import pytest
+from packaging.requirements import Requirement
 
 from tests.conftest import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # comes with pytest there
 
 MAY_IMPORT = {"common": {"common"},
               "ch_pretrain": {"ch_pretrain", "common"},
@@ -21,8 +26,9 @@ FOLDERS = sorted(path for path in ROOT.iterdir() if path.name in ("common", "not
 SOURCES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py"))
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NOT_OURS = {".git", ".venv", "__pycache__", "build", "runs", ".hypothesis", ".pytest_cache", ".ruff_cache",
-            ".ipynb_checkpoints"}
+            ".ipynb_checkpoints", ".mypy_cache"}
 
 
 def nodes(kind: type | tuple[type, ...]) -> Iterator[tuple[str, ast.AST]]:
@@ -37,10 +43,10 @@ def imported(tree: ast.AST) -> set[str]:
         node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}}
 
 
-def named_in(*files: str) -> set[str]:
-    """Distributions that requirements files name, in normal form."""
-    lines = "\n".join((ROOT / file).read_text(encoding="utf-8") for file in files).splitlines()
-    return {normal(line) for line in lines if re.match(r"\w", line)}
+def named_in(*extras: str) -> set[str]:
+    """Distributions that the project needs, by itself and for these extras, in normal form."""
+    lines = PROJECT["dependencies"] + [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
+    return {normal(line) for line in lines}
 
 
 def normal(requirement: str) -> str:
@@ -80,7 +86,7 @@ def test_imports_name_whole_modules():
 
 def test_no_module_shadows_another():
     """With `python ch_x/train.py` the folder ch_x comes first on the path, before every library."""
-    distributions = with_dependencies(named_in("requirements.txt", "requirements-dev.txt", "requirements-eval.txt"))
+    distributions = with_dependencies(named_in("dev", "eval"))
     libraries = {module for module, names in packages_distributions().items() if distributions & set(map(normal, names))}
     assert {"torch", "numpy", "tqdm", "regex", "sympy", "pytest"} <= libraries
     taken = {*sys.stdlib_module_names, *libraries, *(folder.name for folder in FOLDERS)}
@@ -141,39 +147,63 @@ def test_everything_public_has_a_docstring():
     assert found == [], "\n".join(found)
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_every_test_asserts(path):
+def test_every_test_asserts_and_none_hides_another():
+    """Of two tests with one name in a file, only the second would run."""
     def asserts(node: ast.AST) -> bool:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func).rpartition(".")[2]
             return called == "raises" or called.startswith("assert")
         return isinstance(node, ast.Assert)
 
-    tests = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
-    assert [test.name for test in tests if not any(map(asserts, ast.walk(test)))] == []
-
-
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_no_test_hides_another(path):
-    """Of two tests with one name in a file, only the second would run."""
-    names = [node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
-    assert len(names) == len(set(names))
+    for path in TESTS:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tests = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+        assert [test.name for test in tests if not any(map(asserts, ast.walk(test)))] == [], path
+        names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+        assert len(names) == len(set(names)), path
 
 
 def test_requirements_name_all_that_is_imported():
     of_module = packages_distributions()
     ours = {folder.name for folder in FOLDERS}
 
-    def missing(imports: set[str], *files: str) -> set[str]:
+    def missing(imports: set[str], *extras: str) -> set[str]:
         return {module for module in imports - ours - sys.stdlib_module_names
-                if not named_in(*files) & set(map(normal, of_module.get(module, [module])))}
+                if not named_in(*extras) & set(map(normal, of_module.get(module, [module])))}
 
     # What a try encloses is optional: the command says what to install.
     optional = {module for _, node in nodes(ast.Try) for module in imported(node)}
     needed = {module for tree in TREES.values() for module in imported(tree)}
-    assert missing(needed - optional, "requirements.txt") == set()
-    assert missing(optional, "requirements.txt", "requirements-dev.txt", "requirements-eval.txt") == set()
+    assert missing(needed - optional) == set()
+    assert missing(optional, "dev", "eval") == set()
+
+
+def test_requirement_files_pin_only_what_the_project_allows():
+    """pyproject.toml says what is needed; a requirements file adds which extra, and the PyTorch that was tested."""
+    allowed = {normal(line): Requirement(line).specifier for line in PROJECT["dependencies"]}
+    lines = [line for path in ROOT.glob("requirements*.txt") for line in path.read_text(encoding="utf-8").splitlines()]
+    pins = [Requirement(line) for line in lines if re.match(r"\w", line)]
+    assert [pin.name for pin in pins] == ["torch"]
+    [version] = [spec.version for pin in pins for spec in pin.specifier]
+    assert version in allowed["torch"]
+
+
+RECORDS_WAY = ("ch_instruct.records", "ch_instruct.prompts", "ch_instruct.encoding", "ch_instruct.collate")
+
+
+def test_a_records_way_never_turns_back():
+    """records -> prompts -> encoding -> collate: each may import those before it, none a later one."""
+    for i, module in enumerate(RECORDS_WAY):
+        tree = TREES[module.replace(".", "/") + ".py"]
+        names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not names & set(RECORDS_WAY[i:]), module
+
+
+def test_no_function_is_long():
+    """75 lines fit on a screen, the docstring among them."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    assert [f"{name}:{node.name} has {node.end_lineno - node.lineno + 1} lines" for name, node in nodes(kinds)
+            if node.end_lineno - node.lineno >= 75] == []
 
 
 def test_lines_end_with_line_feeds_alone():

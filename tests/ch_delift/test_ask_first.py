@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from ch_delift import ask_first
-from ch_delift.utility import utility_matrix
+from ch_delift.utility import plain_utility
 from common.pretrained import load_pretrained
 from common.tokenizer import Tokenizer
+from tests.ch_delift.test_utility import encoded, matrix
 from tests.conftest import assert_refused, run_command
 
 pytest.importorskip("transformers")
@@ -22,8 +23,11 @@ def test_targets_are_one_of_each_family_and_no_example_is_a_target():
 
 def test_utilities_of_transformers_model_are_ours():
     targets, others = ask_first.choose_records(1)
-    theirs = ask_first.straightforward(*ask_first.read_model("classroom"), targets, others[:3])
-    ours = utility_matrix(*load_pretrained("classroom"), targets, others[:3])
+    model, parameters, their_tokenizer = ask_first.read_model("classroom")
+    tokenizer = load_pretrained("classroom")[1]
+    theirs = plain_utility(model, their_tokenizer, encoded(targets, their_tokenizer), encoded(others[:3], their_tokenizer))
+    ours = matrix(*load_pretrained("classroom"), targets, others[:3])
+    assert encoded(targets, their_tokenizer) == encoded(targets, tokenizer) and parameters == 3_814_912
     assert theirs == pytest.approx(ours, abs=1e-5)
 
 

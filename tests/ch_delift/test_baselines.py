@@ -6,7 +6,8 @@ import torch
 
 from ch_delift import baselines
 from ch_delift.baselines import gradient_scores, gradient_sketches, highest, random_subset
-from ch_instruct.collate import Example, collate
+from ch_instruct.collate import collate
+from ch_instruct.encoding import Example
 from common.losses import next_token_loss
 
 EXAMPLES = [Example([5, 6, 7, 8, 256], 2), Example([9, 1, 256], 1), Example([5, 6, 7, 9, 9, 256], 2)]

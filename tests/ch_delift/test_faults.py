@@ -7,10 +7,11 @@ import pytest
 
 from ch_delift.baselines import gradient_scores, gradient_sketches, highest, random_subset
 from ch_delift.selection import Comparison, Pairs, budget_of, objective
-from ch_delift.utility import make_batches, shown, similarity, utility_matrix
-from ch_instruct.collate import encode_record
+from ch_delift.shared_prefix import make_batches
+from ch_delift.utility import shown, similarity
+from ch_instruct.encoding import encode_record
 from common.losses import IGNORE_INDEX
-from tests.ch_delift.test_utility import RECORDS, plain_matrix, record
+from tests.ch_delift.test_utility import RECORDS, encoded, matrix, plain_matrix, record
 from tests.conftest import ROOT, make_model
 
 
@@ -24,9 +25,9 @@ def test_fault_1_an_over_long_pair_is_not_scored_as_perfect(model, tokenizer, ca
     lengths = [len(encode_record(r, tokenizer).ids) - 1 for r in RECORDS[:3]]  # the third has an input, and is longest
     room = 700 - max(lengths) + 1  # an example of so many tokens fits before the others, and is one too long for the third
     words = record("Tell a story.", "")
-    long = words | {"output": "x" * (room - len(shown(words, tokenizer)))}
-    assert len(shown(long, tokenizer)) + max(lengths) == 701
-    found = utility_matrix(model, tokenizer, RECORDS[:3], [RECORDS[3], long])
+    long = words | {"output": "x" * (room - len(shown(encode_record(words, tokenizer), tokenizer)))}
+    assert len(shown(encode_record(long, tokenizer), tokenizer)) + max(lengths) == 701
+    found = matrix(model, tokenizer, RECORDS[:3], [RECORDS[3], long])
     assert found[2, 1] == 0 and "1 pairs do not fit into 700 tokens and get utility 0" in capsys.readouterr().out
     np.testing.assert_allclose(found[:2], plain_matrix(model, tokenizer, RECORDS[:2], [RECORDS[3], long]), atol=1e-5)
     np.testing.assert_allclose(found[:, 0], np.ravel(plain_matrix(model, tokenizer, RECORDS[:3], [RECORDS[3]])), atol=1e-5)
@@ -36,15 +37,15 @@ def test_fault_2_the_longest_of_a_batch_keeps_its_end_of_text(model, tokenizer):
     """The response's last token is end-of-text, in every row, the longest too."""
     targets = [encode_record(r, tokenizer, "phi3") for r in (record("a", "x"), record("b", "xyzzy"), record("c", "xyzzy!"))]
     [batch] = make_batches(targets, range(3), [], tokenizer.eot_id, tokens=1000)
-    for row, asked in zip(batch.rows, batch.asked):
-        response = asked[asked != IGNORE_INDEX].tolist()
+    for row, wanted in zip(batch.rows, batch.targets):
+        response = wanted[wanted != IGNORE_INDEX].tolist()
         assert response == targets[row].ids[targets[row].prompt_length:] and response[-1] == tokenizer.eot_id
 
 
 def test_fault_3_the_responses_are_given_not_generated(model, tokenizer, monkeypatch):
     """Teacher forcing: utilities depend on the expected response, and nothing is ever generated."""
     monkeypatch.setattr("common.generation.continue_batch", lambda *_: pytest.fail("generated"))
-    one, two = (utility_matrix(model, tokenizer, [record("Say hello.", text)], RECORDS[1:2]) for text in ("Hello.", "Hi!"))
+    one, two = (matrix(model, tokenizer, [record("Say hello.", text)], RECORDS[1:2]) for text in ("Hello.", "Hi!"))
     assert one[0, 0] != two[0, 0]
 
 
@@ -85,7 +86,7 @@ def test_fault_6_a_gradient_score_is_high_where_a_step_helps(model, tokenizer):
 def test_fault_7_ids_are_places_in_the_data(pairs, model, tokenizer, tmp_path):
     """Not places within the candidates that were looked at."""
     data = [*RECORDS, *(r | {"instruction": "Please: " + r["instruction"]} for r in RECORDS)]
-    comparison = Comparison(model, tokenizer, {"data": data}, tmp_path, "phi3", pairs=pairs)
+    comparison = Comparison(model, tokenizer, {"data": encoded(data, tokenizer, "phi3")}, tmp_path, pairs=pairs)
     ids, gains = comparison.choose(objective("instruction", comparison.by_utility), 4)
     assert len(set(ids)) == 4 and set(ids) <= set(comparison.candidates) <= set(range(len(data)))
     # The first gain is what that very record adds: the sum of its column, counted anew from the definition.
@@ -97,18 +98,18 @@ def test_fault_7_ids_are_places_in_the_data(pairs, model, tokenizer, tmp_path):
 def test_fault_8_the_stored_matrix_has_targets_as_rows(model, tokenizer, tmp_path):
     targets, candidates = RECORDS[:2], RECORDS[2:]
     file = tmp_path / "target-data.npy"
-    utility_matrix(model, tokenizer, targets, candidates, file=file)
+    matrix(model, tokenizer, targets, candidates, file=file)
     stored = np.load(file)
     assert stored.shape == (2, 4)
     np.testing.assert_allclose(stored, plain_matrix(model, tokenizer, targets, candidates), atol=1e-5)
-    square = utility_matrix(model, tokenizer, RECORDS[:3], RECORDS[:3])
+    square = matrix(model, tokenizer, RECORDS[:3], RECORDS[:3])
     assert not np.allclose(square, square.T, atol=1e-4)  # so a swap would be seen
 
 
 def test_fault_9_no_error_is_swallowed(model, tokenizer, tmp_path, monkeypatch):
     """An error inside an experiment ends it; and no handler in the chapter catches everything."""
-    monkeypatch.setattr("ch_delift.utility.distances", lambda *_: 1 / 0)
-    comparison = Comparison(model, tokenizer, {"data": RECORDS}, tmp_path)
+    monkeypatch.setattr("ch_delift.shared_prefix.distances", lambda *_: 1 / 0)
+    comparison = Comparison(model, tokenizer, {"data": encoded(RECORDS, tokenizer)}, tmp_path)
     with pytest.raises(ZeroDivisionError):
         comparison.by_utility("data", "data")
     for path in (ROOT / "ch_delift").glob("*.py"):

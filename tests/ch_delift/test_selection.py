@@ -4,10 +4,14 @@ import pytest
 from ch_delift import selection
 from ch_delift.selection import Comparison, Pairs, budget_of, check_memory, objective
 from common.files import InputError
-from tests.ch_delift.test_utility import RECORDS, plain_matrix
+from tests.ch_delift.test_utility import RECORDS, encoded, plain_matrix
 from tests.conftest import make_model
 
 GROUPS = {"data": RECORDS[:4], "target": RECORDS[4:], "known": RECORDS[3:5]}
+
+
+def examples(groups, tokenizer) -> dict:
+    return {name: encoded(records, tokenizer, "phi3") for name, records in groups.items()}
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +22,7 @@ def model():
 @pytest.mark.parametrize("stage", ["instruction", "task", "continual"])
 def test_each_stage_maximises_its_function(stage, model, tokenizer, tmp_path):
     """The value of a subset, from the matrices of the plain double loop and the formulas."""
-    comparison = Comparison(model, tokenizer, GROUPS, tmp_path, "phi3")
+    comparison = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path)
 
     def s(rows, columns):
         return np.maximum(plain_matrix(model, tokenizer, GROUPS[rows], GROUPS[columns], "phi3"), 0)
@@ -41,7 +45,7 @@ def test_all_neighbours_are_all_pairs(stage, model, tokenizer, tmp_path):
     chosen = {}
     for pairs in (Pairs("all"), Pairs("neighbours", 99), Pairs("columns", 4)):
         (tmp_path / str(pairs)).mkdir()
-        comparison = Comparison(model, tokenizer, GROUPS, tmp_path / str(pairs), "phi3", pairs=pairs)
+        comparison = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path / str(pairs), pairs=pairs)
         chosen[str(pairs)] = [comparison.choose(objective(stage, compare), 3)
                               for compare in (comparison.by_utility, comparison.by_hidden_states)]
         np.testing.assert_allclose(comparison.grid("data", [1, 2], [3, 0]),
@@ -54,7 +58,7 @@ def test_all_neighbours_are_all_pairs(stage, model, tokenizer, tmp_path):
 
 
 def test_what_is_not_compared_is_not_known(model, tokenizer, tmp_path):
-    comparison = Comparison(model, tokenizer, {"data": RECORDS}, tmp_path, "phi3", pairs=Pairs("neighbours", 2))
+    comparison = Comparison(model, tokenizer, examples({"data": RECORDS}, tokenizer), tmp_path, pairs=Pairs("neighbours", 2))
     grid = comparison.grid("data", list(range(6)), list(range(6)))
     assert (~np.isnan(grid)).sum(axis=1).tolist() == [2] * 6
     assert comparison.by_utility("data", "data").shape == (6, 6)

@@ -129,6 +129,21 @@ def test_utilities_of_an_earlier_run_are_taken_or_refused(run, small, tmp_path):
         assert not (tmp_path / "no").exists()
 
 
+def test_what_is_measured_is_what_is_trained_on(small, tmp_path):
+    """Cut examples are measured as cut; and a matrix of other cuts is refused."""
+    records = json.loads((small / "data.json").read_text())
+    long = [record | {"output": "long " * 80} if i == 3 else record for i, record in enumerate(records)]
+    (tmp_path / "long.json").write_text(json.dumps(long))
+    given = options(small, "--data", tmp_path / "long.json", "--epochs", 1, "--compare", "--pairs", "columns:16")
+    run_command("ch_delift/train.py", *given, "--over-length", "truncate", "--out", "cut", folder=tmp_path)
+    assert len(json.loads((tmp_path / "cut" / "subset.json").read_text())["ids"]) == 14
+    assert np.load(tmp_path / "cut" / "utility" / "data-data.npy").shape == (TRAINING, 16)
+    other = run_command("ch_delift/train.py", *given, "--over-length", "truncate", "--max-length", 200, "--utility", "cut",
+                        "--out", "no", folder=tmp_path, check=False)
+    assert_refused(other, "was measured with data_sha256")
+    assert not (tmp_path / "no").exists()
+
+
 def test_the_task_stage_chooses_by_the_target_and_is_tested_on_it(small, tmp_path):
     told = run_command("ch_delift/train.py", *options(small, "--stage", "task", "--target", small / "target.json", "--out",
                                                       tmp_path / "task", "--compare", "random"), folder=tmp_path).stdout

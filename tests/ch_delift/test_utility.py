@@ -6,19 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from ch_delift import utility
-from ch_delift.utility import (
-    SEPARATOR,
-    SharedPrefix,
-    common_beginning,
-    distances,
-    grow,
-    make_batches,
-    partial,
-    similarity,
-    utility_matrix,
-)
-from ch_instruct.collate import Example, encode_record
+from ch_delift import shared_prefix
+from ch_delift.matrix_file import grow, partial
+from ch_delift.shared_prefix import SharedPrefix, common_beginning, distances, kinds_of, make_batches
+from ch_delift.utility import SEPARATOR, plain_utility, similarity, utility_matrix
+from ch_instruct.encoding import Example, encode_record
 from common.files import InputError
 from tests.conftest import make_model
 
@@ -49,6 +41,16 @@ def plain_distance(model, tokenizer, target: dict, example: dict | None, style: 
     return math.sqrt(sum(squares) / len(squares))
 
 
+def encoded(records: list[dict], tokenizer, style: str = "alpaca") -> list[Example]:
+    return [encode_record(r, tokenizer, style) for r in records]
+
+
+def matrix(model, tokenizer, targets: list[dict], candidates: list[dict], style: str = "alpaca", **options) -> np.ndarray:
+    """The fast way, from records."""
+    rows, columns = (encoded(records, tokenizer, style) for records in (targets, candidates))
+    return utility_matrix(model, tokenizer, rows, columns, **options)
+
+
 def plain_matrix(model, tokenizer, targets, candidates, style="alpaca") -> list[list[float]]:
     return [[plain_distance(model, tokenizer, i, None, style) - plain_distance(model, tokenizer, i, j, style)
              for j in candidates] for i in targets]
@@ -59,15 +61,17 @@ def plain_matrix(model, tokenizer, targets, candidates, style="alpaca") -> list[
     (slice(None), slice(None)), (slice(0, 4), slice(3, 6)), (slice(2, 3), slice(None))])
 def test_it_equals_the_plain_double_loop(model, tokenizer, style, rows, columns):
     targets, candidates = RECORDS[rows], RECORDS[columns]
-    found = utility_matrix(model, tokenizer, targets, candidates, style)
+    found = matrix(model, tokenizer, targets, candidates, style)
     assert found.dtype == np.float32 and found.shape == (len(targets), len(candidates))
     np.testing.assert_allclose(found, plain_matrix(model, tokenizer, targets, candidates, style), atol=1e-5)
+    plain = plain_utility(model, tokenizer, encoded(targets, tokenizer, style), encoded(candidates, tokenizer, style))
+    np.testing.assert_allclose(found, plain, atol=1e-5)
 
 
 @pytest.mark.parametrize("tokens", [1, 150, 10**6])
 def test_how_targets_are_put_together_changes_nothing(model, tokenizer, tokens, monkeypatch):
-    monkeypatch.setitem(utility.TOKENS_PER_PASS, "cpu", tokens)
-    found = utility_matrix(model, tokenizer, RECORDS, RECORDS[:2])
+    monkeypatch.setitem(shared_prefix.TOKENS_PER_PASS, "cpu", tokens)
+    found = matrix(model, tokenizer, RECORDS, RECORDS[:2])
     np.testing.assert_allclose(found, plain_matrix(model, tokenizer, RECORDS, RECORDS[:2]), atol=1e-5)
 
 
@@ -110,6 +114,15 @@ def test_the_common_beginning_stops_before_the_last_prompt_token():
     assert common_beginning([Example([1, 2], 1)]) == []
 
 
+def test_kinds_of_targets_begin_alike(tokenizer):
+    """The two preambles of Alpaca prompts make two kinds; many beginnings make none."""
+    kinds = kinds_of(encoded(RECORDS, tokenizer))
+    assert sorted(kind.rows for kind in kinds) == [[0, 1, 3, 5], [2, 4]]
+    assert all("### Instruction:" in tokenizer.decode(kind.beginning) for kind in kinds)
+    [only] = kinds_of([Example([1, token, 3, 4], 3) for token in range(9)])
+    assert only.rows == list(range(9)) and only.beginning == [1]
+
+
 def test_of_a_conversation_every_answer_counts(model, tokenizer):
     turns = [("user", "Hi."), ("assistant", "Yes?"), ("user", "Add 1 and 1."), ("assistant", "2")]
     conversation = record("Add 1 and 1.", "2") | {"messages": [{"role": role, "content": text} for role, text in turns]}
@@ -124,26 +137,26 @@ def test_of_a_conversation_every_answer_counts(model, tokenizer):
 
     assert len(target.spans) == 2
     front = encode_record(example, tokenizer, "phi3").ids[:-1] + tokenizer.encode(SEPARATOR)
-    found = utility_matrix(model, tokenizer, [*RECORDS, conversation], [example], "phi3")
+    found = matrix(model, tokenizer, [*RECORDS, conversation], [example], "phi3")
     assert found[-1, 0] == pytest.approx(d([]) - d(front), abs=1e-5)
 
 
 def test_some_pairs_are_the_same_as_in_the_whole(model, tokenizer):
     pairs = np.array([[1, 0], [0, 1], [5, 2], [3, 4], [4, 1], [2, 5]])
-    whole = utility_matrix(model, tokenizer, RECORDS, RECORDS)
-    some = utility_matrix(model, tokenizer, RECORDS, RECORDS, pairs=pairs)
+    whole = matrix(model, tokenizer, RECORDS, RECORDS)
+    some = matrix(model, tokenizer, RECORDS, RECORDS, pairs=pairs)
     np.testing.assert_allclose(some, np.take_along_axis(whole, pairs, axis=1), atol=1e-6)
 
 
 def test_bf16_is_close(model, tokenizer):
-    whole = utility_matrix(model, tokenizer, RECORDS, RECORDS)
-    np.testing.assert_allclose(utility_matrix(model, tokenizer, RECORDS, RECORDS, precision="bf16"), whole, atol=0.02)
+    whole = matrix(model, tokenizer, RECORDS, RECORDS)
+    np.testing.assert_allclose(matrix(model, tokenizer, RECORDS, RECORDS, precision="bf16"), whole, atol=0.02)
 
 
 def test_the_model_is_left_as_it_was(model, tokenizer):
     model.train()
     before, state = torch.get_rng_state(), {name: t.clone() for name, t in model.state_dict().items()}
-    utility_matrix(model, tokenizer, RECORDS[:2], RECORDS[:2])
+    matrix(model, tokenizer, RECORDS[:2], RECORDS[:2])
     assert model.training and torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(t, state[name]) for name, t in model.state_dict().items())
     model.eval()
@@ -158,19 +171,19 @@ def test_a_killed_run_goes_on_where_it_was(model, tokenizer, tmp_path, monkeypat
             raise KeyboardInterrupt
         return SharedPrefix(model, ids)
 
-    monkeypatch.setattr(utility, "SharedPrefix", counting)
+    monkeypatch.setattr(shared_prefix, "SharedPrefix", counting)
     with pytest.raises(KeyboardInterrupt):
-        utility_matrix(model, tokenizer, RECORDS, RECORDS, file=file)
+        matrix(model, tokenizer, RECORDS, RECORDS, file=file)
     assert not file.exists()  # only a whole matrix has its name
     done = ~np.isnan(np.load(partial(file))).any(axis=0)
     assert done.tolist() == [True, True, False, False, False, False]
     examples[:] = [None] * 8
-    found = utility_matrix(model, tokenizer, RECORDS, RECORDS, file=file)
+    found = matrix(model, tokenizer, RECORDS, RECORDS, file=file)
     assert len(examples) - 8 == 2 + 4 * 2  # alone, and only what was missing
     np.testing.assert_allclose(found, plain_matrix(model, tokenizer, RECORDS, RECORDS), atol=1e-5)
     assert [p.name for p in tmp_path.iterdir()] == ["utility.npy"]
     examples[:] = []
-    np.testing.assert_array_equal(utility_matrix(model, tokenizer, RECORDS, RECORDS, file=file), found)
+    np.testing.assert_array_equal(matrix(model, tokenizer, RECORDS, RECORDS, file=file), found)
     assert examples == []  # read, not computed
 
 
@@ -180,11 +193,11 @@ def test_a_new_file_is_all_unknown(tmp_path):
 
 def test_a_target_longer_than_the_context_is_refused(tokenizer):
     with pytest.raises(InputError, match="leave it out"):
-        utility_matrix(make_model(n_positions=64), tokenizer, RECORDS, RECORDS)
+        matrix(make_model(n_positions=64), tokenizer, RECORDS, RECORDS)
 
 
 def test_the_progress_and_the_cost_are_told(model, tokenizer, capsys):
-    utility_matrix(model, tokenizer, RECORDS, RECORDS[:2])
+    matrix(model, tokenizer, RECORDS, RECORDS[:2])
     said = capsys.readouterr().out
     assert "2 candidates for 6 targets: 12 pairs, one forward pass each, 0.0 MB" in said and "about" in said
 

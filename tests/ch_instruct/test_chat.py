@@ -17,7 +17,7 @@ import torch
 
 from ch_instruct import chat
 from ch_instruct.chat import Chat
-from ch_instruct.collate import encode_prompt
+from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import load_records, split_records
 from ch_pretrain import classroom
 from common.generation import continue_all

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ch_instruct.collate import Example, collate, encode_prompt, encode_record, show_batch
+from ch_instruct.collate import collate, show_batch
+from ch_instruct.encoding import Example, encode_prompt, encode_record
 from ch_instruct.prompts import STYLES, format_prompt
 from common.losses import IGNORE_INDEX, next_token_loss
 from common.tokenizer import END_OF_TEXT, Tokenizer

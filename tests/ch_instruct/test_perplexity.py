@@ -4,7 +4,8 @@ from functools import partial
 import pytest
 import torch
 
-from ch_instruct.collate import Example, collate
+from ch_instruct.collate import collate
+from ch_instruct.encoding import Example
 from ch_instruct.perplexity import response_perplexities
 from common.training import Dataset
 

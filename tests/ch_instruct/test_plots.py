@@ -1,7 +1,8 @@
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from ch_instruct.collate import Example, collate
+from ch_instruct.collate import collate
+from ch_instruct.encoding import Example
 from ch_instruct.plots import KINDS, NOT_ASKED, draw_answer_losses, draw_batch, draw_families, token_kinds
 from common.losses import IGNORE_INDEX
 

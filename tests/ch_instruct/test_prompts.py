@@ -1,7 +1,7 @@
 import pytest
 
 from ch_instruct import pipeline
-from ch_instruct.collate import encode_record
+from ch_instruct.encoding import encode_record
 from ch_instruct.prompts import STYLES, chat_template, format_prompt, format_turns
 from common.generation import Continuation
 from common.pretrained import save_pretrained

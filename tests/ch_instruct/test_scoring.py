@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ch_instruct.scoring import exact_match, mean, normalise, rouge_l, score
+from ch_instruct.scoring import exact_match, normalise, rouge_l, score
 
 
 def response(answer: str, output: str, stopped: bool = True, **more: str) -> dict:
@@ -84,7 +84,3 @@ def test_scores_are_shares(rows):
     assert all(0 <= found[name] <= 1 for name in ("exact_match", "rouge_l", "stopped"))
     weights = {family: sum(row[3] == family for row in rows) for family in found["families"]}
     assert found["exact_match"] == pytest.approx(sum(found["families"][f] * n for f, n in weights.items()) / len(rows))
-
-
-def test_mean():
-    assert mean([True, False, True, True]) == 0.75 and mean([2.0]) == 2.0

@@ -6,9 +6,6 @@ from ch_instruct.pipeline import take_subset
 from ch_instruct.subset import read_subset, write_subset
 from common.files import InputError
 
-RECORDS = [{"instruction": str(i), "output": "x"} for i in range(6)]
-PLACE = {id(record): i for i, record in enumerate(RECORDS)}
-
 
 def test_what_is_written_is_read(tmp_path):
     write_subset(tmp_path / "s.json", [4, 0, 2], [3.0, 2.0, 1.0], {"data_sha256": "abc", "stage": "task"})
@@ -32,12 +29,11 @@ def test_what_is_no_subset_of_this_data_is_refused(content, words, tmp_path):
 def test_only_training_records_are_taken(tmp_path, capsys):
     """Ids in another part, as with another seed of the split, are counted and told, never trained on."""
     write_subset(tmp_path / "s.json", [5, 1, 3], None, {"data_sha256": "abc"})
-    training = [RECORDS[i] for i in (3, 0, 1, 2)]
-    assert take_subset(training, PLACE, tmp_path / "s.json", "abc") == [RECORDS[3], RECORDS[1]]
+    assert take_subset([3, 0, 1, 2], tmp_path / "s.json", "abc") == [3, 1]
     assert "2 of 4 training records (1 of its ids are in other parts" in capsys.readouterr().out
 
 
 def test_a_subset_without_training_records_is_refused(tmp_path):
     write_subset(tmp_path / "s.json", [5], None, {"data_sha256": "abc"})
     with pytest.raises(InputError, match="names no record of the training part"):
-        take_subset(RECORDS[:3], PLACE, tmp_path / "s.json", "abc")
+        take_subset([0, 1, 2], tmp_path / "s.json", "abc")

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ch_instruct.collate import Example, collate
+from ch_instruct.collate import collate
+from ch_instruct.encoding import Example
 from ch_sftmix.mixup import PairDataset, mixup_loss, sftmix_loss, shared_positions
 from common.losses import IGNORE_INDEX, head_loss, next_token_loss
 from common.training import TrainOptions, accumulate_gradients, fit

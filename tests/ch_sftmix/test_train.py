@@ -104,5 +104,5 @@ def test_several_seeds_give_means_and_intervals(small, tmp_path):
     losses = [arms["sftmix"]["test_loss"] for arms in each]
     assert losses[0] != losses[1]
     assert report["arms"]["sftmix"]["test_loss"] == pytest.approx(sum(losses) / 2)
-    assert report["summary"]["sftmix"]["test_loss"]["half_interval"] == pytest.approx(12.706 * abs(losses[0] - losses[1]) / 2)
+    assert report["summary"]["sftmix"]["test_loss"]["half_interval"] == pytest.approx(12.7062 * abs(losses[0] - losses[1]) / 2)
     assert "sftmix - ntp" in told

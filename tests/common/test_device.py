@@ -1,36 +1,80 @@
-import time
-
 import pytest
 import torch
 
-from common.device import autocast, pick_device, pick_precision
+from common import device
+from common.device import autocast, check_mps, evaluating, pick_device, pick_precision
 from common.files import InputError
 from common.losses import next_token_loss
+from tests.conftest import make_model
 
 BATCH = (torch.arange(20).view(2, 10), torch.arange(1, 21).view(2, 10))
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
-@pytest.mark.parametrize(("slower", "expected"), [("fp32", "bf16"), ("bf16", "fp32"), ("neither", "fp32")])
-def test_auto_takes_bf16_only_where_a_trial_finds_it_faster(tiny_model, slower, expected):
-    def loss(model, batch):
-        precision = "bf16" if torch.is_autocast_enabled("cpu") else "fp32"
-        time.sleep(0.05 if precision == slower else 0.02)
-        return next_token_loss(model, batch)
-
-    assert pick_precision("auto", tiny_model, BATCH, loss) == expected
-
-
-def test_the_trial_leaves_no_trace(tiny_model):
-    before = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
-    state = torch.get_rng_state()
-    pick_precision("auto", tiny_model, BATCH, next_token_loss)
-    assert all(p.grad is None for p in tiny_model.parameters())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny_model.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), state)
+@pytest.mark.parametrize(("unit", "expected"), [
+    ("amx_bf16", "bf16"), ("avx512_bf16", "bf16"), ("bf16", "bf16"), ("avx512_f", "fp32"), ("amx_tile", "fp32")])
+def test_auto_goes_by_what_the_processor_has(unit, expected, monkeypatch):
+    capabilities = {"architecture": "some", "amx_bf16": False, "avx512_bf16": False} | {unit: True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    precision, why = pick_precision("auto", CPU)
+    assert precision == expected and "processor" in why
 
 
-def test_a_given_precision_is_taken_without_a_trial(tiny_model):
-    assert pick_precision("bf16", tiny_model, None, None) == "bf16"
+def test_an_older_pytorch_that_cannot_tell_gets_fp32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert pick_precision("auto", CPU)[0] == "fp32"
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_auto_goes_by_the_capability_of_a_gpu(capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert pick_precision("auto", GPU)[0] == expected
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_a_given_precision_is_taken(name, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: pytest.fail("asked"))
+    assert pick_precision(name, CPU) == (name, "as asked for")
+
+
+def test_within_evaluating_nothing_is_dropped_and_afterwards_all_is_as_before():
+    model = make_model(dropout=0.5).train()
+    with evaluating(model, "bf16"):
+        one, two = model(BATCH[0]), model(BATCH[0])
+        assert not model.training and torch.equal(one, two) and one.dtype == torch.bfloat16 and not one.requires_grad
+    with pytest.raises(KeyError), evaluating(model):
+        raise KeyError
+    assert model.training and model(BATCH[0]).requires_grad
+
+
+class OnGpu(torch.nn.Module):
+    """A stand-in for a model on an Apple GPU, which this machine may lack."""
+
+    device = torch.device("mps")
+
+    def cpu(self):
+        self.where = "cpu"
+        return self
+
+    def to(self, where):
+        self.where = where
+        return self
+
+
+@pytest.mark.parametrize(("on_gpu", "wrong"), [(2.0, False), (2.01, False), (2.1, True), (19.9, True), (float("nan"), True)])
+def test_a_wrong_loss_on_mps_is_refused(on_gpu, wrong, monkeypatch):
+    monkeypatch.setattr(device, "to_device", lambda batch, where: "gpu")
+    model = OnGpu()
+
+    def loss(_, batch):
+        return torch.tensor(10 * (on_gpu if batch == "gpu" else 2.0)), 10
+
+    if wrong:
+        with pytest.raises(InputError, match="the first batch's loss is"):
+            check_mps(model, (), loss)
+    else:
+        check_mps(model, (), loss)
+    assert model.where == "mps"  # it goes back
 
 
 def test_bf16_is_close_to_fp32(tiny_model):

@@ -1,39 +1,5 @@
-import json
-import math
-
-import pytest
-
-from common.runs import arm_result, data_hash, finish_comparison, mean_interval, model_hash, report_table
+from common.runs import data_hash, model_hash
 from tests.conftest import make_model
-
-
-def test_the_interval_is_students_t():
-    """For 1, 2, 3: mean 2, standard deviation 1, t(0.975; 2) = 4.303, so 4.303 / sqrt(3)."""
-    centre, half = mean_interval([1.0, 2.0, 3.0])
-    assert (centre, half) == (2.0, pytest.approx(4.303 / math.sqrt(3)))
-    assert mean_interval([5.0] * 30) == (5.0, 0.0)
-    _, half = mean_interval([0.0, 1.0] * 50)
-    assert half == pytest.approx(1.984 * 0.50252 / 10, rel=2e-3)  # t(0.975; 99) = 1.984
-
-
-def test_an_arm_has_perplexity_and_no_scores_where_none_apply():
-    arm = arm_result(math.log(8), None, 1.5)
-    assert arm["perplexity"] == pytest.approx(8.0) and arm["exact_match"] is None and arm["seconds"] == 1.5
-    assert report_table({"base": arm}).splitlines()[-1].split() == ["base", "2.0794", "8.00", "-", "-", "-", "1.5"]
-
-
-def test_a_comparison_takes_differences_within_each_seed(tmp_path, capsys):
-    def arms(ntp: float, mix: float) -> dict:
-        scores = {"exact_match": 0.5, "rouge_l": 0.5, "stopped": 1.0, "families": {"sums": 0.5}}
-        return {"base": arm_result(9.0, scores, None), "ntp": arm_result(ntp, scores, 1.0),
-                "sftmix": arm_result(mix, scores, 2.0)}
-
-    finish_comparison(tmp_path, [0, 1], [arms(1.0, 1.5), arms(3.0, 3.5)], [("sftmix", "ntp")])
-    summary = json.loads((tmp_path / "report.json").read_text())["summary"]
-    assert summary["sftmix - ntp"]["test_loss"] == {"mean": 0.5, "half_interval": 0.0}
-    assert summary["ntp"]["test_loss"]["half_interval"] == pytest.approx(12.706)
-    assert summary["base"]["seconds"] is None
-    assert "sftmix - ntp 0.5000 ± 0.0000" in " ".join(capsys.readouterr().out.split())
 
 
 def test_hashes_see_every_change():

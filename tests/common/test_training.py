@@ -13,7 +13,8 @@ from functools import partial
 import pytest
 import torch
 
-from ch_instruct.collate import Example, collate
+from ch_instruct.collate import collate
+from ch_instruct.encoding import Example
 from common import training
 from common.files import InputError
 from common.losses import next_token_loss

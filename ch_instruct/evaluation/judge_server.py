@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
 
-from ch_instruct.pipeline import shorten
+from common.console import shorten
 from common.files import InputError
 
 KEY_VARIABLE = "JUDGE_API_KEY"  # its own name, so that no other service's key is sent to a server it is not meant for

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from ch_instruct.evaluation.response_files import read_mt_bench, read_responses
+from ch_instruct.evaluation.to_alpaca_eval import to_alpaca_eval
 from ch_instruct.pipeline import merge_responses
-from ch_instruct.response_files import read_mt_bench, read_responses
-from ch_instruct.to_alpaca_eval import to_alpaca_eval
 from common.files import InputError, write_json
 from tests.conftest import assert_refused, run_command
 
@@ -89,7 +89,8 @@ def test_alpaca_eval_form():
 def test_alpaca_eval_command(tmp_path):
     write_json(tmp_path / "run.json", merge_responses({"base": answered("", "?"), "ntp": answered("4", "Hello")}))
     options = ["--responses", "run.json", "--arm", "ntp", "--out", "new/outputs.json"]
-    run_command("ch_instruct/to_alpaca_eval.py", *options, folder=tmp_path)
+    run_command("ch_instruct/evaluation/to_alpaca_eval.py", *options, folder=tmp_path)
     written = json.loads((tmp_path / "new" / "outputs.json").read_text())
     assert written == to_alpaca_eval(answered("4", "Hello"), "ntp")
-    assert_refused(run_command("ch_instruct/to_alpaca_eval.py", *options, folder=tmp_path, check=False), "already exists")
+    again = run_command("ch_instruct/evaluation/to_alpaca_eval.py", *options, folder=tmp_path, check=False)
+    assert_refused(again, "already exists")

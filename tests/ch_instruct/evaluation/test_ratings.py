@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ch_instruct.ratings import rate, strengths
+from ch_instruct.evaluation.ratings import rate, strengths
 
 
 def votes(left: str, right: str, *kinds: str) -> list[dict]:

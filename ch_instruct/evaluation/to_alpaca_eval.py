@@ -1,6 +1,6 @@
 """Write answers in AlpacaEval's form, a JSON list of {"instruction", "output", "generator"}.
 
-    python ch_instruct/to_alpaca_eval.py --responses runs/ch_sftmix/001/responses.json --arm sftmix --out sftmix.json
+    python ch_instruct/evaluation/to_alpaca_eval.py --responses runs/ch_sftmix/001/responses.json --arm sftmix --out sftmix.json
 
 "output" is the model's answer there, not the expected one. AlpacaEval has no inputs, so an input follows its instruction after
 an empty line. Write the answers of a second model likewise, and let alpaca_eval compare the two.
@@ -8,8 +8,8 @@ an empty line. Write the answers of a second model likewise, and let alpaca_eval
 
 from pathlib import Path
 
+from ch_instruct.evaluation.response_files import read_responses
 from ch_instruct.prompts import question_text
-from ch_instruct.response_files import read_responses
 from common import files, options
 from common.console import say
 from common.files import InputError

@@ -1,9 +1,9 @@
 """Run the named benchmarks of the field on a model, through EleutherAI's lm-evaluation-harness.
 
-    pip install -r requirements-eval.txt                                                        # once
-    python ch_instruct/benchmarks.py --tasks classroom                                          # our own test part, offline
-    python ch_instruct/benchmarks.py --model runs/ch_instruct/001 --tasks mmlu,squad --chat --limit 20 --out scores.json
-    python ch_instruct/benchmarks.py --tasks mine --tasks-folder my_tasks                       # your own task files
+    pip install -r requirements-eval.txt                                              # once
+    python ch_instruct/evaluation/benchmarks.py --tasks classroom                     # our own test part, offline
+    python ch_instruct/evaluation/benchmarks.py --model runs/ch_instruct/001 --tasks mmlu,squad --chat --limit 20
+    python ch_instruct/evaluation/benchmarks.py --tasks mine --tasks-folder my_tasks  # your own task files
 
 The public benchmarks are fetched from the Hugging Face hub at first use. Questions longer than the model can read lose
 their beginning; how many did is printed.
@@ -186,7 +186,7 @@ def measures(found: dict) -> list[dict]:
 
 def main() -> None:
     parser = options.Parser(__doc__)
-    options.add_model_option(parser)
+    options.add(parser, options.ModelOption)
     parser.add_argument("--tasks", required=True, metavar="NAMES",
                         type=lambda text: list(dict.fromkeys(name.strip() for name in text.split(","))),
                         help=f"one or several with commas between: classroom, {', '.join(BENCHMARKS)}; or names of the "
@@ -196,9 +196,8 @@ def main() -> None:
     parser.add_argument("--limit", type=options.whole, metavar="N", help="the first N questions of each task (default: all)")
     parser.add_argument("--batch-size", type=options.whole, default=16, metavar="N",
                         help="questions in one forward pass (default: %(default)s)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"],
-                        help="where to compute (default: %(default)s)")
-    options.add_format_option(parser)  # of the classroom's questions
+    options.add(parser, options.DeviceOption)
+    options.add(parser, options.FormatOption)  # of the classroom's questions
     parser.add_argument("--chat", action="store_true",
                         help="put the questions of public benchmarks in the prompt style in which the model was fine-tuned "
                              "(the chat template of its folder), not as they stand")

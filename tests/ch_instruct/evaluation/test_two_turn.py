@@ -5,8 +5,8 @@ from itertools import islice
 
 import pytest
 
-from ch_instruct.collate import encode_prompt
-from ch_instruct.two_turn import QUESTIONS, answer_both, answer_lines, load_questions, score_turns
+from ch_instruct.encoding import encode_prompt
+from ch_instruct.evaluation.two_turn import QUESTIONS, answer_both, answer_lines, load_questions, score_turns
 from ch_pretrain import classroom
 from common.files import InputError
 from common.generation import continue_all
@@ -31,7 +31,8 @@ def test_our_questions_have_right_references():
     """Every reference is an answer of the classroom world, or a sum that is right."""
     questions = load_questions(QUESTIONS)
     assert len(questions) == 12 and len({q["category"] for q in questions}) == 12
-    assert "ch_instruct = [\"*.jsonl\"]" in (ROOT / "pyproject.toml").read_text()  # so that installing brings them along
+    packaged = 'ch_instruct = ["evaluation/*.jsonl", "evaluation/benchmark_tasks/*.yaml"]'
+    assert packaged in (ROOT / "pyproject.toml").read_text()  # so that installing brings them along
     known = {item.output for name, family in classroom.FAMILIES.items() if name not in classroom.DRAWN
              for item in family(random.Random(0))}
     known |= {item.output for item in islice(classroom.larger(random.Random(0)), 9999)}
@@ -85,7 +86,7 @@ def test_the_second_turn_sees_the_first_answer(tokenizer):
 
 
 def test_a_question_without_room_is_refused_before_any_work(tokenizer, monkeypatch):
-    monkeypatch.setattr("ch_instruct.two_turn.continue_all", None)
+    monkeypatch.setattr("ch_instruct.evaluation.two_turn.continue_all", None)
     questions = [ASKED, ASKED | {"question_id": 8, "turns": ["a" * 80, "b" * 80]}]
     with pytest.raises(InputError, match=r"Question 8 has \d+ tokens, and its first answer may add 64; .* reads 256"):
         answer_both(make_model(n_positions=256), tokenizer, questions, "phi3", 64)
@@ -113,9 +114,9 @@ def test_turns_are_scored_apart_and_only_where_a_reference_is():
 def test_the_command(tmp_path):
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
     options = ["--model", "model", "--out", "answers.jsonl", "--max-new-tokens", 8]
-    told = run_command("ch_instruct/two_turn.py", *options, folder=tmp_path).stdout
+    told = run_command("ch_instruct/evaluation/two_turn.py", *options, folder=tmp_path).stdout
     lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert [line["question_id"] for line in lines] == list(range(1, 13))
     assert all(line["model_id"] == "model" and len(line["choices"][0]["turns"]) == 2 for line in lines)
     assert "turn 1         12" in told and "turn 2         12" in told
-    assert_refused(run_command("ch_instruct/two_turn.py", *options, folder=tmp_path, check=False), "already exists")
+    assert_refused(run_command("ch_instruct/evaluation/two_turn.py", *options, folder=tmp_path, check=False), "already exists")

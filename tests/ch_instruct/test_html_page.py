@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ch_instruct.answers import SCRIPT, make_page, mark_differences, write_page
+from ch_instruct.html_page import SCRIPT, make_page, mark_differences, write_page
 
 EVIL = """<script>document.title = "owned"</script><img src=x onerror='document.title = "owned"'> & "quoted" it's"""
 

@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from ch_instruct.arena import MOST_BYTES, Arena, Server, answerer, load_votes
-from ch_instruct.ratings import rate
+from ch_instruct.evaluation.arena import MOST_BYTES, Arena, Server, answerer, load_votes
+from ch_instruct.evaluation.ratings import rate
 from common.files import InputError, Journal
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
@@ -183,8 +183,8 @@ def test_the_command_serves_until_ctrl_c(tmp_path):
     save_pretrained(make_model(n_positions=1024), Tokenizer.from_merges([]), tmp_path / "model")
     options = ["--models", "model", "classroom", "--questions", "classroom", "--votes", "v.jsonl", "--port", "0",
                "--max-new-tokens", "4"]
-    process = subprocess.Popen([sys.executable, str(ROOT / "ch_instruct/arena.py"), *options], cwd=tmp_path, text=True,
-                               stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen([sys.executable, str(ROOT / "ch_instruct/evaluation/arena.py"), *options], cwd=tmp_path,
+                               text=True, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         line = process.stdout.readline()
         server = SimpleNamespace(server_port=int(re.match(r"Open http://127\.0\.0\.1:(\d+)/ in a browser", line).group(1)))

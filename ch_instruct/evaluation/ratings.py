@@ -62,7 +62,7 @@ def rate(votes: list[dict], seed: int = 0) -> list[Rating]:
     names = sorted({name for vote in votes for name in (vote["left"], vote["right"])})
     index = {name: i for i, name in enumerate(names)}
     each = np.zeros((len(votes), len(names), len(names)))  # what each vote gives to whom against whom
-    tallies = {name: Counter() for name in names}  # points -> how often
+    tallies: dict[str, Counter[float]] = {name: Counter() for name in names}  # points -> how often
     for number, vote in enumerate(votes):
         points = POINTS[vote["vote"]]
         for name, other, got in ((vote["left"], vote["right"], points), (vote["right"], vote["left"], 1 - points)):
@@ -73,6 +73,6 @@ def rate(votes: list[dict], seed: int = 0) -> list[Rating]:
 
     ratings = CENTRE + SCALE * np.log10(strengths(np.concatenate([each.sum(0, keepdims=True), samples])))  # [1 + DRAWS, n]
     lows, highs = np.percentile(ratings[1:], [2.5, 97.5], axis=0)
-    found = [Rating(name, *map(float, row), tallies[name][1.0], tallies[name][0.5], tallies[name][0.0])
-             for name, *row in zip(names, ratings[0], lows, highs)]
+    found = [Rating(name, float(rating), float(low), float(high), tallies[name][1.0], tallies[name][0.5], tallies[name][0.0])
+             for name, rating, low, high in zip(names, ratings[0], lows, highs)]
     return sorted(found, key=lambda rating: -rating.rating)

@@ -1,7 +1,7 @@
 """Ask a model questions of two turns each, where the second turn follows on the answer to the first.
 
-    python ch_instruct/two_turn.py --model runs/ch_instruct/001 --out answers.jsonl                          # our dozen
-    python ch_instruct/two_turn.py --model runs/ch_instruct/001 --questions question.jsonl --out answers.jsonl
+    python ch_instruct/evaluation/two_turn.py --model runs/ch_instruct/001 --out answers.jsonl    # our dozen
+    python ch_instruct/evaluation/two_turn.py --model runs/ch_instruct/001 --questions question.jsonl --out answers.jsonl
 
 Both files have MT-Bench's formats (Zheng et al., 2023), a JSON object per line, so its questions can be asked and its
 tools can judge the answers:
@@ -18,12 +18,11 @@ import time
 import uuid
 from pathlib import Path
 
-from ch_instruct.collate import encode_prompt
-from ch_instruct.pipeline import shorten
+from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import read_rows
 from ch_instruct.scoring import score
 from common import files, options
-from common.console import say, table
+from common.console import say, shorten, table
 from common.device import pick_device
 from common.files import InputError
 from common.generation import continue_all
@@ -112,14 +111,14 @@ def score_turns(questions: list[dict], turns: list[list[dict]]) -> list[dict | N
 
 def main() -> None:
     parser = options.Parser(__doc__)
-    options.add_model_option(parser)
+    options.add(parser, options.ModelOption)
     parser.add_argument("--questions", type=Path, default=QUESTIONS, metavar="FILE",
                         help="a question file, .jsonl (default: a dozen questions about the classroom world)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the answers, .jsonl")
-    options.add_format_option(parser)
+    options.add(parser, options.FormatOption)
     parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
                         help="longest answer in tokens (default: %(default)s)")
-    options.add_device_option(parser)
+    options.add(parser, options.DeviceOption)
     args = parser.parse_args()
     if args.out.exists():
         raise InputError(f"--out {args.out} already exists; choose a new file.")

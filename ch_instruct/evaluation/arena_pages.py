@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from html import escape
 
-from ch_instruct.ratings import CENTRE, DRAWS, Rating
+from ch_instruct.evaluation.ratings import CENTRE, DRAWS, Rating
 
 # No script may run and nothing may be loaded, whatever an answer contains; no other page may frame this one.
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "

@@ -1,9 +1,9 @@
 """Let a language model judge answers: a score from 0 to 100 for each, or which of two is better.
 
-    python ch_instruct/judge.py --responses answers.json --judge-model llama3.2                       # scores
-    python ch_instruct/judge.py --responses a.json --against b.json --judge-model llama3.2            # a or b?
-    python ch_instruct/judge.py --responses runs/ch_sftmix/001/responses.json --arm sftmix --against-arm ntp --judge-model M
-    python ch_instruct/judge.py --responses mt_answers.jsonl --questions mt_questions.jsonl --judge-model llama3.2
+    python ch_instruct/evaluation/judge.py --responses answers.json --judge-model llama3.2             # scores
+    python ch_instruct/evaluation/judge.py --responses a.json --against b.json --judge-model llama3.2  # a or b?
+    python ch_instruct/evaluation/judge.py --responses responses.json --arm sftmix --against-arm ntp --judge-model M
+    python ch_instruct/evaluation/judge.py --responses mt_answers.jsonl --questions mt_questions.jsonl --judge-model llama3.2
 
 Answers are what respond.py writes, one arm of a run's responses.json, or (.jsonl) an MT-Bench answer file with its question
 file; of the last, single-turn and multi-turn means stand apart, also on the scale from 0 to 100.
@@ -21,13 +21,13 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 
-from ch_instruct.judge_server import JudgeServer, NoReply
-from ch_instruct.pipeline import shorten
+from ch_instruct.evaluation.judge_server import JudgeServer, NoReply
+from ch_instruct.evaluation.response_files import read_mt_bench, read_responses
 from ch_instruct.prompts import question_text
-from ch_instruct.response_files import read_mt_bench, read_responses
-from common import files, options, runs
-from common.console import Progress, say, table
+from common import files, options, reports, runs
+from common.console import Progress, say, shorten, table
 from common.files import InputError, Journal
 
 GIVE_UP = 5  # failed requests in a row after which the server is taken for gone
@@ -133,7 +133,8 @@ def ask_all(server: JudgeServer, prompts: list[str], replies: Journal) -> tuple[
     """
     known = {entry["request"]: entry["reply"] for entry in replies.entries}
     keys = [runs.data_hash([server.url, server.request(prompt)]) for prompt in prompts]
-    failures, in_a_row = Counter(), 0
+    failures: Counter[str] = Counter()
+    in_a_row = 0
     with Progress("judging", len(prompts), "reply", done=sum(key in known for key in keys)) as progress:
         for key, prompt in zip(keys, prompts):
             if key in known:
@@ -165,17 +166,18 @@ def report_missing(replies: list[str | None], verdicts: list, failures: Counter)
 def summarise_scores(scores: list[float | None]) -> dict:
     """Mean of the scores that are there, half of its 95 % interval over questions (None for fewer than two), and counts."""
     there = [score for score in scores if score is not None]
-    mean, half = runs.mean_interval(there) if len(there) > 1 else (there[0] if there else None, None)
-    return {"mean": mean, "half_interval": half, "judged": len(there), "missing": len(scores) - len(there)}
+    half = reports.mean_interval(there)[1] if len(there) > 1 else None
+    return {"mean": fmean(there) if there else None, "half_interval": half, "judged": len(there),
+            "missing": len(scores) - len(there)}
 
 
 def summarise_pairs(verdicts: list[tuple[str | None, str | None]]) -> dict:
     """Wins, ties and losses of the first file, its win rate (a tie is half a win) with a 95 % interval, and what tells of a
     judge's liking for a place: how often the answer shown first, or second, was preferred in both orders."""
     outcomes = [found for pair in verdicts if (found := outcome(*pair)) is not None]
-    rate = sum(outcomes) / len(outcomes) if outcomes else None
+    rate = sum(outcomes) / len(outcomes) if outcomes else 0.0
     return {"wins": outcomes.count(1.0), "ties": outcomes.count(0.5), "losses": outcomes.count(0.0),
-            "judged": len(outcomes), "missing": len(verdicts) - len(outcomes), "win_rate": rate,
+            "judged": len(outcomes), "missing": len(verdicts) - len(outcomes), "win_rate": rate if outcomes else None,
             "interval": list(win_interval(rate, len(outcomes))) if outcomes else None,
             "first_place_both_times": verdicts.count(("a", "a")), "second_place_both_times": verdicts.count(("b", "b"))}
 
@@ -244,7 +246,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--judge-model", required=True, metavar="NAME", help="the judge, by its name on the server")
     parser.add_argument("--timeout", type=options.positive, default=120.0, metavar="SECONDS",
                         help="how long to wait for one reply (default: %(default)g)")
-    options.add_folder_options(parser, "judge")
+    options.add(parser, options.FolderOptions)
     args = parser.parse_args()
     multi_turn = args.responses.suffix == ".jsonl"
     if multi_turn != (args.questions is not None):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ch_instruct import judge, judge_server
-from ch_instruct.judge import find_score, find_verdict, outcome, summarise_pairs, win_interval
+from ch_instruct.evaluation import judge, judge_server
+from ch_instruct.evaluation.judge import find_score, find_verdict, outcome, summarise_pairs, win_interval
 from common.files import InputError, Journal, write_json
 
 KEY = "sk-not-to-be-seen-anywhere-1234"

@@ -11,8 +11,9 @@ import re
 from difflib import SequenceMatcher
 from html import escape
 from pathlib import Path
+from statistics import fmean
 
-from ch_instruct.scoring import exact_match, mean, rouge_l
+from ch_instruct.scoring import exact_match, rouge_l
 from common import files
 
 STYLE = """
@@ -101,7 +102,7 @@ def make_page(responses: list[dict], title: str) -> str:
     """The page as text. Whatever stands in the responses is escaped."""
     arms = list(responses[0]["answers"])
     families = sorted({r["family"] for r in responses if "family" in r})
-    right = {arm: mean([exact_match(r["answers"][arm]["answer"], r["output"]) for r in responses]) for arm in arms}
+    right = {arm: fmean([exact_match(r["answers"][arm]["answer"], r["output"]) for r in responses]) for arm in arms}
     summary = ", ".join(f"{escape(arm)} {share:.1%}" for arm, share in right.items())
     headings = "".join(f"<th>{name}</th>" for name in ("#", *(["family"] if families else []), "question", "expected"))
     headings += "".join(f'<th data-arm="{escape(arm)}">{escape(arm)}</th>' for arm in arms)

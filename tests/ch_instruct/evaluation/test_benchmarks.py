@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ch_instruct import benchmarks, pipeline
-from ch_instruct.collate import Example, collate
+from ch_instruct import pipeline
+from ch_instruct.collate import collate
+from ch_instruct.encoding import Example
+from ch_instruct.evaluation import benchmarks
 from ch_instruct.prompts import format_prompt
 from ch_instruct.records import load_records
 from ch_instruct.scoring import exact_match
@@ -43,7 +45,7 @@ def scored(tmp_path_factory):
         "include": str(HARNESS_TASKS / "triviaqa" / "default.yaml"), "task": "trivia_local", "dataset_path": "json",
         "dataset_name": None, "training_split": None,
         "dataset_kwargs": {"data_files": {"validation": str(folder / "trivia.jsonl")}, "cache_dir": str(folder / "cache")}}))
-    done = run_command("ch_instruct/benchmarks.py", "--model", "run", "--tasks", "easy,classroom,trivia_local",
+    done = run_command("ch_instruct/evaluation/benchmarks.py", "--model", "run", "--tasks", "easy,classroom,trivia_local",
                        "--tasks-folder", "tasks", "--format", "phi3", "--limit", LIMIT, "--out", "scores.json", folder=folder)
     written = json.loads((folder / "scores.json").read_text())
     return folder, test[:LIMIT], done.stdout, written
@@ -87,8 +89,8 @@ def test_chat_puts_questions_as_in_training(scored):
     task = json.loads((folder / "tasks" / "easy_answer.yaml").read_text())
     task["dataset_kwargs"]["data_files"]["test"] = str(folder / "plain.jsonl")
     (folder / "plain" / "plain.yaml").write_text(json.dumps(task | {"task": "plain", "doc_to_text": "q"}))
-    run_command("ch_instruct/benchmarks.py", "--model", "run", "--tasks", "plain", "--tasks-folder", "plain", "--chat",
-                "--out", "chat.json", folder=folder)
+    run_command("ch_instruct/evaluation/benchmarks.py", "--model", "run", "--tasks", "plain", "--tasks-folder", "plain",
+                "--chat", "--out", "chat.json", folder=folder)
     assert value(json.loads((folder / "chat.json").read_text()), "plain") == value(written, "easy_answer")
 
 
@@ -159,13 +161,14 @@ def test_measures_are_flat_and_know_their_group():
 
 
 def test_public_questions_without_a_network_are_one_sentence(tmp_path):
-    done = run_command("ch_instruct/benchmarks.py", "--tasks", "pubmedqa", "--out", "o.json", folder=tmp_path, check=False)
+    done = run_command("ch_instruct/evaluation/benchmarks.py", "--tasks", "pubmedqa", "--out", "o.json", folder=tmp_path,
+                       check=False)
     assert_refused(done, "--tasks pubmedqa: the questions cannot be fetched", "bigbio/pubmed_qa", "HF_ENDPOINT")
     assert not any(tmp_path.iterdir())
 
 
 def test_code_of_a_model_runs_only_when_asked_for(tmp_path):
     (tmp_path / "code.yaml").write_text("task: writes_code\nunsafe_code: true\n")
-    options = ["ch_instruct/benchmarks.py", "--tasks", "writes_code", "--tasks-folder", tmp_path]
+    options = ["ch_instruct/evaluation/benchmarks.py", "--tasks", "writes_code", "--tasks-folder", tmp_path]
     assert_refused(run_command(*options, folder=tmp_path, check=False), "runs code that the model writes",
                    "--confirm-run-unsafe-code")

@@ -1,7 +1,7 @@
 """An arena: two models answer the same question, you say which answer is better, and only then learn who wrote which.
 
-    python ch_instruct/arena.py --models classroom runs/ch_instruct/001
-    python ch_instruct/arena.py --models runs/ch_instruct/001 runs/ch_sftmix/001 --questions classroom
+    python ch_instruct/evaluation/arena.py --models classroom runs/ch_instruct/001
+    python ch_instruct/evaluation/arena.py --models runs/ch_instruct/001 runs/ch_sftmix/001 --questions classroom
 
 Opens a page on this machine. Which two models answer, and which one stands left, is drawn anew for every question. Votes are
 appended to a file of JSON lines and survive restarts; /ratings turns all of them into Bradley-Terry ratings.
@@ -18,10 +18,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from ch_instruct import arena_pages, pipeline
-from ch_instruct.arena_pages import Battle
+from ch_instruct import pipeline
+from ch_instruct.evaluation import arena_pages
+from ch_instruct.evaluation.arena_pages import Battle
+from ch_instruct.evaluation.ratings import POINTS, rate
 from ch_instruct.prompts import format_prompt, question_text
-from ch_instruct.ratings import POINTS, rate
 from ch_instruct.records import load_questions
 from common import options
 from common.console import say
@@ -128,6 +129,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """Pages by GET; asking and voting by POST, which then leads to the page to look at."""
 
+    server: Server
     timeout = 60  # for browsers that open a connection and send nothing
 
     def do_GET(self) -> None:
@@ -205,11 +207,10 @@ def main() -> None:
     parser.add_argument("--questions", metavar="D", help="questions to choose from: classroom, or a file as for --data")
     parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
                         help="where votes are kept (default: %(default)s)")
-    options.add_format_option(parser)
+    options.add(parser, options.FormatOption)
     parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
                         help="longest answer in tokens (default: %(default)s)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"],
-                        help="where to compute (default: %(default)s)")
+    options.add(parser, options.DeviceOption)
     parser.add_argument("--host", default="127.0.0.1",
                         help="address to listen at; with any other than the default, whoever reaches this machine can vote "
                              "(default: %(default)s)")

@@ -1,0 +1,202 @@
+"""The experiment of this chapter: one model, trained on different choices of the data under the same conditions."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ch_delift.baselines import gradient_scores, gradient_sketches, highest, random_subset
+from ch_delift.plots import draw_fractions
+from ch_delift.selection import Comparison, Pairs, budget_of, objective
+from ch_instruct import pipeline
+from ch_instruct.perplexity import response_perplexities
+from ch_instruct.pipeline import Arm, FineTuning, Work
+from ch_instruct.prompts import one_line
+from common import distributed, files, plots
+from common.console import say
+from common.files import InputError
+from common.losses import next_token_loss
+from common.options import option, share, whole
+
+ARMS = ("random", "se", "gradient", "high-loss", "low-loss", "full")
+FRACTIONS = (0.1, 0.2, 0.3, 0.5)  # of --curve
+OTHER = {"instruction": None, "task": "target", "continual": "known"}  # the second group of records each stage needs
+
+
+def pairs_option(text: str) -> str:
+    """all, columns:M or neighbours:K."""
+    try:
+        Pairs.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not allowed, it must be all, columns:M or neighbours:K, as in neighbours:64") from error
+    return text
+
+
+def fraction_option(text: str) -> float:
+    """A share above 0, at most 1."""
+    value = share(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a share above 0 and at most 1")
+    return value
+
+
+@dataclass(frozen=True)
+class Delift(FineTuning):
+    """The options of this command."""
+
+    stage: str = option("instruction", "instruction: cover the data (FL); task: cover --target (FLMI); continual: cover what "
+                        "--known does not (FLCG) (default: %(default)s)", choices=list(OTHER))
+    fraction: float = option(0.3, "share of the training records to choose (default: %(default)s)", fraction_option,
+                             metavar="X")
+    target: str | None = option(None, "records of the task to become good at; for --stage task", metavar="FILE")
+    known: str | None = option(None, "records that the model has learnt already; for --stage continual", metavar="FILE")
+    compare: tuple[str, ...] = option(
+        ("random", "se", "full"), "what else to train on: random, random subsets; se, the same objective on hidden-state "
+        "similarity; gradient, the nearest gradients (after LESS); high-loss or low-loss, the highest or lowest perplexity; "
+        "full, all data (default: random se full)", nargs="*", choices=ARMS, metavar="ARM")
+    pairs: str = option("neighbours:32", "whose utility is measured: all pairs; columns:M, M random candidates; neighbours:K, "
+                        "for each target the K candidates with the nearest hidden states (default: %(default)s)", pairs_option,
+                        metavar="P")
+    kernel: str = option("positive", "similarity from utility: max(U, 0), or min-max over the matrix (default: %(default)s)",
+                         choices=["positive", "minmax"])
+    flmi: str = option("query", "which of two functions called FLMI, for --stage task (default: %(default)s)",
+                       choices=["query", "saturating"])
+    kernel_model: str | None = option(None, "measure utilities and hidden states with this model instead of --model, say a "
+                                      "fine-tuned one", metavar="M")
+    utility: Path | None = option(None, "take the utilities that an earlier run measured; FOLDER is that run's folder", Path,
+                                  metavar="FOLDER")
+    curve: bool = option(False, "also train on 10, 20, 30 and 50 %% and draw score against fraction")
+    seeds: int = option(1, "repeat all training with N seeds and print means and 95 %% intervals (default: %(default)s)",
+                        whole, metavar="N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (("target", self.target), ("known", self.known)):
+            wanted = OTHER[self.stage] == name
+            if (value is not None) != wanted:
+                raise InputError(f"--stage {self.stage} {'needs' if wanted else 'does not use'} --{name}.")
+        if self.curve and "full" not in self.compare:
+            raise InputError("--curve needs full among --compare, to know where the curve ends.")
+
+
+class Choice(NamedTuple):
+    """A subset: places in the training part in the order of choice, and what each added (nothing without an objective)."""
+
+    places: list[int]
+    gains: list[float]
+
+
+def score_choice(name: str, work: Work, goal: Work | None) -> np.ndarray:
+    """The scores by which the arms "gradient", "high-loss" and "low-loss" choose, float [training examples].
+
+    Gradients point to what is to be learnt: the training part of `goal`, or without one the data's validation part.
+    """
+    train = work.examples["train"]
+    if name == "gradient":
+        wanted = goal.examples["train"] if goal else work.examples["validation"] or train
+        return gradient_scores(*(gradient_sketches(work.model, examples, work.precision) for examples in (train, wanted)))
+    perplexities = response_perplexities(work.model, work.dataset("train", loss_on="response"), 2 * work.options.batch_size,
+                                         work.precision).numpy()
+    return perplexities if name == "high-loss" else -perplexities
+
+
+def choose_all(work: Work, other: Work | None, comparison: Comparison, given: Delift, budget: int) -> dict[str, Choice]:
+    """The subset of every arm but "random".
+
+    With --curve, DELIFT's is longer than the budget: greedy choices of all sizes begin alike.
+    """
+    most = max(budget, budget_of(max(FRACTIONS), len(work.train_ids))) if given.curve else budget
+    chosen = {"delift": Choice(*comparison.choose(objective(given.stage, comparison.by_utility, given.flmi), most))}
+    for arm in given.compare:
+        if arm == "se":
+            chosen[arm] = Choice(*comparison.choose(objective(given.stage, comparison.by_hidden_states, given.flmi), budget))
+        elif arm == "full":
+            chosen[arm] = Choice(list(range(len(work.train_ids))), [])
+        elif arm != "random":
+            goal = other if given.stage == "task" else None
+            chosen[arm] = Choice(highest(score_choice(arm, work, goal), budget), [])
+    return chosen
+
+
+@dataclass
+class Experiment:
+    """Trains the same model on different subsets, under the same conditions, and tests it."""
+
+    work: Work
+    tests: dict[str, Work]  # "" -> what every arm is tested on; another name -> a further test, reported as "ARM on NAME"
+
+    def test(self, arm: str, *run: pipeline.Run) -> dict[str, Arm]:
+        """The model as it is in every test."""
+        return {f"{arm} on {name}" if name else arm: pipeline.test(work, *run) for name, work in self.tests.items()}
+
+    def train(self, arm: str, places: Sequence[int], folder: Path, seed: int, equal_steps: bool = True) -> dict[str, Arm]:
+        """Train on these training examples and test. With equal steps, as many as the full data would take in --epochs."""
+        given = self.work.train_options()
+        per_epoch = given.steps_per_epoch(len(self.work.train_ids))  # of the full data
+        schedule: dict[str, Any] = {"steps": given.epochs * per_epoch, "evaluate_every": per_epoch} if equal_steps else {}
+        told = f"{schedule['steps']} steps" if equal_steps else f"{given.epochs} epochs"
+        say(f"\n{arm}: {len(places)} examples, {told}, seed {seed}")
+        data = pipeline.example_dataset([self.work.examples["train"][i] for i in places], self.work.tokenizer,
+                                        self.work.options.loss_on, seed)
+        return self.test(arm, pipeline.train(self.tests[""], data, next_token_loss, folder, seed, **schedule))
+
+
+def compare(experiment: Experiment, chosen: dict[str, Choice], given: Delift, base: dict[str, Arm], budget: int, folder: Path,
+            seed: int) -> dict[str, dict]:
+    """Train and test every arm, at equal steps and at equal epochs. Returns the arms of the report."""
+    n, names = len(experiment.work.train_ids), (*given.compare, "delift")
+    subsets = {arm: choice.places if arm == "full" else choice.places[:budget] for arm, choice in chosen.items()}
+    if "random" in names:
+        subsets["random"] = random_subset(n, budget, seed)
+    arms = dict(base)
+    for arm in names:
+        arms |= experiment.train(arm, subsets[arm], folder if arm == "delift" else folder / arm, seed)
+    for arm in names:
+        if arm != "full" and budget < n:
+            arms |= experiment.train(f"{arm}, equal epochs", subsets[arm], folder / "equal-epochs" / arm, seed, False)
+    drawn = list(dict.fromkeys(arm for arm in ("delift", "random", "full", *names) if arm in names))[:3]
+    pipeline.finish(folder, arms, {arm: arms[arm].history for arm in drawn}, by_family=["base", *names], seed=seed,
+                    stage=given.stage, fraction=given.fraction, chosen=budget, of=n)
+    return {name: arm.result for name, arm in arms.items()}
+
+
+def curve(experiment: Experiment, order: list[int], full: dict, folder: Path, seed: int) -> None:
+    """Score against fraction: DELIFT's choice and three random ones at each, all at equal steps."""
+    n = len(experiment.work.train_ids)
+    measure = "exact_match" if full["families"] else "rouge_l"
+    scores: dict[float, dict[str, list[float]]] = {1.0: {"full": [full[measure]]}}
+    for fraction in FRACTIONS:
+        budget = budget_of(fraction, n)
+        subsets = {"delift": order[:budget]} | {f"random-{i}": random_subset(n, budget, seed + i) for i in range(3)}
+        scores[fraction] = {"delift": [], "random": []}
+        for name, places in subsets.items():
+            kind = name.partition("-")[0]
+            arm = f"{kind} at {fraction:.0%}"
+            found = experiment.train(arm, places, folder / "curve" / f"{fraction:g}-{name}", seed)
+            scores[fraction][kind].append(found[arm].result[measure])
+    if distributed.is_main():
+        files.write_json(folder / "curve.json", {"measure": measure, "scores": scores})
+        plots.save_picture(folder / "fractions.png", lambda ax: draw_fractions(ax, scores, measure.replace("_", " ")))
+
+
+def differences(arms: list[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Which arms to subtract: DELIFT and each other one, at equal steps, at equal epochs ("full" is both), in every test."""
+    pairs = []
+    for first in (arm for arm in arms if arm.startswith("delift")):
+        schedule = first.removeprefix("delift")
+        for other in others:
+            second = other + (schedule.replace(", equal epochs", "") if other == "full" else schedule)
+            pairs.append((first, second))
+    return pairs
+
+
+def read_aloud(records: list[dict], places: list[int], gains: list[float]) -> None:
+    """Print the first and the last choice, with what they added."""
+    for title, span in (("First choices", slice(3)), ("last ones", slice(-2, None))):
+        say(title)
+        for place, gain in zip(places[span], gains[span]):
+            say(f"  +{gain:8.4f}  {one_line(records[place])}")

@@ -1,0 +1,57 @@
+"""A matrix that grows in a file, column by column, so that an interrupted computation goes on where it was."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from common import distributed
+from common.files import write_whole
+
+
+class Plan:
+    """Which targets each candidate is tried on, and where in the matrix the results go.
+
+    Args:
+        pairs: int [targets, K], the numbers of the only candidates to try on each target; None for all.
+    """
+
+    def __init__(self, targets: int, candidates: int, pairs: np.ndarray | None):
+        self.targets, self.candidates, self.pairs = targets, candidates, pairs
+        self.shape = (targets, candidates) if pairs is None else pairs.shape
+        if pairs is not None:  # where candidate 0 stands in `pairs`, then where candidate 1 stands, ...
+            self.order = np.argsort(pairs, axis=None, kind="stable")
+            self.starts = np.searchsorted(pairs.ravel()[self.order], np.arange(candidates + 1))
+
+    def cells(self, candidate: int) -> tuple[np.ndarray, np.ndarray | int]:
+        """Rows (these are the targets) and columns of the matrix."""
+        if self.pairs is None:
+            return np.arange(self.targets), candidate
+        return np.divmod(self.order[self.starts[candidate]:self.starts[candidate + 1]], self.shape[1])
+
+
+def partial(file: Path) -> Path:
+    """What a matrix file is called until it is whole."""
+    return file.with_name(file.name + ".partial")
+
+
+def grow(file: Path, shape: tuple[int, ...]) -> np.memmap:
+    """Open the unfinished matrix, or begin one, all NaN."""
+    if distributed.is_main() and not partial(file).exists():
+        def fill(path: Path) -> None:
+            matrix = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            matrix[:] = np.nan
+            matrix.flush()
+        write_whole(partial(file), fill)
+    distributed.barrier()
+    return np.lib.format.open_memmap(partial(file), mode="r+")
+
+
+def finish(file: Path, matrix: np.memmap) -> np.ndarray:
+    """Give the finished matrix its name and open it for reading."""
+    matrix.flush()
+    distributed.barrier()  # every process has written its share
+    if distributed.is_main():
+        os.replace(partial(file), file)
+    distributed.barrier()
+    return np.load(file, mmap_mode="r")

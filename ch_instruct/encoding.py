@@ -1,0 +1,116 @@
+"""From a record to token ids: prompt and response are encoded apart, so where each response begins and ends is known."""
+
+from itertools import accumulate, chain
+from typing import NamedTuple
+
+from ch_instruct.prompts import format_turns
+from ch_instruct.records import last_turn
+from common.files import InputError
+from common.tokenizer import Tokenizer
+
+
+class Example(NamedTuple):
+    """One encoded record: prompt, response, end-of-text; in a conversation, this again for every further turn.
+
+    What the model should say is `ids[start:end]` for each of `spans`.
+    """
+
+    ids: list[int]
+    prompt_length: int  # tokens before the first response
+    turns: tuple[tuple[int, int], ...] = ()  # start and end of each response, if there are several
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Start and end of each response, its end-of-text token included."""
+        return self.turns or ((self.prompt_length, len(self.ids)),)
+
+    @property
+    def response_tokens(self) -> int:
+        """How many tokens the model should say, in all responses together."""
+        return sum(end - start for start, end in self.spans)
+
+    def targets(self, loss_on: str) -> int:
+        """How many of its tokens are in the loss; see `collate`."""
+        return self.response_tokens if loss_on == "response" else len(self.ids) - 1
+
+    def behind(self, front: list[int], instead_of: int = 0) -> "Example":
+        """This example with `front` in the place of its first ids, as many as `instead_of`, all of them prompt."""
+        by = len(front) - instead_of
+        return Example(front + self.ids[instead_of:], self.prompt_length + by,
+                       tuple((start + by, end + by) for start, end in self.turns))
+
+
+def encode_turns(record: dict, tokenizer: Tokenizer, style: str = "alpaca") -> list[list[int]]:
+    """Encode each prompt and each response apart. Responses end with the end-of-text token, from which the model learns
+    to stop."""
+    return [tokenizer.encode(text) + [tokenizer.eot_id] * (number % 2)  # every second text is a response
+            for number, text in enumerate(format_turns(record, style))]
+
+
+def encode_record(record: dict, tokenizer: Tokenizer, style: str = "alpaca") -> Example:
+    """Encode a record with all its responses."""
+    parts = encode_turns(record, tokenizer, style)
+    ends = list(accumulate(map(len, parts)))
+    turns = tuple(zip(ends[::2], ends[1::2]))  # a response begins where its prompt ends
+    return Example(list(chain(*parts)), ends[0], turns if len(turns) > 1 else ())
+
+
+def encode_prompt(record: dict, tokenizer: Tokenizer, style: str = "alpaca") -> list[int]:
+    """What the model reads before it gives the last response: the same ids as those of `encode_record` up to there."""
+    parts = encode_turns(record, tokenizer, style)
+    return list(chain(*(parts if len(parts) % 2 else parts[:-1])))
+
+
+class Encoded(NamedTuple):
+    """Records that were kept, and what became of them."""
+
+    places: list[int]  # where each stood in the list that was encoded
+    records: list[dict]
+    examples: list[Example]
+    note: str  # a sentence on lengths
+
+
+def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_length: int, over_length: str) -> Encoded:
+    """Encode records; apply the policy to those of more than `max_length` tokens.
+
+    Args:
+        over_length: "drop" leaves them out; "truncate" cuts the response at its end (and leaves out those whose prompt
+            alone is too long), in a conversation the last response that begins in time, and drops the turns after it;
+            "error" stops.
+
+    Raises:
+        InputError: with "error", or if none is left.
+    """
+    examples = [encode_record(record, tokenizer, style) for record in records]
+    lengths = sorted(len(example.ids) for example in examples)
+    long = [i for i, example in enumerate(examples) if len(example.ids) > max_length]
+    if long and over_length == "error":
+        raise InputError(f"{len(long)} of {len(records)} examples have more than {max_length} tokens (the longest "
+                         f"{lengths[-1]}); raise --max-length, or choose --over-length drop or truncate.")
+    if over_length == "truncate":
+        records = list(records)
+        for i in long:
+            records[i], examples[i] = cut(records[i], examples[i], max_length)
+    kept = [i for i, example in enumerate(examples)
+            if len(example.ids) <= max_length and example.prompt_length < len(example.ids)]
+    if not kept:
+        raise InputError(f"All {len(records)} examples have more than {max_length} tokens (the shortest {lengths[0]}); raise "
+                         "--max-length or shorten the texts.")
+    note = f"{len(records)} examples of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]})"
+    if long:
+        dropped = len(records) - len(kept)
+        note += f"; {len(long)} have more than {max_length}: {dropped} left out, {len(long) - dropped} cut"
+    return Encoded(kept, [records[i] for i in kept], [examples[i] for i in kept], note)
+
+
+def cut(record: dict, example: Example, max_length: int) -> tuple[dict, Example]:
+    """Make an example fit: leave out the turns whose response begins too late, cut the response that ends too late.
+
+    The record loses the same turns, but keeps its last response whole: it is what an answer is compared with.
+    """
+    turns = tuple((start, min(end, max_length)) for start, end in example.turns if start < max_length)
+    if turns:
+        messages = record["messages"]
+        record = last_turn(record | {"messages": messages[:len(messages) - 2 * (len(example.turns) - len(turns))]})
+    length = turns[-1][1] if turns else max_length
+    return record, Example(example.ids[:length], example.prompt_length, turns)
