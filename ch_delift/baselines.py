@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ch_delift.embedding import unit
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
 from common import distributed
 from common.console import Progress
-from common.device import evaluating, to_device
+from common.device import evaluating
 from common.gpt2 import GPT2
 from common.losses import next_token_loss
 
@@ -48,7 +49,7 @@ def gradient_sketches(model: GPT2, examples: Sequence[Example], precision: str =
     found = []
     with Progress(what, len(examples), "text") as progress, evaluating(model, precision), torch.enable_grad():
         for example in mine:
-            total, count = next_token_loss(model, to_device(collate([example]), model.device))
+            total, count = next_token_loss(model, collate([example]))
             gradient = torch.cat([g.flatten() for g in torch.autograd.grad(total / count, parameters)])  # [size]
             sketch: Tensor = torch.zeros(SKETCH, device=model.device).index_add_(0, bucket, gradient.float() * sign)
             found.append(sketch.tolist())
@@ -59,7 +60,4 @@ def gradient_sketches(model: GPT2, examples: Sequence[Example], precision: str =
 def gradient_scores(candidates: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """How much a step on each candidate [N, SKETCH] also lowers the targets' loss: the cosine of its gradient and the mean
     of the targets' unit gradients [T, SKETCH]. float32 [N]."""
-    def unit(x: np.ndarray) -> np.ndarray:
-        return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-
     return unit(candidates) @ unit(unit(targets).mean(axis=0))

@@ -12,10 +12,7 @@ transformers and submodlib-py (pip install -r requirements-dev.txt).
 
 import contextlib
 import io
-import multiprocessing
-import re
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -31,6 +28,7 @@ from ch_delift.embedding import mean_hidden_states, nearest
 from ch_delift.greedy import maximize
 from ch_delift.submodular import FacilityLocation
 from ch_delift.utility import plain_utility, similarity, utility_matrix
+from ch_instruct.bench import median_ratio, peak_megabytes
 from ch_instruct.encoding import Example, encode_record
 from ch_instruct.records import load_records
 from ch_pretrain import classroom
@@ -92,25 +90,6 @@ def greedy_side(who: str) -> Callable[[np.ndarray, int], list[int]]:
     return run
 
 
-def peak_megabytes(work: Callable, *args: object) -> float:
-    """The most memory that a new process takes while it does this."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        peak = pool.apply(_with_peak, (work, args))
-        pool.close()
-        pool.join()  # let it end by itself; one that is stopped leaves semaphores behind, and Python complains
-    return peak
-
-
-def _with_peak(work: Callable, args: tuple) -> float:
-    work(*args)
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux, where getrusage still counts the memory of the process that started this one
-        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1e3
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-
-
 def one_utility(who: str, precision: str, folder: Path, targets: list[Example], candidates: list[Example]) -> None:
     """Load, and compute one matrix: for `peak_megabytes`."""
     utility_side(who, precision, folder)(targets, candidates)
@@ -119,11 +98,6 @@ def one_utility(who: str, precision: str, folder: Path, targets: list[Example], 
 def one_greedy(who: str, n: int) -> None:
     """Make a kernel and choose: for `peak_megabytes`."""
     greedy_side(who)(kernel(n), int(FRACTION * n))
-
-
-def median_ratio(slow: list[float], fast: list[float]) -> float:
-    """The median over turns of slow / fast."""
-    return statistics.median(a / b for a, b in zip(slow, fast))
 
 
 def bench_utilities(folder: Path, targets: list[Example], turns: list[list[Example]]) -> None:

@@ -25,12 +25,12 @@ def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str =
     found: list[tuple[int, list[float]]] = []
     with Progress("hidden states", len(ids), "text") as progress, evaluating(model, precision):
         for batch in (order[i:i + batch_size] for i in range(0, len(order), batch_size)):
-            lengths = torch.tensor([len(ids[i]) for i in batch], device=model.device)  # [B]
+            lengths = torch.tensor([len(ids[i]) for i in batch])  # [B]
             T = int(lengths.max())
             inputs = torch.tensor([ids[i] + [0] * (T - len(ids[i])) for i in batch], device=model.device)  # [B, T]
-            hidden = model.hidden_states(inputs).float()  # [B, T, D]
-            real = (torch.arange(T, device=model.device) < lengths[:, None]).float()  # [B, T], 0 at padding
-            means = (hidden * real[:, :, None]).sum(dim=1) / lengths[:, None]  # [B, D]
+            real = torch.arange(T) < lengths[:, None]  # [B, T], false at padding
+            hidden = model.hidden_states(inputs, needed=real).float()  # [B, T, D], 0 at padding
+            means = hidden.sum(dim=1).cpu() / lengths[:, None]  # [B, D]
             found += zip(batch, means.tolist())
             progress.advance(len(batch) * distributed.world_size())
     vectors = dict(distributed.put_together(found))
@@ -44,8 +44,12 @@ def cosine(a: np.ndarray, b: np.ndarray, centre: np.ndarray | None = None) -> np
     all angles are small.
     """
     centre = b.mean(axis=0) if centre is None else centre
-    a, b = ((x - centre) / np.maximum(np.linalg.norm(x - centre, axis=1, keepdims=True), 1e-12) for x in (a, b))
-    return a @ b.T
+    return unit(a - centre) @ unit(b - centre).T
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Every row of x [..., D] with length 1."""
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 def nearest(a: np.ndarray, b: np.ndarray, k: int, rows_at_once: int = 1024) -> tuple[np.ndarray, np.ndarray]:
@@ -56,9 +60,17 @@ def nearest(a: np.ndarray, b: np.ndarray, k: int, rows_at_once: int = 1024) -> t
     Returns:
         Their numbers, int64 [M, k], and their cosines, float32 [M, k].
     """
-    ids, cosines = [], []
+    centre, ids, cosines = b.mean(axis=0), [], []
+    a, columns = unit(a - centre), unit(b - centre).T
     for i in range(0, len(a), rows_at_once):
-        found = cosine(a[i:i + rows_at_once], b)  # [rows, N]
-        ids.append(np.argsort(-found, axis=1, kind="stable")[:, :k])
-        cosines.append(np.take_along_axis(found, ids[-1], axis=1))
+        found = a[i:i + rows_at_once] @ columns  # [rows, N]
+        # Sorting whole rows is for nothing: find the k-th largest, take what is larger, and of its equals the first ones.
+        smallest = np.partition(found, -k, axis=1)[:, -k, None]  # [rows, 1]
+        larger, equal = found > smallest, found == smallest
+        chosen = larger | (equal & (equal.cumsum(axis=1) <= k - larger.sum(axis=1, keepdims=True)))
+        nearby = np.nonzero(chosen)[1].reshape(len(found), k)  # the lower number first
+        values = np.take_along_axis(found, nearby, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        ids.append(np.take_along_axis(nearby, order, axis=1))
+        cosines.append(np.take_along_axis(values, order, axis=1))
     return np.concatenate(ids), np.concatenate(cosines)

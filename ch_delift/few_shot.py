@@ -22,7 +22,7 @@ from ch_instruct.scoring import score
 from ch_instruct.subset import read_subset
 from common import files, options, runs
 from common.console import say, table
-from common.device import pick_device
+from common.device import evaluating, pick_device, pick_precision
 from common.files import InputError
 from common.generation import continue_all
 from common.gpt2 import GPT2
@@ -55,10 +55,12 @@ def prompts_with_examples(questions: list[list[int]], nearest_ids: np.ndarray, e
 
 
 def answer_after(model: GPT2, tokenizer: Tokenizer, records: list[dict], prompts: list[list[int]], max_new_tokens: int,
-                 batch_size: int) -> list[dict]:
+                 batch_size: int, precision: str = "fp32") -> list[dict]:
     """Greedy answers. An answer ends where the next example would begin: at the separator, or at end-of-text."""
     answers = []
-    for record, new in zip(records, continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size)):
+    with evaluating(model, precision):
+        found = continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size)
+    for record, new in zip(records, found):
         text, separator, _ = tokenizer.decode(new.ids).partition(SEPARATOR)
         answers.append(record | {"answer": text.strip(), "stopped": new.stopped or bool(separator)})
     return answers
@@ -81,7 +83,7 @@ def main() -> None:
     parser.add_argument("--seed", type=options.natural, default=0,
                         help="seed of the split, as given when the subset was chosen, and of the random subset "
                              "(default: %(default)s)")
-    options.add(parser, options.DeviceOption)
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
     args = parser.parse_args()
     if args.out.exists():
         raise InputError(f"--out {args.out} already exists; choose a new file.")
@@ -94,20 +96,24 @@ def main() -> None:
         raise InputError(f"--subset {args.subset} names no record of the training part; use the --seed it was chosen with.")
     by_chance = [training[i] for i in random_subset(len(training), len(chosen), args.seed)]
 
-    model, tokenizer = load_pretrained(args.model, pick_device(args.device))
+    device = pick_device(args.device)
+    model, tokenizer = load_pretrained(args.model, device)
+    precision, _ = pick_precision(args.precision, device)
     questions = [encode_prompt(record, tokenizer, args.format) for record in test]
     longest = model.config.n_positions - args.max_new_tokens
     if (most := max(map(len, questions))) > longest:
         raise InputError(f"A prompt of {most} tokens and --max-new-tokens {args.max_new_tokens} are more than {args.model} "
                          f"reads, {model.config.n_positions} tokens; lower --max-new-tokens or shorten that record.")
-    vectors = mean_hidden_states(model, questions)
-    responses = {"no examples": answer_after(model, tokenizer, test, questions, args.max_new_tokens, args.batch_size)}
+    how = (args.max_new_tokens, args.batch_size, precision)
+    vectors = mean_hidden_states(model, questions, precision)
+    responses = {"no examples": answer_after(model, tokenizer, test, questions, *how)}
     for name, pool in (("chosen", chosen), ("random", by_chance)):
         examples = [encode_record(record, tokenizer, args.format) for record in pool]
-        near, _ = nearest(vectors, mean_hidden_states(model, [e.ids[:e.prompt_length] for e in examples]), args.shots)
+        prompts_of_pool = [e.ids[:e.prompt_length] for e in examples]
+        near, _ = nearest(vectors, mean_hidden_states(model, prompts_of_pool, precision), args.shots)
         prompts, counts = prompts_with_examples(questions, near, [shown(e, tokenizer) for e in examples], longest)
         say(f"{name}: {len(pool)} examples, {min(counts)} to {max(counts)} in a prompt (mean {sum(counts) / len(counts):.1f})")
-        responses[name] = answer_after(model, tokenizer, test, prompts, args.max_new_tokens, args.batch_size)
+        responses[name] = answer_after(model, tokenizer, test, prompts, *how)
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(args.out, responses)

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
+from common.device import send
 from common.gpt2 import GPT2, KVCache
-from common.losses import IGNORE_INDEX
+from common.losses import IGNORE_INDEX, take, up_to_last_target
 
 TOKENS_PER_PASS = {"cpu": 4096, "mps": 4096, "cuda": 65536}
 MOST_KINDS = 4  # more would make batches small
@@ -101,13 +102,15 @@ def distances(model: GPT2, batch: TargetBatch, prefix: SharedPrefix | None) -> T
     Returns:
         float32 [B], from 0 (every response token predicted with certainty) to 1.
     """
-    hidden = model.hidden_states(batch.inputs.to(model.device), prefix)  # [B, T, D]
-    targets = batch.targets.to(model.device)
-    has_target = targets != IGNORE_INDEX  # [B, T]
-    logits = model.logits(hidden[has_target]).float()  # [all response tokens, V]
-    wrong = -torch.expm1(-F.cross_entropy(logits, targets[has_target], reduction="none"))  # 1 - p_k
-    squares = torch.zeros(targets.shape, device=model.device).masked_scatter(has_target, wrong.square())  # [B, T]
-    return (squares.sum(dim=1) / has_target.sum(dim=1)).sqrt()
+    has_target = batch.targets != IGNORE_INDEX  # [B, T]
+    hidden = model.hidden_states(send(batch.inputs, model.device), prefix, needed=up_to_last_target(batch.targets))  # [B, T, D]
+    logits = model.logits(take(hidden, has_target)).float()  # [all response tokens, V]
+    tokens = send(batch.targets[has_target], model.device)
+    wrong = -torch.expm1(-F.cross_entropy(logits, tokens, reduction="none"))  # 1 - p_k
+    N = has_target.sum(dim=1)  # [B], response tokens of each
+    rows = send(torch.repeat_interleave(torch.arange(len(N)), N), model.device)
+    squares = torch.zeros(len(N), device=model.device).index_add(0, rows, wrong.square())  # [B], Σ_k (1 - p_k)²
+    return (squares / send(N, model.device)).sqrt()
 
 
 class Targets:

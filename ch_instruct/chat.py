@@ -25,7 +25,7 @@ from ch_instruct.encoding import encode_prompt
 from ch_instruct.prompts import STYLES
 from common import files, options
 from common.console import say
-from common.device import pick_device
+from common.device import evaluating, pick_device, pick_precision
 from common.generation import stream
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
@@ -40,6 +40,7 @@ class Chat:
 
     def __init__(self, model: GPT2, tokenizer: Tokenizer, args: argparse.Namespace):
         self.model, self.tokenizer, self.args = model, tokenizer, args
+        self.precision, _ = pick_precision(args.precision, model.device)
         self.reset()
 
     def reset(self) -> None:
@@ -76,11 +77,12 @@ class Chat:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may need several tokens
         try:
             print("model> ", end="", flush=True)
-            for token in stream(self.model, ids, room, self.tokenizer.eot_id, 0.0 if args.greedy else args.temperature,
-                                args.top_k):
-                text = decoder.decode(self.tokenizer.decode_bytes([token]))
-                answer, count = answer + text, count + 1
-                print(text, end="", flush=True)
+            with evaluating(self.model, self.precision):
+                for token in stream(self.model, ids, room, self.tokenizer.eot_id, 0.0 if args.greedy else args.temperature,
+                                    args.top_k):
+                    text = decoder.decode(self.tokenizer.decode_bytes([token]))
+                    answer, count = answer + text, count + 1
+                    print(text, end="", flush=True)
             if count == room:
                 note = f" [stopped after {room} tokens]"
         except KeyboardInterrupt:
@@ -136,7 +138,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=options.whole, default=256, metavar="N",
                         help="longest continuation in tokens (default: %(default)s)")
     options.add(parser, options.SamplingOptions)
-    options.add(parser, options.DeviceOption)
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
     args = parser.parse_args()
 
     model, tokenizer = load_pretrained(args.model, pick_device(args.device))

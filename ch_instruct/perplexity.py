@@ -6,9 +6,9 @@ from torch import Tensor
 
 from common import distributed
 from common.console import Progress
-from common.device import evaluating, to_device
+from common.device import evaluating, send
 from common.gpt2 import GPT2
-from common.losses import IGNORE_INDEX
+from common.losses import IGNORE_INDEX, take, up_to_last_target
 from common.training import Dataset
 
 
@@ -27,10 +27,11 @@ def response_perplexities(model: GPT2, data: Dataset, batch_size: int, precision
     with Progress("perplexities", len(items), "text") as progress, evaluating(model, precision):
         for start in range(0, len(items), batch_size):
             ids = by_length[start:start + batch_size]
-            inputs, targets = to_device(data.collate([items[i] for i in ids]), model.device)
+            inputs, targets = data.collate([items[i] for i in ids])
             has_target = targets != IGNORE_INDEX  # [B, T]
-            logits = model.logits(model.hidden_states(inputs)[has_target])  # [targets, V]
-            losses = F.cross_entropy(logits.float(), targets[has_target], reduction="none").cpu().double()  # [targets]
+            hidden = model.hidden_states(send(inputs, model.device), needed=up_to_last_target(targets))
+            logits = model.logits(take(hidden, has_target)).float().cpu()  # [targets, V]
+            losses = F.cross_entropy(logits, targets[has_target], reduction="none").double()  # [targets]
             per_example = [part.mean() for part in losses.split(has_target.sum(dim=1).tolist())]
             found[ids] = torch.stack(per_example).exp()
             progress.advance(len(ids))

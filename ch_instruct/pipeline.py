@@ -20,7 +20,7 @@ from ch_instruct.scoring import score
 from ch_instruct.subset import read_subset
 from common import distributed, files, plots, reports, runs
 from common.console import say, shorten
-from common.device import check_mps, evaluating, pick_device, pick_precision
+from common.device import evaluating, pick_device, pick_precision
 from common.files import InputError
 from common.generation import continue_all
 from common.gpt2 import GPT2
@@ -39,7 +39,7 @@ from common.options import (
 )
 from common.pretrained import find_folder, load_pretrained, load_weights
 from common.tokenizer import Tokenizer
-from common.training import Dataset, Run, TrainOptions, evaluate, fit
+from common.training import Dataset, Run, TrainOptions, check_mps, evaluate, fit
 
 MOST_NEW_TOKENS = 256  # no answer is longer, however long the training responses are
 
@@ -185,10 +185,10 @@ def smoke_records(records: list[dict]) -> list[dict]:
 
 
 def answer(model: GPT2, tokenizer: Tokenizer, records: list[dict], style: str, max_new_tokens: int,
-           batch_size: int = 32) -> list[dict]:
+           batch_size: int = 32, precision: str = "fp32") -> list[dict]:
     """Greedy answers: each record with "answer" and "stopped" (whether the model ended by itself) added."""
     prompts = [encode_prompt(record, tokenizer, style) for record in distributed.my_share(records)]
-    with evaluating(model):
+    with evaluating(model, precision):
         answers = distributed.put_together(continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size))
     return [record | {"answer": tokenizer.decode(new.ids).strip(), "stopped": new.stopped}
             for record, new in zip(records, answers)]
@@ -205,7 +205,8 @@ class Arm(NamedTuple):
 def test(work: Work, run: Run | None = None) -> Arm:
     """Put the model through the whole test part. `run` is the training that it has behind it."""
     loss = evaluate(work.model, work.dataset("test"), next_token_loss, work.options.batch_size, work.precision)
-    responses = answer(work.model, work.tokenizer, work.records["test"], work.options.format, work.max_new_tokens)
+    responses = answer(work.model, work.tokenizer, work.records["test"], work.options.format, work.max_new_tokens,
+                       precision=work.precision)
     result = reports.arm_result(loss, score(responses), run.seconds if run else None)
     return Arm(result, responses, run.history if run else [])
 

@@ -11,7 +11,7 @@ from ch_instruct.records import load_questions
 from ch_instruct.scoring import score
 from common import files, options
 from common.console import say, table
-from common.device import pick_device
+from common.device import pick_device, pick_precision
 from common.files import InputError
 from common.pretrained import load_pretrained
 
@@ -29,7 +29,7 @@ def main() -> None:
                         help="longest answer in tokens (default: %(default)s)")
     parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
                         help="records answered together (default: %(default)s)")
-    options.add(parser, options.DeviceOption)
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
     args = parser.parse_args()
     page = args.out.with_suffix(".html")
     if page == args.out:
@@ -46,7 +46,8 @@ def main() -> None:
         raise InputError(f"--data {args.data}: a prompt has {longest} tokens; {args.model} reads at most "
                          f"{model.config.n_positions - 1} and answers after that. Shorten or leave out that record.")
 
-    responses = pipeline.answer(model, tokenizer, records, args.format, args.max_new_tokens, args.batch_size)
+    responses = pipeline.answer(model, tokenizer, records, args.format, args.max_new_tokens, args.batch_size,
+                                pick_precision(args.precision, device)[0])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(args.out, responses)
     html_page.write_page(page, pipeline.merge_responses({args.model: responses}), f"{args.model}, {args.data}")

@@ -8,7 +8,7 @@ import torch
 
 from common import options
 from common.console import say
-from common.device import pick_device
+from common.device import evaluating, pick_device, pick_precision
 from common.files import InputError
 from common.generation import continue_batch
 from common.pretrained import load_pretrained
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--num-samples", type=options.whole, default=1, metavar="N",
                         help="how many continuations, made in one batch (default: %(default)s)")
     parser.add_argument("--seed", type=options.natural, default=0, help="seed of the sampling (default: %(default)s)")
-    options.add(parser, options.DeviceOption)
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
     args = parser.parse_args()
     if args.greedy and args.num_samples > 1:
         parser.error("--greedy has one outcome; leave out --num-samples or --greedy")
@@ -36,8 +36,9 @@ def main() -> None:
     if not 0 < len(prompt) <= longest:
         raise InputError(f"--prompt has {len(prompt)} tokens; {args.model} takes 1 to {longest}.")
     generator = torch.Generator(device).manual_seed(args.seed)
-    samples = continue_batch(model, [prompt] * args.num_samples, args.max_new_tokens, tokenizer.eot_id,
-                             0.0 if args.greedy else args.temperature, args.top_k, generator)
+    with evaluating(model, pick_precision(args.precision, device)[0]):
+        samples = continue_batch(model, [prompt] * args.num_samples, args.max_new_tokens, tokenizer.eot_id,
+                                 0.0 if args.greedy else args.temperature, args.top_k, generator)
     for number, sample in enumerate(samples, 1):
         if args.num_samples > 1:
             say(f"--- sample {number}")

@@ -19,7 +19,7 @@ from ch_pretrain.bpe import train_bpe
 from ch_pretrain.windows import encode_documents, window_dataset
 from common import distributed, options, plots, reports, runs
 from common.console import say
-from common.device import check_mps, pick_device, pick_precision
+from common.device import pick_device, pick_precision
 from common.files import InputError
 from common.generation import continue_all
 from common.gpt2 import GPT2, GPT2Config
@@ -27,7 +27,7 @@ from common.losses import next_token_loss
 from common.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, option, positive, whole
 from common.pretrained import load_pretrained
 from common.tokenizer import END_OF_TEXT, Tokenizer
-from common.training import TrainOptions, fit
+from common.training import TrainOptions, check_mps, fit
 
 PAGES, PAGES_SEED = 36_000, 1  # the classroom corpus
 VALIDATION_SHARE = 0.02  # of the documents

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
+from common.device import send
 from common.gpt2 import GPT2
-from common.losses import IGNORE_INDEX, head_loss
+from common.losses import IGNORE_INDEX, head_loss, take, up_to_last_target
 from common.training import Dataset
 
 
@@ -64,17 +65,6 @@ class PairDataset(Dataset):
         return inputs, targets, response_targets, torch.tensor([pair.lam for pair in pairs]), pairs[0].weight
 
 
-def take_responses(hidden: Tensor, targets: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Line responses up: column n holds the n-th position with a target. [B, T, D], [B, T] -> [B, length, D], [B, length].
-
-    Columns beyond a row's own response hold other positions; the caller leaves them out.
-    """
-    # A stable sort of True before False gives each row's target positions in order.
-    positions = (targets != IGNORE_INDEX).long().argsort(dim=1, descending=True, stable=True)[:, :length]  # [B, length]
-    rows = torch.arange(len(targets), device=targets.device)[:, None]  # [B, 1]
-    return hidden[rows, positions], targets[rows, positions]
-
-
 def shared_positions(hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor,
                      targets_u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The positions that get mixed: the n-th of one response with the n-th of the other, up to the end of the shorter one.
@@ -87,12 +77,11 @@ def shared_positions(hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor,
         z_c [S, D], y_c [S], z_u [S, D], y_u [S]: hidden states and targets of all S shared positions; and which pair each
         position belongs to, int64 [S].
     """
-    shared = torch.minimum((targets_c != IGNORE_INDEX).sum(1), (targets_u != IGNORE_INDEX).sum(1))  # [P]
-    length = int(shared.max())
-    z_c, y_c = take_responses(hidden_c, targets_c, length)  # [P, n, D], [P, n]
-    z_u, y_u = take_responses(hidden_u, targets_u, length)
-    within = torch.arange(length, device=shared.device) < shared[:, None]  # [P, n], up to the shorter response
-    return z_c[within], y_c[within], z_u[within], y_u[within], within.nonzero()[:, 0]
+    has_c, has_u = targets_c != IGNORE_INDEX, targets_u != IGNORE_INDEX  # [P, T]
+    shared = torch.minimum(has_c.sum(dim=1), has_u.sum(dim=1))  # [P], the length of the shorter response
+    first_c, first_u = (has & (has.cumsum(dim=1) <= shared[:, None]) for has in (has_c, has_u))  # [P, T], so many of each
+    pair = torch.repeat_interleave(torch.arange(len(shared), device=shared.device), shared)
+    return take(hidden_c, first_c), targets_c[first_c], take(hidden_u, first_u), targets_u[first_u], pair
 
 
 def mixup_loss(model: GPT2, hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor, targets_u: Tensor,
@@ -112,7 +101,7 @@ def mixup_loss(model: GPT2, hidden_c: Tensor, targets_c: Tensor, hidden_u: Tenso
         lam: float [P], λ of each pair, from 0 (only the unconfident example) to 1 (only the confident one).
     """
     z_c, y_c, z_u, y_u, pair = shared_positions(hidden_c, targets_c, hidden_u, targets_u)
-    weight = lam[pair]  # [S], λ of each of the S mixed positions
+    weight, y_c, y_u = (send(part, z_c.device) for part in (lam[pair], y_c, y_u))  # [S], λ and targets of the S mixed positions
     z = weight[:, None] * z_c + (1 - weight[:, None]) * z_u  # [S, D]
     log_p = model.logits(z).float().log_softmax(dim=-1)  # [S, V]
     of_c = log_p.gather(1, y_c[:, None]).squeeze(1)  # [S]
@@ -123,7 +112,7 @@ def mixup_loss(model: GPT2, hidden_c: Tensor, targets_c: Tensor, hidden_u: Tenso
 def sftmix_loss(model: GPT2, batch: tuple[Tensor, Tensor, Tensor, Tensor, float]) -> tuple[Tensor, int]:
     """ℓ_NTP over both halves plus μ ℓ_Mixup, as a sum, and the number of NTP targets. For batches of a PairDataset."""
     inputs, targets, response_targets, lam, weight = batch
-    hidden = model.hidden_states(inputs)  # [2P, T, D]
+    hidden = model.hidden_states(send(inputs, model.device), needed=up_to_last_target(targets))  # [2P, T, D]
     ntp, count = head_loss(model, hidden, targets)
     if weight == 0:  # μ = 0 is plain training, to the last bit
         return ntp, count

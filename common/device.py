@@ -5,11 +5,9 @@ import os
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.files import InputError
-from common.gpt2 import GPT2
-from common.losses import Loss
 
 BF16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")  # what processors (x86 twice, ARM) call instructions that multiply bfloat16
 
@@ -31,27 +29,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def to_device(batch: tuple, device: torch.device) -> tuple:
-    """Move the batch's tensors; leave its other members."""
-    return tuple(part.to(device) if isinstance(part, Tensor) else part for part in batch)
-
-
-def check_mps(model: GPT2, batch: tuple[Tensor, ...], loss: Loss) -> None:
-    """Compare the first batch's loss on Apple's GPU with the CPU's. Some versions of PyTorch compute wrong ones there.
-
-    Raises:
-        InputError: if they differ by more than 1 %.
-    """
-    if model.device.type != "mps":
-        return
-    with torch.no_grad():
-        sum_on_gpu, count = loss(model, to_device(batch, model.device))
-        sum_on_cpu, _ = loss(model.cpu(), batch)
-        model.to("mps")
-    on_gpu, on_cpu = sum_on_gpu.item() / max(count, 1), sum_on_cpu.item() / max(count, 1)
-    if not abs(on_gpu - on_cpu) <= 0.01 * on_cpu:
-        raise InputError(f"--device mps: the first batch's loss is {on_gpu:.4f} on this GPU and {on_cpu:.4f} on the CPU; "
-                         "use --device cpu, or another version of PyTorch.")
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on this device. Nobody waits for it: it goes to a GPU from memory that stays in its place ("pinned")."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def pick_precision(name: str, device: torch.device) -> tuple[str, str]:
@@ -79,12 +61,12 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 @contextlib.contextmanager
-def evaluating(model: GPT2, precision: str = "fp32") -> Iterator[None]:
+def evaluating(model: nn.Module, precision: str = "fp32") -> Iterator[None]:
     """Within this context the model only computes: no dropout, no gradients. Afterwards it is as it was."""
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), autocast(model.device, precision):
+        with torch.no_grad(), autocast(next(model.parameters()).device, precision):
             yield
     finally:
         model.train(was_training)

@@ -1,6 +1,6 @@
 """Continuing texts: greedy or by sampling, many at a time, with a cache of keys and values."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -8,6 +8,8 @@ from torch import Tensor
 
 from common.console import Progress
 from common.gpt2 import GPT2, KVCache
+
+ROOM = 64  # columns of the cache that are kept free, so that old ones need not be dropped after every step
 
 
 class Continuation(NamedTuple):
@@ -94,7 +96,7 @@ def stream(model: GPT2, prompt: list[int], max_new_tokens: int, eot_id: int, tem
 
 def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot_id: int,
                  batch_size: int = 32, what: str = "answering") -> list[Continuation]:
-    """Greedy continuations of any number of prompts, in their order. Prompts of like length share a batch.
+    """Greedy continuations of any number of prompts, in their order: the same as one by one.
 
     Raises:
         ValueError: if a prompt is empty or leaves no room in the model's context.
@@ -102,14 +104,95 @@ def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot
     for prompt in prompts:
         if not 0 < len(prompt) < model.config.n_positions:
             raise ValueError(f"A prompt of {len(prompt)} tokens leaves no room in a context of {model.config.n_positions}.")
-    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    found: dict[int, Continuation] = {}
-    with Progress(what, len(prompts), "text") as progress:
-        for batch in _batches(by_length, batch_size):
-            found |= zip(batch, continue_batch(model, [prompts[i] for i in batch], max_new_tokens, eot_id))
-            progress.advance(len(batch))
-    return [found[i] for i in range(len(prompts))]
+    with Progress(what, len(prompts), "text") as progress, torch.no_grad():
+        return _Relay(model, prompts, max_new_tokens, eot_id, batch_size).run(progress)
 
 
-def _batches(indices: list[int], size: int) -> Iterable[list[int]]:
-    return (indices[i:i + size] for i in range(0, len(indices), size))
+class _Relay:
+    """A batch in which waiting prompts take the places of texts that have ended.
+
+    A step of the model reads all its weights, for one row or for many: so the batch is kept full. All rows end at the same
+    column of the cache; a prompt that comes in late is put in so that it ends there, too, with padding before it. The longest
+    prompts come first, so that there is always room before a later one.
+    """
+
+    def __init__(self, model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot_id: int, batch_size: int):
+        self.model, self.prompts, self.max_new_tokens, self.eot_id = model, prompts, max_new_tokens, eot_id
+        self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # the last one is next
+        self.new: list[list[int]] = [[] for _ in prompts]
+        self.stopped = [False] * len(prompts)
+        self.rows: list[int | None] = [None] * min(batch_size, len(prompts))  # whose text each row of the batch is
+        self.starts = torch.zeros(len(self.rows), dtype=torch.long, device=model.device)  # [B], where its text begins
+        self.cache = KVCache(max(map(len, prompts), default=0) + max_new_tokens + ROOM)
+        self.tokens = torch.full((len(self.rows),), eot_id, device=model.device)  # [B], what each row said last
+
+    def run(self, progress: Progress) -> list[Continuation]:
+        """Go on until nobody is left."""
+        while self.waiting or any(row is not None for row in self.rows):
+            free = [place for place, row in enumerate(self.rows) if row is None]
+            if self.waiting and len(free) >= max(1, len(self.rows) // 4):  # a few at a time: each filling is a pass
+                places = free[:len(self.waiting)]
+                self.fill(places)
+            else:
+                if not self.waiting and 2 * len(free) >= len(self.rows):
+                    self.shrink()
+                places = list(range(len(self.rows)))
+                self.step()
+            progress.advance(self.note(places))
+        return [Continuation(*row) for row in zip(self.new, self.stopped)]
+
+    def choose(self, hidden: Tensor) -> Tensor:
+        """The likeliest next token of each row, from hidden states [B, T, D]: int64 [B]."""
+        return self.model.logits(hidden[:, -1]).argmax(dim=-1)
+
+    def fill(self, places: list[int]) -> None:
+        """Let waiting prompts read in these places of the batch, and say their first token."""
+        chosen = [self.waiting.pop() for _ in places]
+        longest = max(len(self.prompts[i]) for i in chosen)
+        padding = torch.tensor([longest - len(self.prompts[i]) for i in chosen])  # [R]
+        ids = torch.tensor([[self.eot_id] * (longest - len(self.prompts[i])) + self.prompts[i] for i in chosen])  # [R, T]
+        device, first = self.model.device, not self.cache.layers
+        cache = self.cache if first else KVCache(longest)
+        hidden = self.model.hidden_states(ids.to(device), cache, padding.to(device),
+                                          needed=torch.arange(longest) >= padding[:, None])
+        if not first:
+            self.cache.replace_rows(torch.tensor(places, device=device), cache)
+        self.starts[places] = padding.to(device) + self.cache.length - longest
+        self.tokens[places] = self.choose(hidden)
+        for place, i in zip(places, chosen):
+            self.rows[place] = i
+
+    def step(self) -> None:
+        """One more token for every row; those whose text has ended are carried along, which costs nearly nothing."""
+        self.starts[torch.tensor([row is None for row in self.rows])] = self.cache.length  # an ended text is forgotten
+        if self.cache.length == self.cache.max_length:
+            unused = int(self.starts.min())  # columns in which no running text has a token
+            self.cache.forget_first(unused)
+            self.starts -= unused
+        hidden = self.model.hidden_states(self.tokens[:, None], self.cache, self.starts)  # [B, 1, D]
+        self.tokens = self.choose(hidden)
+
+    def shrink(self) -> None:
+        """Nobody waits any more: go on with the rows that still run."""
+        kept = [place for place, row in enumerate(self.rows) if row is not None]
+        index = torch.tensor(kept, device=self.starts.device)
+        self.cache.keep_rows(index)
+        self.rows, self.starts, self.tokens = [self.rows[place] for place in kept], self.starts[index], self.tokens[index]
+
+    def note(self, places: list[int]) -> int:
+        """Write down what was said in these places of the batch. Returns how many texts have ended."""
+        ended = 0
+        for place, token in zip(places, self.tokens[places].tolist()):
+            row = self.rows[place]
+            if row is None:
+                continue
+            if token == self.eot_id:
+                self.stopped[row] = True
+            else:
+                self.new[row].append(token)
+                length = len(self.prompts[row]) + len(self.new[row])
+                if len(self.new[row]) < self.max_new_tokens and length < self.model.config.n_positions:
+                    continue
+            self.rows[place] = None
+            ended += 1
+        return ended

@@ -9,8 +9,9 @@ The architecture is that of "Language Models are Unsupervised Multitask Learners
 
 Parameters carry the names that public checkpoints use (`h.0.attn.c_attn.weight`), so loading is nearly a renaming.
 
-Letters in shape comments: B rows in the batch, T tokens in a row, S tokens already in the cache, D width (`n_embd`),
-H heads (`n_head`), Dh = D / H, V entries in the vocabulary.
+Letters in shape comments: B rows in the batch, T tokens in a row, N tokens in all rows together without padding (B·T if
+nothing is left out), S tokens already in the cache, D width (`n_embd`), H heads (`n_head`), Dh = D / H, V entries in the
+vocabulary.
 """
 
 import math
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from common.device import send
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,45 @@ class KVCache:
         """Go on with these rows of the batch only. rows: int64 [kept]."""
         self.layers = [(keys[rows], values[rows]) for keys, values in self.layers]
 
+    def replace_rows(self, rows: Tensor, other: "KVCache") -> None:
+        """Put the texts of another cache in the place of these rows, int64 [R], so that they end where all others end.
+
+        The other cache has R rows and holds no more tokens than this one.
+        """
+        start = self.length - other.length
+        for mine, theirs in zip(self.layers, other.layers):
+            for tensor, new in zip(mine, theirs):
+                tensor[rows, :, start:self.length] = new[:, :, :other.length]
+
+    def forget_first(self, tokens: int) -> None:
+        """Drop so many tokens at the beginning of every row, to make room at the end."""
+        for layer in self.layers:
+            for tensor in layer:
+                tensor[:, :, :self.length - tokens] = tensor[:, :, tokens:self.length].clone()
+        self.length -= tokens
+
+
+class Packing:
+    """Takes the positions of a padded batch that count out of it, one behind the other, and puts them back.
+
+    Everything in a model but attention treats each position alone, so padding can be left out of it: with rows of unlike
+    lengths that is a fifth to a third of the work.
+    """
+
+    def __init__(self, needed: Tensor, device: torch.device):
+        """needed: bool [B, T]; on the CPU, finding the places needs no waiting for a GPU."""
+        self.B, self.T = needed.shape
+        self.places = send(needed.flatten().nonzero().squeeze(1), device)  # [N], in the flat batch
+
+    def pack(self, x: Tensor) -> Tensor:
+        """[B, T, C] -> [N, C]."""
+        return x.flatten(0, 1).index_select(0, self.places)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """[N, C] -> [B, T, C], zeros at the positions that were left out."""
+        flat = x.new_zeros(self.B * self.T, x.size(1)).index_copy(0, self.places, x)
+        return flat.view(self.B, self.T, -1)
+
 
 class Attention(nn.Module):
     """Causal self-attention with several heads: softmax(q kᵀ / sqrt(Dh)) v, each token looking only backwards."""
@@ -82,9 +124,12 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
-        B, T, D = x.shape
-        q, k, v = self.c_attn(x).split(D, dim=2)  # each [B, T, D]
+    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int, packing: Packing | None) -> Tensor:
+        qkv = self.c_attn(x)  # [B, T, 3D], or packed [N, 3D]
+        if packing is not None:
+            qkv = packing.unpack(qkv)  # attention is the only part that needs to know which tokens make up a row
+        B, T, D = qkv.size(0), qkv.size(1), x.size(-1)
+        q, k, v = qkv.split(D, dim=2)  # each [B, T, D]
         q, k, v = (t.view(B, T, self.n_head, D // self.n_head).transpose(1, 2) for t in (q, k, v))  # [B, H, T, Dh]
         if cache is not None:
             k, v = cache.append(layer, k, v)  # [B, H, S+T, Dh]
@@ -94,6 +139,8 @@ class Attention(nn.Module):
             q, k, v, attn_mask=mask, is_causal=mask is None and T > 1,
             dropout_p=self.dropout if self.training else 0.0)  # [B, H, T, Dh]
         y = y.transpose(1, 2).reshape(B, T, D)  # heads side by side again
+        if packing is not None:
+            y = packing.pack(y)  # [N, D]
         return self.resid_dropout(self.c_proj(y))
 
 
@@ -108,8 +155,8 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.c_fc(x), approximate="tanh")  # [B, T, inner]; GPT-2 was trained with the tanh form
-        return self.dropout(self.c_proj(x))  # [B, T, D]
+        x = F.gelu(self.c_fc(x), approximate="tanh")  # [..., inner]; GPT-2 was trained with the tanh form
+        return self.dropout(self.c_proj(x))  # [..., D]
 
 
 class Block(nn.Module):
@@ -122,8 +169,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
-        x = x + self.attn(self.ln_1(x), mask, cache, layer)
+    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int, packing: Packing | None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), mask, cache, layer, packing)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -158,7 +205,8 @@ class GPT2(nn.Module):
         """Where the weights are."""
         return self.wte.weight.device
 
-    def hidden_states(self, ids: Tensor, cache: KVCache | None = None, padding: Tensor | None = None) -> Tensor:
+    def hidden_states(self, ids: Tensor, cache: KVCache | None = None, padding: Tensor | None = None,
+                      needed: Tensor | None = None) -> Tensor:
         """Run everything but the head.
 
         Args:
@@ -166,9 +214,11 @@ class GPT2(nn.Module):
             cache: holds S earlier tokens; the T new ones are appended to it.
             padding: int64 [B], how many tokens at the left end of each row are padding. They are hidden from all
                 others and do not count as positions.
+            needed: bool [B, T], the positions whose states are wanted, and all that these look at; the others are left out
+                of the computation. None: all.
 
         Returns:
-            float [B, T, D], after the final LayerNorm.
+            float [B, T, D], after the final LayerNorm; zeros at positions that were left out.
 
         Raises:
             ValueError: if S + T, padding aside, is more than `n_positions`.
@@ -182,14 +232,19 @@ class GPT2(nn.Module):
         positions = torch.arange(S, S + T, device=ids.device)  # [T]
         if padding is not None:
             positions = (positions - padding[:, None]).clamp(min=0)  # [B, T], the first real token has position 0
-        x = self.drop(self.wte(ids) + self.wpe(positions))  # [B, T, D]
+        x = self.wte(ids) + self.wpe(positions)  # [B, T, D]
+        packing = None if needed is None or needed.all() else Packing(needed, ids.device)
+        if packing is not None:
+            x = packing.pack(x)  # [N, D]
+        x = self.drop(x)
 
         mask = self._mask(S, T, padding, ids.device)
         for layer, block in enumerate(self.h):
-            x = block(x, mask, cache, layer)
+            x = block(x, mask, cache, layer, packing)
         if cache is not None:
             cache.advance(T)
-        return self.ln_f(x)
+        x = self.ln_f(x)
+        return x if packing is None else packing.unpack(x)
 
     @staticmethod
     def _mask(S: int, T: int, padding: Tensor | None, device: torch.device) -> Tensor | None:

@@ -6,11 +6,28 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.device import send
 from common.gpt2 import GPT2
 
 IGNORE_INDEX = -100  # the target of a position that is not in the loss; cross_entropy's own default
 
 Loss = Callable[[GPT2, Any], tuple[Tensor, int]]  # (model, batch) -> the sum over all targets, and their number
+
+
+def take(x: Tensor, chosen: Tensor) -> Tensor:
+    """The rows of x [B, T, ...] at the positions where `chosen`, bool [B, T], is true: [N, ...], in order.
+
+    With `chosen` on the CPU, where batches are made, a GPU need not be waited for to learn how many there are.
+    """
+    return x.flatten(0, 1).index_select(0, send(chosen.flatten().nonzero().squeeze(1), x.device))
+
+
+def up_to_last_target(targets: Tensor) -> Tensor:
+    """Which positions a loss needs: those up to the last target of each row. No earlier one looks at what stands behind.
+
+    int64 [B, T] -> bool [B, T].
+    """
+    return (targets != IGNORE_INDEX).flip(1).cumsum(dim=1).flip(1) > 0
 
 
 def head_loss(model: GPT2, hidden: Tensor, targets: Tensor) -> tuple[Tensor, int]:
@@ -21,18 +38,22 @@ def head_loss(model: GPT2, hidden: Tensor, targets: Tensor) -> tuple[Tensor, int
 
     Args:
         hidden: float [B, T, D], from `model.hidden_states`.
-        targets: int64 [B, T]; IGNORE_INDEX where there is none.
+        targets: int64 [B, T], on the CPU or where the model is; IGNORE_INDEX where there is none.
 
     Returns:
         The sum (a scalar, in nats) and the number of targets. Callers divide sums by counts only after adding up
         everything that belongs together, so short batches weigh no more than long ones.
     """
     has_target = targets != IGNORE_INDEX  # [B, T]
-    logits = model.logits(hidden[has_target]).float()  # [N, V], N positions with a target
-    return F.cross_entropy(logits, targets[has_target], reduction="sum"), logits.size(0)
+    logits = model.logits(take(hidden, has_target)).float()  # [N, V], N positions with a target
+    return F.cross_entropy(logits, send(take(targets, has_target), logits.device), reduction="sum"), logits.size(0)
 
 
 def next_token_loss(model: GPT2, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
-    """The loss of plain training: `head_loss` of a batch of inputs and targets, int64 [B, T] each."""
+    """The loss of plain training: `head_loss` of a batch of inputs and targets, int64 [B, T] each, as `collate` makes them.
+
+    What stands behind a row's last target, padding above all, is not computed.
+    """
     inputs, targets = batch
-    return head_loss(model, model.hidden_states(inputs), targets)
+    hidden = model.hidden_states(send(inputs, model.device), needed=up_to_last_target(targets))
+    return head_loss(model, hidden, targets)

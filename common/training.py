@@ -12,10 +12,11 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from common import distributed
 from common.console import Progress, say
-from common.device import autocast, evaluating, to_device
+from common.device import autocast, evaluating
 from common.files import InputError, write_text, write_whole
 from common.gpt2 import GPT2
 from common.losses import Loss, next_token_loss
@@ -98,6 +99,24 @@ class Run:
     stopped_early: bool
 
 
+def check_mps(model: GPT2, batch: tuple, loss: Loss) -> None:
+    """Compare the first batch's loss on Apple's GPU with the CPU's. Some versions of PyTorch compute wrong ones there.
+
+    Raises:
+        InputError: if they differ by more than 1 %.
+    """
+    if model.device.type != "mps":
+        return
+    with torch.no_grad():
+        sum_on_gpu, count = loss(model, batch)
+        sum_on_cpu, _ = loss(model.cpu(), batch)
+        model.to("mps")
+    on_gpu, on_cpu = sum_on_gpu.item() / max(count, 1), sum_on_cpu.item() / max(count, 1)
+    if not abs(on_gpu - on_cpu) <= 0.01 * on_cpu:
+        raise InputError(f"--device mps: the first batch's loss is {on_gpu:.4f} on this GPU and {on_cpu:.4f} on the CPU; "
+                         "use --device cpu, or another version of PyTorch.")
+
+
 def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
     """The rate of step 1..total: a straight rise to the peak, then half a cosine down to zero."""
     rising = max(1, round(warmup * total))
@@ -119,46 +138,57 @@ def evaluate(model: GPT2, data: Dataset, loss: Loss, batch_size: int, precision:
     batches = [data.items[i:i + batch_size] for i in range(0, len(data), batch_size)]
     with evaluating(model, precision):
         for items in distributed.my_share(batches):
-            part, count = loss(model, to_device(data.collate(list(items)), model.device))
+            part, count = loss(model, data.collate(list(items)))
             sum_here, count_here = sum_here + part.item(), count_here + count
     total, targets = distributed.add_up(sum_here, count_here)
     return total / max(targets, 1)
 
 
-def accumulate_gradients(model: GPT2, data: Dataset, loss: Loss, items: list, options: TrainOptions) -> tuple[float, int]:
-    """Gradients of the mean loss over all targets of `items`, however they are cut into passes and ranks.
+def accumulate_gradients(model: GPT2, data: Dataset, loss: Loss, items: list, options: TrainOptions) -> tuple[Tensor, int]:
+    """Gradients of the *summed* loss over all targets of `items`, however these are cut into passes and ranks.
 
-    Each pass adds the gradients of its *sum*; only at the end all are divided by the number of targets. A mean of
-    means would let short batches weigh more.
+    The mean's gradient is this divided by the number of targets, and `take_step` divides. A mean of means would let short
+    batches weigh more.
 
     Returns:
-        Mean loss and number of targets.
+        The summed loss, a scalar where the model is, and the number of targets.
     """
-    sum_here, count_here = 0.0, 0.0
-    for start in range(0, len(items), options.batch_size):
-        mine = distributed.my_share(items[start:start + options.batch_size])
-        if not mine:
-            continue
-        with autocast(model.device, options.precision):
-            part, count = loss(model, to_device(data.collate(list(mine)), model.device))
-        part.backward()
-        sum_here, count_here = sum_here + part.item(), count_here + count
+    sum_here, count_here = torch.zeros((), device=model.device), 0
+    with autocast(model.device, options.precision):  # around all passes: weights are cast once
+        for start in range(0, len(items), options.batch_size):
+            mine = distributed.my_share(items[start:start + options.batch_size])
+            if mine:
+                part, count = loss(model, data.collate(list(mine)))
+                part.backward()
+                sum_here, count_here = sum_here + part.detach(), count_here + count
+    if distributed.world_size() == 1:
+        return sum_here, count_here
     distributed.add_up_gradients(list(model.parameters()))
-    total, targets = distributed.add_up(sum_here, count_here)
-    for p in model.parameters():
-        if p.grad is not None:
-            p.grad /= max(targets, 1)
-    return total / max(targets, 1), int(targets)
+    total, targets = distributed.add_up(sum_here.item(), count_here)
+    return torch.tensor(total), int(targets)
 
 
-def take_step(model: GPT2, optimizer: torch.optim.Optimizer, lr: float, clip: float) -> float:
-    """Shorten the gradient to the norm `clip` if it is longer, move the weights, forget the gradient. Returns its norm."""
+def take_step(model: GPT2, optimizer: torch.optim.Optimizer, targets: int, lr: float, clip: float) -> Tensor:
+    """Move the weights by the gradient of the mean loss, shortened to the norm `clip` if it is longer; forget the gradient.
+
+    The gradients at hand are those of the sum. Dividing by the number of targets and shortening are one division, and the
+    optimizer does it while it reads them: a pass over all gradients costs as much as a good part of the step itself.
+
+    Returns:
+        The norm of the mean's gradient before shortening, a scalar where the model is.
+    """
     for group in optimizer.param_groups:
         group["lr"] = lr
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients])) / max(targets, 1)
+    divisor = max(targets, 1) * (norm / clip).clamp(min=1)
+    if optimizer.defaults["fused"]:
+        optimizer.grad_scale = divisor  # type: ignore[attr-defined]  # what a GradScaler sets: the fused kernel divides by it
+    else:
+        torch._foreach_div_(gradients, divisor)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return norm.item()
+    return norm
 
 
 def steps(data: Dataset, step_size: int, first: int, last: int) -> Iterator[tuple[int, list]]:
@@ -205,11 +235,12 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
         for step, items in steps(data, options.step_size, state.step + 1, last):
             # One step: gradients and update.
             started = time.monotonic()
-            train_loss, targets = accumulate_gradients(model, data, loss, items, options)
+            lr = learning_rate(step, total, options.lr, options.warmup)
+            summed, targets = accumulate_gradients(model, data, loss, items, options)
+            norm = take_step(model, optimizer, targets, lr, options.clip)
+            train_loss, gradient_norm = summed.item() / max(targets, 1), norm.item()  # here alone a GPU is waited for
             if not math.isfinite(train_loss):
                 raise InputError(f"The loss is {train_loss} at step {step}; lower --lr, or use --precision fp32.")
-            lr = learning_rate(step, total, options.lr, options.warmup)
-            norm = take_step(model, optimizer, lr, options.clip)
 
             # One row of metrics.
             seen = sum(map(data.size, items))
@@ -217,7 +248,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
             state.step = step
             state.history.append({
                 "step": step, "epoch": step / options.steps_per_epoch(len(data)), "tokens": before["tokens"] + seen,
-                "targets": before["targets"] + targets, "lr": lr, "train_loss": train_loss, "gradient_norm": norm,
+                "targets": before["targets"] + targets, "lr": lr, "train_loss": train_loss, "gradient_norm": gradient_norm,
                 "tokens_per_second": seen / (time.monotonic() - started)})
             progress.advance(seen, f"loss {train_loss:.3f}")
 

@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import torch
+
 from ch_instruct import pipeline
 from ch_instruct.evaluation import arena_pages
 from ch_instruct.evaluation.arena_pages import Battle
@@ -26,7 +28,7 @@ from ch_instruct.prompts import format_prompt, question_text
 from ch_instruct.records import load_questions
 from common import options
 from common.console import say
-from common.device import pick_device
+from common.device import pick_device, pick_precision
 from common.files import InputError, Journal
 from common.pretrained import load_pretrained
 
@@ -81,16 +83,16 @@ class Arena:
                 battle.vote = vote
 
 
-def answerer(name: str, device: str, style: str, max_new_tokens: int) -> Callable[[dict], str]:
+def answerer(name: str, device: torch.device, precision: str, style: str, max_new_tokens: int) -> Callable[[dict], str]:
     """A model as a function from a record to its greedy answer."""
-    model, tokenizer = load_pretrained(name, pick_device(device))
+    model, tokenizer = load_pretrained(name, device)
 
     def answer(record: dict) -> str:
         length = len(tokenizer.encode(format_prompt(record, style)))
         if length >= model.config.n_positions:
             raise InputError(f"That question is too long: it has {length} tokens with the prompt around it, and a model here "
                              f"reads at most {model.config.n_positions - 1} and answers after that. Ask something shorter.")
-        [response] = pipeline.answer(model, tokenizer, [record], style, max_new_tokens)
+        [response] = pipeline.answer(model, tokenizer, [record], style, max_new_tokens, precision=precision)
         return response["answer"]
 
     return answer
@@ -210,7 +212,7 @@ def main() -> None:
     options.add(parser, options.FormatOption)
     parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
                         help="longest answer in tokens (default: %(default)s)")
-    options.add(parser, options.DeviceOption)
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
     parser.add_argument("--host", default="127.0.0.1",
                         help="address to listen at; with any other than the default, whoever reaches this machine can vote "
                              "(default: %(default)s)")
@@ -221,7 +223,9 @@ def main() -> None:
         parser.error(f"--models {' '.join(args.models)}: give two or more different models")
 
     questions = load_questions(args.questions) if args.questions else []
-    answerers = {name: answerer(name, args.device, args.format, args.max_new_tokens) for name in args.models}
+    device = pick_device(args.device)
+    precision, _ = pick_precision(args.precision, device)
+    answerers = {name: answerer(name, device, precision, args.format, args.max_new_tokens) for name in args.models}
     arena = Arena(answerers, load_votes(args.votes), questions)
     try:
         server = Server(arena, args.host, args.port)

@@ -23,7 +23,7 @@ from ch_instruct.records import read_rows
 from ch_instruct.scoring import score
 from common import files, options
 from common.console import say, shorten, table
-from common.device import pick_device
+from common.device import evaluating, pick_device, pick_precision
 from common.files import InputError
 from common.generation import continue_all
 from common.gpt2 import GPT2
@@ -118,14 +118,16 @@ def main() -> None:
     options.add(parser, options.FormatOption)
     parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
                         help="longest answer in tokens (default: %(default)s)")
-    options.add(parser, options.DeviceOption)
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
     args = parser.parse_args()
     if args.out.exists():
         raise InputError(f"--out {args.out} already exists; choose a new file.")
     questions = load_questions(args.questions)
-    model, tokenizer = load_pretrained(args.model, pick_device(args.device))
+    device = pick_device(args.device)
+    model, tokenizer = load_pretrained(args.model, device)
 
-    turns = answer_both(model, tokenizer, questions, args.format, args.max_new_tokens)
+    with evaluating(model, pick_precision(args.precision, device)[0]):
+        turns = answer_both(model, tokenizer, questions, args.format, args.max_new_tokens)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(args.out, answer_lines(questions, turns, args.model))
     for question, first, second in list(zip(questions, *turns))[:4]:

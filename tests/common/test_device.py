@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from common import device
-from common.device import autocast, check_mps, evaluating, pick_device, pick_precision
+from common.device import autocast, evaluating, pick_device, pick_precision
 from common.files import InputError
 from common.losses import next_token_loss
 from tests.conftest import make_model
@@ -45,36 +44,6 @@ def test_within_evaluating_nothing_is_dropped_and_afterwards_all_is_as_before():
     with pytest.raises(KeyError), evaluating(model):
         raise KeyError
     assert model.training and model(BATCH[0]).requires_grad
-
-
-class OnGpu(torch.nn.Module):
-    """A stand-in for a model on an Apple GPU, which this machine may lack."""
-
-    device = torch.device("mps")
-
-    def cpu(self):
-        self.where = "cpu"
-        return self
-
-    def to(self, where):
-        self.where = where
-        return self
-
-
-@pytest.mark.parametrize(("on_gpu", "wrong"), [(2.0, False), (2.01, False), (2.1, True), (19.9, True), (float("nan"), True)])
-def test_a_wrong_loss_on_mps_is_refused(on_gpu, wrong, monkeypatch):
-    monkeypatch.setattr(device, "to_device", lambda batch, where: "gpu")
-    model = OnGpu()
-
-    def loss(_, batch):
-        return torch.tensor(10 * (on_gpu if batch == "gpu" else 2.0)), 10
-
-    if wrong:
-        with pytest.raises(InputError, match="the first batch's loss is"):
-            check_mps(model, (), loss)
-    else:
-        check_mps(model, (), loss)
-    assert model.where == "mps"  # it goes back
 
 
 def test_bf16_is_close_to_fp32(tiny_model):

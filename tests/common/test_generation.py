@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common import generation
 from common.generation import continue_all, continue_batch, next_tokens, stream
 from tests.conftest import make_model
 
@@ -35,6 +36,17 @@ def stopping_model():
 def test_batched_equals_one_by_one(stopping_model, prompts):
     together = continue_all(stopping_model, prompts, 12, EOT, batch_size=4)
     assert [tuple(c) for c in together] == [plain_greedy(stopping_model, prompt, 12) for prompt in prompts]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 5), st.integers(1, 12))
+def test_waiting_prompts_take_the_places_of_ended_ones(stopping_model, lengths, batch_size, max_new_tokens):
+    """Many more prompts than places, and a cache so short that old columns are dropped on the way."""
+    prompts = [[(7 * i + j) % 251 for j in range(length)] for i, length in enumerate(lengths)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "ROOM", 1)
+        relayed = continue_all(stopping_model, prompts, max_new_tokens, EOT, batch_size)
+    assert [tuple(c) for c in relayed] == [plain_greedy(stopping_model, prompt, max_new_tokens) for prompt in prompts]
 
 
 def test_some_rows_stop_and_some_run_into_the_limit(stopping_model):

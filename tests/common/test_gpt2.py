@@ -27,6 +27,31 @@ def test_no_token_sees_a_later_one(tiny_model):
     assert not torch.allclose(before[:, 8:], after[:, 8:])
 
 
+@pytest.mark.parametrize("cached", [0, 4])
+@pytest.mark.parametrize("lengths", [[12, 12], [12, 5], [1, 12], [3, 7]])
+def test_leaving_out_padding_changes_nothing(tiny_model, lengths, cached):
+    """States and gradients at the needed positions, after nothing and after cached tokens."""
+    ids = some_ids(2, cached + 12)
+    needed = torch.arange(12) < torch.tensor(lengths)[:, None]
+    found = []
+    for given in (None, needed):
+        tiny_model.zero_grad()
+        cache = KVCache(cached + 12) if cached else None
+        if cached:
+            with torch.no_grad():
+                tiny_model.hidden_states(ids[:, :cached], cache)
+            cache.layers = [(k.clone(), v.clone()) for k, v in cache.layers]
+        with torch.set_grad_enabled(not cached):
+            hidden = tiny_model.hidden_states(ids[:, cached:], cache, needed=given)
+        if not cached:
+            hidden[needed].square().sum().backward()
+        found.append([hidden[needed].detach(), *(p.grad.clone() for p in tiny_model.parameters() if not cached)])
+    assert len(found[0]) == len(found[1])
+    for whole, packed in zip(*found):
+        torch.testing.assert_close(packed, whole, atol=1e-5, rtol=1e-5)
+    assert needed.all() or not hidden[~needed].any()  # what is left out is zero
+
+
 @pytest.mark.parametrize("pieces", [[12], [5, 7], [1] * 12, [4, 1, 1, 6]])
 def test_cached_equals_uncached(tiny_model, pieces):
     ids = some_ids(2, 12)

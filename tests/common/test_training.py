@@ -19,7 +19,16 @@ from common import training
 from common.files import InputError
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained
-from common.training import Dataset, TrainOptions, accumulate_gradients, evaluate, fit, learning_rate
+from common.training import (
+    Dataset,
+    TrainOptions,
+    accumulate_gradients,
+    check_mps,
+    evaluate,
+    fit,
+    learning_rate,
+    take_step,
+)
 from tests.conftest import ROOT, make_model
 
 OPTIONS = TrainOptions(epochs=4, batch_size=4, accumulate=1, lr=1e-2, precision="fp32")
@@ -47,11 +56,33 @@ def test_gradients_do_not_depend_on_how_a_step_is_cut(tiny_model, batch_size, ac
     tiny_model.zero_grad()
 
     options = TrainOptions(1, batch_size, accumulate, 1e-3, "fp32")
-    mean, targets = accumulate_gradients(tiny_model, data, next_token_loss, data.items, options)
-    assert mean == pytest.approx(total.item() / count, abs=1e-6)
+    summed, targets = accumulate_gradients(tiny_model, data, next_token_loss, data.items, options)
+    assert summed.item() / targets == pytest.approx(total.item() / count, abs=1e-6)
     assert targets == count
     for expected, p in zip(whole, tiny_model.parameters()):
-        torch.testing.assert_close(p.grad, expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(p.grad / targets, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("clip", "fused"), [(1e9, True), (1e-3, True), (1e9, False), (1e-3, False)])
+def test_one_pass_over_the_gradients_does_what_three_do(clip, fused):
+    """Dividing by the number of targets, shortening, and AdamW, against PyTorch's own three steps."""
+    ours, plain, data = make_model().train(), make_model().train(), dataset(8)
+    optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-2, fused=fused) for model in (ours, plain)]
+    for step in range(3):
+        _, targets = accumulate_gradients(ours, data, next_token_loss, data.items, OPTIONS)
+        norm = take_step(ours, optimizers[0], targets, 1e-2 / (step + 1), clip)
+
+        total, count = next_token_loss(plain, data.collate(data.items))
+        (total / count).backward()
+        expected = torch.nn.utils.clip_grad_norm_(plain.parameters(), clip)
+        optimizers[1].param_groups[0]["lr"] = 1e-2 / (step + 1)
+        optimizers[1].step()
+        optimizers[1].zero_grad()
+        assert norm.item() == pytest.approx(expected.item(), rel=1e-5)
+        assert all(p.grad is None for p in ours.parameters())
+    for (name, p), q in zip(ours.named_parameters(), plain.parameters()):
+        if "c_attn.bias" not in name:  # keys' biases have no effect, so their gradient is rounding error alone
+            torch.testing.assert_close(p, q, atol=1e-5, rtol=0, msg=name)
 
 
 def test_evaluation_weighs_every_target_alike(tiny_model):
@@ -122,6 +153,35 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(tiny_model, tokenizer
         tiny_model.wte.weight[3] = torch.nan
     with pytest.raises(InputError, match="lower --lr"):
         fit(tiny_model, tokenizer, dataset(8), dataset(2, 1), next_token_loss, OPTIONS, tmp_path)
+
+
+class OnGpu(torch.nn.Module):
+    """A stand-in for a model on an Apple GPU, which this machine may lack."""
+
+    device, where = torch.device("mps"), "mps"
+
+    def cpu(self):
+        self.where = "cpu"
+        return self
+
+    def to(self, where):
+        self.where = where
+        return self
+
+
+@pytest.mark.parametrize(("on_gpu", "wrong"), [(2.0, False), (2.01, False), (2.1, True), (19.9, True), (float("nan"), True)])
+def test_a_wrong_loss_on_mps_is_refused(on_gpu, wrong):
+    model = OnGpu()
+
+    def loss(model, batch):
+        return torch.tensor(10 * (on_gpu if model.where == "mps" else 2.0)), 10
+
+    if wrong:
+        with pytest.raises(InputError, match="the first batch's loss is"):
+            check_mps(model, (), loss)
+    else:
+        check_mps(model, (), loss)
+    assert model.where == "mps"  # it goes back
 
 
 def test_metrics_count_tokens_and_targets(tiny_model, tokenizer, tmp_path):
