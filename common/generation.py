@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from common.console import Progress
+from common.device import send
 from common.gpt2 import GPT2, KVCache
 
 ROOM = 64  # columns of the cache that are kept free, so that old ones need not be dropped after every step
@@ -50,7 +51,7 @@ def continue_batch(model: GPT2, prompts: list[list[int]], max_new_tokens: int, e
     so that the others go on faster.
     """
     longest = max(map(len, prompts))
-    padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=model.device)  # [B]
+    padding = torch.tensor([longest - len(prompt) for prompt in prompts])  # [B]
     ids = torch.tensor([[eot_id] * (longest - len(prompt)) + prompt for prompt in prompts], device=model.device)  # [B, T]
     cache = KVCache(longest + max_new_tokens)
     rows = list(range(len(prompts)))  # the rows still running
@@ -70,9 +71,10 @@ def continue_batch(model: GPT2, prompts: list[list[int]], max_new_tokens: int, e
                 going_on.append(place)
         if len(going_on) < len(rows):
             rows = [rows[place] for place in going_on]
-            kept = torch.tensor(going_on, dtype=torch.long, device=model.device)
+            kept = torch.tensor(going_on, dtype=torch.long)
+            padding, kept = padding[kept], send(kept, model.device)
             cache.keep_rows(kept)
-            padding, token = padding[kept], token[kept]
+            token = token[kept]
         ids = token[:, None]  # [B, 1]: the cache remembers the rest
 
     return [Continuation(*row) for row in zip(new, stopped)]
@@ -122,7 +124,7 @@ class _Relay:
         self.new: list[list[int]] = [[] for _ in prompts]
         self.stopped = [False] * len(prompts)
         self.rows: list[int | None] = [None] * min(batch_size, len(prompts))  # whose text each row of the batch is
-        self.starts = torch.zeros(len(self.rows), dtype=torch.long, device=model.device)  # [B], where its text begins
+        self.starts = torch.zeros(len(self.rows), dtype=torch.long)  # [B], in which column its text begins
         self.cache = KVCache(max(map(len, prompts), default=0) + max_new_tokens + ROOM)
         self.tokens = torch.full((len(self.rows),), eot_id, device=model.device)  # [B], what each row said last
 
@@ -153,11 +155,11 @@ class _Relay:
         ids = torch.tensor([[self.eot_id] * (longest - len(self.prompts[i])) + self.prompts[i] for i in chosen])  # [R, T]
         device, first = self.model.device, not self.cache.layers
         cache = self.cache if first else KVCache(longest)
-        hidden = self.model.hidden_states(ids.to(device), cache, padding.to(device),
-                                          needed=torch.arange(longest) >= padding[:, None])
+        needed = torch.arange(longest) >= padding[:, None]  # [R, T]
+        hidden = self.model.hidden_states(send(ids, device), cache, padding, needed)
         if not first:
-            self.cache.replace_rows(torch.tensor(places, device=device), cache)
-        self.starts[places] = padding.to(device) + self.cache.length - longest
+            self.cache.replace_rows(send(torch.tensor(places), device), cache)
+        self.starts[places] = padding + self.cache.length - longest
         self.tokens[places] = self.choose(hidden)
         for place, i in zip(places, chosen):
             self.rows[place] = i
@@ -175,9 +177,9 @@ class _Relay:
     def shrink(self) -> None:
         """Nobody waits any more: go on with the rows that still run."""
         kept = [place for place, row in enumerate(self.rows) if row is not None]
-        index = torch.tensor(kept, device=self.starts.device)
+        index = send(torch.tensor(kept), self.model.device)
         self.cache.keep_rows(index)
-        self.rows, self.starts, self.tokens = [self.rows[place] for place in kept], self.starts[index], self.tokens[index]
+        self.rows, self.starts, self.tokens = [self.rows[place] for place in kept], self.starts[kept], self.tokens[index]
 
     def note(self, places: list[int]) -> int:
         """Write down what was said in these places of the batch. Returns how many texts have ended."""

@@ -212,8 +212,8 @@ class GPT2(nn.Module):
         Args:
             ids: int64 [B, T], token ids. With right padding, nothing else is needed: no token looks ahead.
             cache: holds S earlier tokens; the T new ones are appended to it.
-            padding: int64 [B], how many tokens at the left end of each row are padding. They are hidden from all
-                others and do not count as positions.
+            padding: int64 [B], on the CPU, how many tokens at the left end of each row are padding. They are hidden from
+                all others and do not count as positions.
             needed: bool [B, T], the positions whose states are wanted, and all that these look at; the others are left out
                 of the computation. None: all.
 
@@ -231,6 +231,7 @@ class GPT2(nn.Module):
 
         positions = torch.arange(S, S + T, device=ids.device)  # [T]
         if padding is not None:
+            padding = send(padding, ids.device)
             positions = (positions - padding[:, None]).clamp(min=0)  # [B, T], the first real token has position 0
         x = self.wte(ids) + self.wpe(positions)  # [B, T, D]
         packing = None if needed is None or needed.all() else Packing(needed, ids.device)
