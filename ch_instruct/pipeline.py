@@ -118,6 +118,7 @@ def prepare(options: FineTuning) -> Work:
         places["train"] = take_subset(places["train"], options.subset, data_hash)
     folder = find_folder(options.model)
     model, tokenizer = load_pretrained(folder, device, dropout=options.dropout)
+    model.recompute = options.recompute
     tokenizer.chat_template = chat_template(options.format)  # saved with every checkpoint
 
     say(f"Data {options.data}: {len(data)} records, {options.format} prompts")

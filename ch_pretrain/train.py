@@ -114,7 +114,7 @@ def main() -> None:
         model, tokenizer = new_model(given, training)
     else:
         model, tokenizer = load_pretrained(given.model, dropout=given.dropout)
-    model.to(device)
+    model.to(device).recompute = given.recompute
     context = min(given.max_length, model.config.n_positions)
     rows = [encode_documents(part, tokenizer) for part in (training, held_out)]
     if min(row.numel() for row in rows) < 2:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from common.device import send
 
@@ -189,6 +190,7 @@ class GPT2(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.recompute = False  # in training, keep each block's input only, and compute the rest again on the way back
         self.apply(self._init_weights)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -241,7 +243,10 @@ class GPT2(nn.Module):
 
         mask = self._mask(S, T, padding, ids.device)
         for layer, block in enumerate(self.h):
-            x = block(x, mask, cache, layer, packing)
+            if self.recompute and self.training:
+                x = checkpoint(block, x, mask, cache, layer, packing, use_reentrant=False)
+            else:
+                x = block(x, mask, cache, layer, packing)
         if cache is not None:
             cache.advance(T)
         x = self.ln_f(x)

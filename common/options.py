@@ -193,6 +193,8 @@ class TrainingOptions(Options):
     batch_size: int = option(16, "examples in one forward pass (default: %(default)s)", whole, metavar="N")
     accumulate: int = option(1, "forward passes in one optimizer step; more of them with a smaller batch size save memory and "
                              "change nothing else (default: %(default)s)", whole, metavar="N")
+    recompute: bool = option(False, "keep few activations and compute them again on the way back: a third more work, far less "
+                             "memory for long texts and large models; changes nothing else")
     dropout: float = option(0.0, "share of activations set to zero in training, against overfitting (default: %(default)s)",
                             share, metavar="X")
 

@@ -52,6 +52,19 @@ def test_leaving_out_padding_changes_nothing(tiny_model, lengths, cached):
     assert needed.all() or not hidden[~needed].any()  # what is left out is zero
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_recomputing_changes_no_gradient(dropout):
+    gradients = []
+    for recompute in (False, True):
+        model = make_model(dropout=dropout).train()
+        model.recompute = recompute
+        torch.manual_seed(3)
+        model(some_ids(2, 12)).square().mean().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for kept, again in zip(*gradients):
+        torch.testing.assert_close(again, kept, atol=1e-7, rtol=0)
+
+
 @pytest.mark.parametrize("pieces", [[12], [5, 7], [1] * 12, [4, 1, 1, 6]])
 def test_cached_equals_uncached(tiny_model, pieces):
     ids = some_ids(2, 12)
