@@ -76,27 +76,17 @@ class TrainOptions:
 
 
 @dataclass
-class State:
-    """How far a run has come: what is saved beside weights and optimizer. Plain values only."""
+class Run:
+    """How far a training has come: what is saved beside weights and optimizer, and what `fit` returns. Plain values only."""
 
     step: int = 0  # the last one done
-    best_step: int = 0
-    best_loss: float = math.inf  # validation loss at that step, in nats per target
+    best_step: int = 0  # that of the checkpoint that was kept
+    best_loss: float = math.inf  # its validation loss, in nats per target
     waited: int = 0  # evaluations since then
     seconds: float = 0.0
     done: bool = False
+    stopped_early: bool = False
     history: list[dict] = field(default_factory=list)  # one row per step, as in metrics.csv
-
-
-@dataclass
-class Run:
-    """What `fit` returns. `history` has one row per step, as in metrics.csv."""
-
-    history: list[dict]
-    best_step: int
-    best_loss: float  # validation loss of the checkpoint that was kept, in nats per target
-    seconds: float
-    stopped_early: bool
 
 
 def check_mps(model: GPT2, batch: tuple, loss: Loss) -> None:
@@ -221,18 +211,18 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
     total = options.total_steps(len(data))
     evaluate_every = options.evaluate_every or options.steps_per_epoch(len(data))
     optimizer = make_optimizer(model, options)
-    state = load_state(folder, model, optimizer) if resume else State()
+    run = load_state(folder, model, optimizer) if resume else Run()
     saved = time.monotonic()
-    began = saved - state.seconds  # when the run would have begun, had it never been interrupted
-    if not state.history and len(validation):
-        state.history.append({"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0, "validation_loss": evaluate(
+    began = saved - run.seconds  # when the run would have begun, had it never been interrupted
+    if not run.history and len(validation):
+        run.history.append({"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0, "validation_loss": evaluate(
             model, validation, next_token_loss, options.batch_size, options.precision)})
 
-    last = state.step if state.done else total
+    last = run.step if run.done else total
     tokens = sum(map(data.size, data.items)) * total // options.steps_per_epoch(len(data))  # about as many in all
-    with Progress("training", tokens, "tok", done=state.history[-1]["tokens"] if state.history else 0) as progress:
+    with Progress("training", tokens, "tok", done=run.history[-1]["tokens"] if run.history else 0) as progress:
         model.train()
-        for step, items in steps(data, options.step_size, state.step + 1, last):
+        for step, items in steps(data, options.step_size, run.step + 1, last):
             # One step: gradients and update.
             started = time.monotonic()
             lr = learning_rate(step, total, options.lr, options.warmup)
@@ -244,9 +234,9 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
 
             # One row of metrics.
             seen = sum(map(data.size, items))
-            before = state.history[-1] if state.history else {"tokens": 0, "targets": 0}
-            state.step = step
-            state.history.append({
+            before = run.history[-1] if run.history else {"tokens": 0, "targets": 0}
+            run.step = step
+            run.history.append({
                 "step": step, "epoch": step / options.steps_per_epoch(len(data)), "tokens": before["tokens"] + seen,
                 "targets": before["targets"] + targets, "lr": lr, "train_loss": train_loss, "gradient_norm": gradient_norm,
                 "tokens_per_second": seen / (time.monotonic() - started)})
@@ -255,33 +245,34 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
             # Once in a while: evaluate, keep the best, save everything needed to go on from here.
             evaluated = step % evaluate_every == 0 or step == total
             if evaluated:
-                judge_checkpoint(model, tokenizer, validation, options, folder, state, evaluate_every)
+                judge_checkpoint(model, tokenizer, validation, options, folder, run, evaluate_every)
             if after_step is not None:
                 after_step(step)
-            state.done = step == total or (options.patience is not None and state.waited >= options.patience)
+            run.stopped_early = step < total and options.patience is not None and run.waited >= options.patience
+            run.done = step == total or run.stopped_early
             if evaluated or time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 saved = time.monotonic()
-                state.seconds = saved - began
-                save_state(folder, state, model, optimizer)
-            if state.done:
+                run.seconds = saved - began
+                save_state(folder, run, model, optimizer)
+            if run.done:
                 break
 
     distributed.barrier()
     load_weights(model, folder)  # the best checkpoint, not the last
-    return Run(state.history, state.best_step, state.best_loss, state.seconds, state.step < total)
+    return run
 
 
 def judge_checkpoint(model: GPT2, tokenizer: Tokenizer, validation: Dataset, options: TrainOptions, folder: Path,
-                     state: State, since: int) -> None:
+                     run: Run, since: int) -> None:
     """Evaluate, tell, and save the checkpoint if it is the best so far (or if there is nothing to judge it by)."""
-    row = state.history[-1]
+    row = run.history[-1]
     if len(validation):
         row["validation_loss"] = evaluate(model, validation, next_token_loss, options.batch_size, options.precision)
-    train_loss = fmean(recent["train_loss"] for recent in state.history[-since:] if recent["step"] > 0)
-    better = row.get("validation_loss", -math.inf) < state.best_loss
-    state.waited = 0 if better else state.waited + 1
+    train_loss = fmean(recent["train_loss"] for recent in run.history[-since:] if recent["step"] > 0)
+    better = row.get("validation_loss", -math.inf) < run.best_loss
+    run.waited = 0 if better else run.waited + 1
     if better:
-        state.best_step, state.best_loss = row["step"], row.get("validation_loss", math.inf)
+        run.best_step, run.best_loss = row["step"], row.get("validation_loss", math.inf)
         if distributed.is_main():
             save_pretrained(model, tokenizer, folder)
     told = f"validation loss {row['validation_loss']:.4f}" if "validation_loss" in row else "no validation set"
@@ -289,23 +280,23 @@ def judge_checkpoint(model: GPT2, tokenizer: Tokenizer, validation: Dataset, opt
         f"{'  (best)' if better else ''}")
 
 
-def save_state(folder: Path, state: State, model: GPT2, optimizer: torch.optim.Optimizer) -> None:
+def save_state(folder: Path, run: Run, model: GPT2, optimizer: torch.optim.Optimizer) -> None:
     """Write metrics.csv and training_state.pt: tensors and plain values only. When done, the tensors are left out."""
     if not distributed.is_main():
         return
-    write_text(folder / "metrics.csv", history_csv(state.history))
-    content: dict[str, Any] = {"state": asdict(state)}
-    if not state.done:
+    write_text(folder / "metrics.csv", history_csv(run.history))
+    content: dict[str, Any] = {"state": asdict(run)}
+    if not run.done:
         content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
         if model.device.type == "cuda":
             content["cuda_rng"] = torch.cuda.get_rng_state()
     write_whole(folder / STATE_FILE, lambda path: torch.save(content, path))
 
 
-def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> State:
+def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> Run:
     """Put back what `save_state` wrote into this folder, if it did; return how far the run had come."""
     if not (folder / STATE_FILE).exists():
-        return State()
+        return Run()
     content = torch.load(folder / STATE_FILE, map_location=model.device, weights_only=True)
     if "model" in content:
         model.load_state_dict(content["model"])
@@ -313,7 +304,7 @@ def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> S
         torch.set_rng_state(content["rng"].cpu())
         if "cuda_rng" in content:
             torch.cuda.set_rng_state(content["cuda_rng"].cpu())
-    return State(**content["state"])
+    return Run(**content["state"])
 
 
 def history_csv(history: list[dict]) -> str:
