@@ -96,7 +96,7 @@ def score_choice(name: str, work: Work, goal: Work | None) -> np.ndarray:
     Gradients point to what is to be learnt: the training part of `goal`, or without one the data's validation part.
     """
     train = work.examples["train"]
-    if name == "gradient":
+    if name == "gradient":  # a step along a candidate's gradient should lower the loss of what is wanted
         wanted = goal.examples["train"] if goal else work.examples["validation"] or train
         return gradient_scores(*(gradient_sketches(work.model, examples, work.precision) for examples in (train, wanted)))
     perplexities = response_perplexities(work.model, work.dataset("train", loss_on="response"), 2 * work.options.batch_size,
@@ -109,14 +109,14 @@ def choose_all(work: Work, other: Work | None, comparison: Comparison, given: De
 
     With --curve, DELIFT's is longer than the budget: greedy choices of all sizes begin alike.
     """
-    most = max(budget, budget_of(max(FRACTIONS), len(work.train_ids))) if given.curve else budget
+    most = max(budget, budget_of(max(FRACTIONS), len(work.train_ids))) if given.curve else budget  # greedy goes on so far
     chosen = {"delift": Choice(*comparison.choose(objective(given.stage, comparison.by_utility, given.flmi), most))}
     for arm in given.compare:
         if arm == "se":
             chosen[arm] = Choice(*comparison.choose(objective(given.stage, comparison.by_hidden_states, given.flmi), budget))
         elif arm == "full":
             chosen[arm] = Choice(list(range(len(work.train_ids))), [])
-        elif arm != "random":
+        elif arm != "random":  # that one is drawn anew for each seed
             goal = other if given.stage == "task" else None
             chosen[arm] = Choice(highest(score_choice(arm, work, goal), budget), [])
     return chosen
@@ -150,6 +150,8 @@ def compare(experiment: Experiment, chosen: dict[str, Choice], given: Delift, ba
     """Train and test every arm, at equal steps and at equal epochs. Returns the arms of the report."""
     n, names = len(experiment.work.train_ids), (*given.compare, "delift")
     subsets = {arm: choice.places if arm == "full" else choice.places[:budget] for arm, choice in chosen.items()}
+    # Equal steps: a third of the data is seen three times as often. Equal epochs: a third of the steps. Both are fair, and
+    # they answer different questions.
     if "random" in names:
         subsets["random"] = random_subset(n, budget, seed)
     arms = dict(base)
@@ -167,7 +169,7 @@ def compare(experiment: Experiment, chosen: dict[str, Choice], given: Delift, ba
 def curve(experiment: Experiment, order: list[int], full: dict, folder: Path, seed: int) -> None:
     """Score against fraction: DELIFT's choice and three random ones at each, all at equal steps."""
     n = len(experiment.work.train_ids)
-    measure = "exact_match" if full["families"] else "rouge_l"
+    measure = "exact_match" if full["families"] else "rouge_l"  # answers of one's own file have many right wordings
     scores: dict[float, dict[str, list[float]]] = {1.0: {"full": [full[measure]]}}
     for fraction in FRACTIONS:
         budget = budget_of(fraction, n)

@@ -57,7 +57,7 @@ def budget_of(fraction: float, n: int) -> int:
     Raises:
         InputError: if that is nothing.
     """
-    budget = math.floor(fraction * n + 1e-9)
+    budget = math.floor(fraction * n + 1e-9)  # never rounded up: 30 % of 1,562 are 468
     if budget < 1:
         raise InputError(f"--fraction {fraction:g} of {n} training records is less than one record; choose a larger fraction.")
     return budget
@@ -69,7 +69,7 @@ def check_memory(rows: int, columns: int) -> None:
     Raises:
         InputError: naming what it needs and what there is.
     """
-    needed = 2 * 4 * rows * columns
+    needed = 2 * 4 * rows * columns  # 4 bytes a number; greedy turns the matrix round, so it is there twice
     if hasattr(os, "sysconf") and needed > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         raise InputError(f"The utilities of {rows:,} x {columns:,} pairs need {needed / 1e9:,.0f} GB, and this machine has "
                          f"{memory / 1e9:,.0f} GB; use --pairs neighbours:32, or columns:M with a small M.")
@@ -95,11 +95,11 @@ def check_utility(folder: Path, facts: dict[str, object]) -> None:
 
 def objective(stage: str, compare: Compare, form: str = "query") -> submodular.FacilityLocation:
     """What DELIFT maximises in this stage, with similarities from `compare`. `form` is that of FLMI."""
-    if stage == "instruction":
+    if stage == "instruction":  # FL: every example should have one like it in the subset
         return submodular.FacilityLocation(compare("data", "data"))
-    if stage == "continual":
+    if stage == "continual":  # FLCG: ... beyond what known examples do for it already
         return submodular.FacilityLocationConditionalGain(compare("data", "data"), compare("data", "known"))
-    if form == "query":
+    if form == "query":  # FLMI: every target should have one that helps it
         return submodular.FacilityLocationMutualInformation(compare("target", "data"))
     return submodular.SaturatingMutualInformation(compare("data", "data"), compare("data", "target"))
 
@@ -118,8 +118,9 @@ class Comparison:
         self.model, self.tokenizer, self.groups, self.folder = model, tokenizer, groups, folder
         self.precision, self.pairs, self.kernel = precision, pairs, kernel
         n = len(groups["data"])
+        # Only candidates can be chosen. With "columns" they are a random part, so fewer utilities have to be measured.
         self.candidates = sorted(random_subset(n, pairs.number, seed)) if pairs.kind == "columns" else list(range(n))
-        self.vectors: dict[str, np.ndarray] = {}
+        self.vectors: dict[str, np.ndarray] = {}  # what was computed already, by group
         self.found: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
     def columns(self, group: str) -> list[Example]:
@@ -135,7 +136,7 @@ class Comparison:
     def neighbours(self, rows: str, columns: str) -> tuple[np.ndarray, np.ndarray]:
         """For each row the nearest columns: numbers and cosines, each [rows, K]."""
         if (rows, columns) not in self.found:
-            K = min(self.pairs.number, len(self.groups[columns]))
+            K = min(self.pairs.number, len(self.groups[columns]))  # a small group has fewer than so many
             self.found[rows, columns] = nearest(self.hidden(rows), self.hidden(columns), K)
         return self.found[rows, columns]
 
@@ -160,13 +161,13 @@ class Comparison:
         """Values [rows, K] of neighbours at their places in a sparse [rows, columns] matrix; other values as they are."""
         if self.pairs.kind != "neighbours":
             return values
-        ids, _ = self.neighbours(rows, columns)
+        ids, _ = self.neighbours(rows, columns)  # [rows, K]
         row = np.repeat(np.arange(len(ids)), ids.shape[1])
         return sparse.coo_array((values.ravel(), (row, ids.ravel())), shape=(len(ids), len(self.groups[columns])))
 
     def grid(self, rows: str, row_ids: list[int], candidates: list[int]) -> np.ndarray:
         """Utilities of some rows for some examples of "data", NaN where not measured. [row_ids, candidates]."""
-        utility = self.utility(rows, "data")[row_ids]
+        utility = self.utility(rows, "data")[row_ids]  # [row_ids, candidates or K]
         whole = np.full((len(row_ids), len(self.groups["data"])), np.nan, dtype=np.float32)
         ids = self.neighbours(rows, "data")[0][row_ids] if self.pairs.kind == "neighbours" else np.array([self.candidates])
         np.put_along_axis(whole, np.broadcast_to(ids, utility.shape), utility, axis=1)
@@ -174,5 +175,5 @@ class Comparison:
 
     def choose(self, function: submodular.FacilityLocation, budget: int) -> tuple[list[int], list[float]]:
         """Greedy choice of `budget` candidates: their numbers in "data", and gains, in the order of choice."""
-        picks, gains = maximize(function, budget)
+        picks, gains = maximize(function, budget)  # picks count candidates, which may be a part of the data
         return [self.candidates[pick] for pick in picks], gains

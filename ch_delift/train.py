@@ -56,6 +56,7 @@ def load_other(work: Work, name: str, path: str) -> Work:
 def measure(work: Work, other: Work | None, given: Delift) -> tuple[Path, Comparison]:
     """Check that everything fits together, make the run folder, and get ready to compare examples."""
     n, pairs = len(work.train_ids), Pairs.parse(given.pairs)
+    # All that can be refused is refused before anything is written.
     most = budget_of(max(given.fraction, *FRACTIONS) if given.curve else given.fraction, n)
     if pairs.kind == "columns" and not most <= pairs.number <= n:
         raise InputError(f"--pairs {pairs} must have at least the {most} candidates that will be chosen, and at most all {n}.")
@@ -64,9 +65,10 @@ def measure(work: Work, other: Work | None, given: Delift) -> tuple[Path, Compar
     groups = {"data": work.examples["train"]}
     if other is not None:
         groups[str(OTHER[given.stage])] = other.examples["train"]
-    model, tokenizer = work.model, work.tokenizer
+    model, tokenizer = work.model, work.tokenizer  # untouched: utility asks what helps before anything is learnt
     if given.kernel_model:
         model, tokenizer = load_pretrained(given.kernel_model, work.model.device)
+    # What the matrices depend on, kept beside them: --utility takes none that was measured otherwise.
     facts: dict[str, Any] = {"model_sha256": runs.model_hash(model), "format": given.format, "pairs": given.pairs,
                              "seed": given.seed}
     for group, examples in groups.items():  # the examples as they are trained on, cut ones as cut

@@ -109,7 +109,7 @@ def check_mps(model: GPT2, batch: tuple, loss: Loss) -> None:
 
 def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
     """The rate of step 1..total: a straight rise to the peak, then half a cosine down to zero."""
-    rising = max(1, round(warmup * total))
+    rising = max(1, round(warmup * total))  # steps; at first Adam's averages rest on few gradients, so they must be small
     if step <= rising:
         return peak * step / rising
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
@@ -119,12 +119,13 @@ def make_optimizer(model: torch.nn.Module, options: TrainOptions) -> torch.optim
     """AdamW. Weight decay pulls on matrices and embeddings, not on biases and LayerNorm gains."""
     groups = [{"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": options.weight_decay},
               {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
+    # betas: how long the averages of gradients and of their squares remember, about 10 and 20 steps.
     return torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.95), fused=next(model.parameters()).device.type != "mps")
 
 
 def evaluate(model: GPT2, data: Dataset, loss: Loss, batch_size: int, precision: str) -> float:
     """Mean loss per target over all of `data`, in nats. Every target weighs the same; no random number is drawn."""
-    sum_here, count_here = 0.0, 0.0
+    sum_here, count_here = 0.0, 0.0  # of this process; added up over all at the end
     batches = [data.items[i:i + batch_size] for i in range(0, len(data), batch_size)]
     with evaluating(model, precision):
         for items in distributed.my_share(batches):
@@ -147,9 +148,9 @@ def accumulate_gradients(model: GPT2, data: Dataset, loss: Loss, items: list, op
     with autocast(model.device, options.precision):  # around all passes: weights are cast once
         for start in range(0, len(items), options.batch_size):
             mine = distributed.my_share(items[start:start + options.batch_size])
-            if mine:
+            if mine:  # with more processes than items in the last pass, some have nothing to do
                 part, count = loss(model, data.collate(list(mine)))
-                part.backward()
+                part.backward()  # adds to p.grad of every parameter
                 sum_here, count_here = sum_here + part.detach(), count_here + count
     if distributed.world_size() == 1:
         return sum_here, count_here
@@ -170,6 +171,7 @@ def take_step(model: GPT2, optimizer: torch.optim.Optimizer, targets: int, lr: f
     for group in optimizer.param_groups:
         group["lr"] = lr
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    # The length of all gradients as one long vector: the root of the sum of the squares of their lengths.
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients])) / max(targets, 1)
     divisor = max(targets, 1) * (norm / clip).clamp(min=1)
     if optimizer.defaults["fused"]:
@@ -177,7 +179,7 @@ def take_step(model: GPT2, optimizer: torch.optim.Optimizer, targets: int, lr: f
     else:
         torch._foreach_div_(gradients, divisor)
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)  # the next backward pass makes new ones, which is cheaper than zeros plus adding
     return norm
 
 
@@ -187,7 +189,7 @@ def steps(data: Dataset, step_size: int, first: int, last: int) -> Iterator[tupl
     order: list = []
     for step in range(first, last + 1):
         epoch, at = divmod(step - 1, per_epoch)
-        if at == 0 or step == first:
+        if at == 0 or step == first:  # a new epoch, or a resumed one
             order = data.order(epoch)
         yield step, order[at * step_size:(at + 1) * step_size]
 
@@ -214,11 +216,11 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
     run = load_state(folder, model, optimizer) if resume else Run()
     saved = time.monotonic()
     began = saved - run.seconds  # when the run would have begun, had it never been interrupted
-    if not run.history and len(validation):
+    if not run.history and len(validation):  # where the curve begins: the model before any step
         run.history.append({"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0, "validation_loss": evaluate(
             model, validation, next_token_loss, options.batch_size, options.precision)})
 
-    last = run.step if run.done else total
+    last = run.step if run.done else total  # what is done is not done again
     tokens = sum(map(data.size, data.items)) * total // options.steps_per_epoch(len(data))  # about as many in all
     with Progress("training", tokens, "tok", done=run.history[-1]["tokens"] if run.history else 0) as progress:
         model.train()
@@ -229,11 +231,11 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
             summed, targets = accumulate_gradients(model, data, loss, items, options)
             norm = take_step(model, optimizer, targets, lr, options.clip)
             train_loss, gradient_norm = summed.item() / max(targets, 1), norm.item()  # here alone a GPU is waited for
-            if not math.isfinite(train_loss):
+            if not math.isfinite(train_loss):  # nothing that follows could be a number again
                 raise InputError(f"The loss is {train_loss} at step {step}; lower --lr, or use --precision fp32.")
 
             # One row of metrics.
-            seen = sum(map(data.size, items))
+            seen = sum(map(data.size, items))  # tokens, without padding
             before = run.history[-1] if run.history else {"tokens": 0, "targets": 0}
             run.step = step
             run.history.append({
@@ -250,6 +252,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
                 after_step(step)
             run.stopped_early = step < total and options.patience is not None and run.waited >= options.patience
             run.done = step == total or run.stopped_early
+            # The state comes after the checkpoint: killed between the two, the run evaluates this step once more.
             if evaluated or time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 saved = time.monotonic()
                 run.seconds = saved - began
@@ -257,7 +260,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
             if run.done:
                 break
 
-    distributed.barrier()
+    distributed.barrier()  # the main process may still be writing
     load_weights(model, folder)  # the best checkpoint, not the last
     return run
 
@@ -266,10 +269,10 @@ def judge_checkpoint(model: GPT2, tokenizer: Tokenizer, validation: Dataset, opt
                      run: Run, since: int) -> None:
     """Evaluate, tell, and save the checkpoint if it is the best so far (or if there is nothing to judge it by)."""
     row = run.history[-1]
-    if len(validation):
+    if len(validation):  # by the plain loss, whatever is trained, so that all arms of an experiment are judged alike
         row["validation_loss"] = evaluate(model, validation, next_token_loss, options.batch_size, options.precision)
     train_loss = fmean(recent["train_loss"] for recent in run.history[-since:] if recent["step"] > 0)
-    better = row.get("validation_loss", -math.inf) < run.best_loss
+    better = row.get("validation_loss", -math.inf) < run.best_loss  # without validation, always
     run.waited = 0 if better else run.waited + 1
     if better:
         run.best_step, run.best_loss = row["step"], row.get("validation_loss", math.inf)
@@ -287,6 +290,7 @@ def save_state(folder: Path, run: Run, model: GPT2, optimizer: torch.optim.Optim
     write_text(folder / "metrics.csv", history_csv(run.history))
     content: dict[str, Any] = {"state": asdict(run)}
     if not run.done:
+        # The weights as they are now, not the best ones; AdamW's averages; and where dropout's random numbers stand.
         content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
         if model.device.type == "cuda":
             content["cuda_rng"] = torch.cuda.get_rng_state()
@@ -297,6 +301,7 @@ def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> R
     """Put back what `save_state` wrote into this folder, if it did; return how far the run had come."""
     if not (folder / STATE_FILE).exists():
         return Run()
+    # weights_only: a file from elsewhere may hold tensors and numbers, and no code that would run.
     content = torch.load(folder / STATE_FILE, map_location=model.device, weights_only=True)
     if "model" in content:
         model.load_state_dict(content["model"])
