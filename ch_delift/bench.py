@@ -4,10 +4,11 @@
     python ch_delift/bench.py --data my.json      # your own records: lengths matter
 
 Utilities: ours against transformers' GPT-2 on the same texts, example and target concatenated, padded, run whole, with logits
-everywhere. Greedy: ours against submodlib's LazyGreedy on the same kernels. Cheaper kernels: how much of the objective of all
-pairs a choice from fewer pairs reaches. All sides take turns, so a change in the machine's speed meets all of them; ratios
-are medians of the ratios within each turn. Peak memory is that of a process of its own which does only this. Needs
-transformers and submodlib-py (pip install -r requirements-dev.txt).
+everywhere. Few targets: what a pair costs where an example is tried on some neighbours only. Greedy: ours against
+submodlib's LazyGreedy on the same kernels. Cheaper kernels: how much of the objective of all pairs a choice from fewer pairs
+reaches. All sides take turns, so a change in the machine's speed meets all of them; ratios are medians of the ratios within
+each turn. Peak memory is that of a process of its own which does only this. Needs transformers and submodlib-py
+(pip install -r requirements-dev.txt).
 """
 
 import contextlib
@@ -26,15 +27,16 @@ from scipy import sparse
 from ch_delift.baselines import random_subset
 from ch_delift.embedding import mean_hidden_states, nearest
 from ch_delift.greedy import maximize
+from ch_delift.shared_prefix import Targets
 from ch_delift.submodular import FacilityLocation
-from ch_delift.utility import plain_utility, similarity, utility_matrix
+from ch_delift.utility import plain_utility, shown, similarity, utility_matrix
 from ch_instruct.bench import median_ratio, peak_megabytes
 from ch_instruct.encoding import Example, encode_record
 from ch_instruct.records import load_records
 from ch_pretrain import classroom
 from common import options
 from common.console import say, table
-from common.device import autocast
+from common.device import autocast, evaluating
 from common.files import InputError
 from common.gpt2 import GPT2, GPT2Config
 from common.pretrained import load_pretrained, save_pretrained
@@ -42,6 +44,7 @@ from common.tokenizer import Tokenizer
 
 SIDES = [(who, precision) for precision in ("fp32", "bf16") for who in ("concatenated", "ours")]
 KERNEL_SIZES = (2000, 8000)
+NEIGHBOURS, DENSE = (8, 32, 64, 128), 64  # targets for each example
 FRACTION = 0.3
 
 
@@ -119,6 +122,24 @@ def bench_utilities(folder: Path, targets: list[Example], turns: list[list[Examp
          f"{np.abs(first[side] - plain).max():.0e}",
          f"{peak_megabytes(one_utility, *side, folder, targets, turns[0][:1]):,.0f}" if side[1] == "fp32" else "-"]
         for side in SIDES]))
+
+
+def bench_neighbours(folder: Path, targets: list[Example], turns: list[list[Example]]) -> None:
+    """What a pair costs where each example is tried on few targets, against all 64: prints a table."""
+    model, tokenizer = load_pretrained(folder)
+    rows = []
+    for precision in ("fp32", "bf16"):
+        with evaluating(model, precision):
+            ready = Targets(model, targets, tokenizer.eot_id)
+            seconds: dict[int, list[float]] = {number: [] for number in NEIGHBOURS}
+            for example in (candidate for candidates in turns for candidate in candidates):
+                for number, times in seconds.items():
+                    start = time.perf_counter()
+                    ready.errors(shown(example, tokenizer), ready.parts(range(number)))
+                    times.append((time.perf_counter() - start) / number)
+        rows += [[f"{precision}, {number} targets for each example", f"{1 / statistics.median(times):.1f}",
+                  f"{median_ratio(times, seconds[DENSE]):.2f}"] for number, times in seconds.items()]
+    say("\n" + table(["few targets", "pairs/s", f"cost of a pair, with {DENSE}: 1"], rows))
 
 
 def bench_greedy(sizes: Sequence[int], rounds: int) -> None:
@@ -207,6 +228,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(GPT2(GPT2Config(**shape)), tokenizer, folder)
         bench_utilities(Path(folder), targets, turns)
+        bench_neighbours(Path(folder), (examples[:args.targets] * max(NEIGHBOURS))[:max(NEIGHBOURS)], turns)
     bench_greedy((100, 200) if args.smoke else KERNEL_SIZES, args.rounds)
     pool = [r for r in classroom.records() if r["split"] == "train"]
     bench_kernels(pool[:20 if args.smoke else args.records])
