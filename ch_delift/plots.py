@@ -150,10 +150,10 @@ def draw_pair(ax: Axes, tokens: list[str], alone: np.ndarray, shown: np.ndarray)
         tokens: the N response tokens as text.
         alone, shown: float [N].
     """
-    places = np.arange(len(tokens))
-    ax.bar(places - 0.2, alone, width=0.4, color=LIGHT, label="without an example")
-    ax.bar(places + 0.2, shown, width=0.4, color=DARK, label="with the example")
-    ax.set(xticks=places, xticklabels=[repr(token) for token in tokens], ylim=(0, 1.2), yticks=(0, 0.5, 1),
+    x = np.arange(len(tokens))
+    ax.bar(x - 0.2, alone, width=0.4, color=LIGHT, label="without an example")
+    ax.bar(x + 0.2, shown, width=0.4, color=DARK, label="with the example")
+    ax.set(xticks=x, xticklabels=[repr(token) for token in tokens], ylim=(0, 1.2), yticks=(0, 0.5, 1),
            xlabel="response token k of the target", ylabel="probability $p_k$")
     ax.tick_params(axis="x", labelsize=8)
     ax.legend(loc="upper center", ncols=2)

@@ -68,8 +68,8 @@ class Chat:
 
     def ask(self, question: str) -> None:
         """Print the answer while it is made. Remember question and answer, if there is one."""
-        args, asked = self.args, [*self.messages, {"role": "user", "content": question}]
-        ids = self.prompt(asked)
+        args, messages = self.args, [*self.messages, {"role": "user", "content": question}]
+        ids = self.prompt(messages)
         if ids is None:
             return
         answer, note, count = "", "", 0
@@ -91,7 +91,7 @@ class Chat:
         answer = (answer + rest).strip()
         print(rest + note + ("" if answer else " [no answer]"), flush=True)
         if answer:
-            self.messages = [*asked, {"role": "assistant", "content": answer}]
+            self.messages = [*messages, {"role": "assistant", "content": answer}]
 
     def command(self, line: str) -> bool:
         """Carry out a line that begins with a slash. Returns whether the conversation goes on."""

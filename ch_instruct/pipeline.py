@@ -259,8 +259,8 @@ def merge_responses(by_arm: dict[str, list[dict]]) -> list[dict]:
 def show_answers(responses: list[dict], count: int = 4) -> None:
     """Print the first few test records with every arm's answer, for a look before trusting any score."""
     for response in responses[:count]:
-        asked = " | ".join(filter(None, (response["instruction"], response.get("input", ""))))
-        say(f"\n  {shorten(asked, 180)}")
+        question = " | ".join(filter(None, (response["instruction"], response.get("input", ""))))
+        say(f"\n  {shorten(question, 180)}")
         width = max(len("expected"), *map(len, response["answers"]))
         say(f"    {'expected'.ljust(width)}  {shorten(response['output'])}")
         for arm, given in response["answers"].items():

@@ -111,7 +111,7 @@ def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot
 
 
 class _Relay:
-    """A batch in which waiting prompts take the places of texts that have ended.
+    """A batch in which waiting prompts take the place of texts that have ended.
 
     A step of the model reads all its weights, for one row or for many: so the batch is kept full. All rows end at the same
     column of the cache; a prompt that comes in late is put in so that it ends there, too, with padding before it. The longest
@@ -131,25 +131,25 @@ class _Relay:
     def run(self, progress: Progress) -> list[Continuation]:
         """Go on until nobody is left."""
         while self.waiting or any(row is not None for row in self.rows):
-            free = [place for place, row in enumerate(self.rows) if row is None]
+            free = [slot for slot, row in enumerate(self.rows) if row is None]
             if self.waiting and len(free) >= max(1, len(self.rows) // 4):  # a few at a time: each filling is a pass
-                places = free[:len(self.waiting)]
-                self.fill(places)
+                slots = free[:len(self.waiting)]
+                self.fill(slots)
             else:
                 if not self.waiting and 2 * len(free) >= len(self.rows):
                     self.shrink()
-                places = list(range(len(self.rows)))
+                slots = list(range(len(self.rows)))
                 self.step()
-            progress.advance(self.note(places))
+            progress.advance(self.note(slots))
         return [Continuation(*row) for row in zip(self.new, self.stopped)]
 
     def choose(self, hidden: Tensor) -> Tensor:
         """The likeliest next token of each row, from hidden states [B, T, D]: int64 [B]."""
         return self.model.logits(hidden[:, -1]).argmax(dim=-1)
 
-    def fill(self, places: list[int]) -> None:
-        """Let waiting prompts read in these places of the batch, and say their first token."""
-        chosen = [self.waiting.pop() for _ in places]
+    def fill(self, slots: list[int]) -> None:
+        """Let waiting prompts read in these slots of the batch, and say their first token."""
+        chosen = [self.waiting.pop() for _ in slots]
         longest = max(len(self.prompts[i]) for i in chosen)
         padding = torch.tensor([longest - len(self.prompts[i]) for i in chosen])  # [R]
         ids = torch.tensor([[self.eot_id] * (longest - len(self.prompts[i])) + self.prompts[i] for i in chosen])  # [R, T]
@@ -158,11 +158,11 @@ class _Relay:
         needed = torch.arange(longest) >= padding[:, None]  # [R, T]
         hidden = self.model.hidden_states(send(ids, device), cache, padding, needed)
         if not first:
-            self.cache.replace_rows(send(torch.tensor(places), device), cache)
-        self.starts[places] = padding + self.cache.length - longest
-        self.tokens[places] = self.choose(hidden)
-        for place, i in zip(places, chosen):
-            self.rows[place] = i
+            self.cache.replace_rows(send(torch.tensor(slots), device), cache)
+        self.starts[slots] = padding + self.cache.length - longest
+        self.tokens[slots] = self.choose(hidden)
+        for slot, i in zip(slots, chosen):
+            self.rows[slot] = i
 
     def step(self) -> None:
         """One more token for every row; those whose text has ended are carried along, which costs nearly nothing."""
@@ -176,16 +176,16 @@ class _Relay:
 
     def shrink(self) -> None:
         """Nobody waits any more: go on with the rows that still run."""
-        kept = [place for place, row in enumerate(self.rows) if row is not None]
+        kept = [slot for slot, row in enumerate(self.rows) if row is not None]
         index = send(torch.tensor(kept), self.model.device)
         self.cache.keep_rows(index)
-        self.rows, self.starts, self.tokens = [self.rows[place] for place in kept], self.starts[kept], self.tokens[index]
+        self.rows, self.starts, self.tokens = [self.rows[slot] for slot in kept], self.starts[kept], self.tokens[index]
 
-    def note(self, places: list[int]) -> int:
-        """Write down what was said in these places of the batch. Returns how many texts have ended."""
+    def note(self, slots: list[int]) -> int:
+        """Write down what was said in these slots of the batch. Returns how many texts have ended."""
         ended = 0
-        for place, token in zip(places, self.tokens[places].tolist()):
-            row = self.rows[place]
+        for slot, token in zip(slots, self.tokens[slots].tolist()):
+            row = self.rows[slot]
             if row is None:
                 continue
             if token == self.eot_id:
@@ -195,6 +195,6 @@ class _Relay:
                 length = len(self.prompts[row]) + len(self.new[row])
                 if len(self.new[row]) < self.max_new_tokens and length < self.model.config.n_positions:
                     continue
-            self.rows[place] = None
+            self.rows[slot] = None
             ended += 1
         return ended

@@ -100,17 +100,17 @@ class Packing:
     """
 
     def __init__(self, needed: Tensor, device: torch.device):
-        """needed: bool [B, T]; on the CPU, finding the places needs no waiting for a GPU."""
+        """needed: bool [B, T]; on the CPU, finding where they are needs no waiting for a GPU."""
         self.B, self.T = needed.shape
-        self.places = send(needed.flatten().nonzero().squeeze(1), device)  # [N], in the flat batch
+        self.index = send(needed.flatten().nonzero().squeeze(1), device)  # [N], in the flat batch
 
     def pack(self, x: Tensor) -> Tensor:
         """[B, T, C] -> [N, C]."""
-        return x.flatten(0, 1).index_select(0, self.places)
+        return x.flatten(0, 1).index_select(0, self.index)
 
     def unpack(self, x: Tensor) -> Tensor:
         """[N, C] -> [B, T, C], zeros at the positions that were left out."""
-        flat = x.new_zeros(self.B * self.T, x.size(1)).index_copy(0, self.places, x)
+        flat = x.new_zeros(self.B * self.T, x.size(1)).index_copy(0, self.index, x)
         return flat.view(self.B, self.T, -1)
 
 

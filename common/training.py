@@ -183,15 +183,14 @@ def take_step(model: GPT2, optimizer: torch.optim.Optimizer, targets: int, lr: f
     return norm
 
 
-def steps(data: Dataset, step_size: int, first: int, last: int) -> Iterator[tuple[int, list]]:
+def steps(data: Dataset, options: TrainOptions, first: int, last: int) -> Iterator[tuple[int, list]]:
     """The steps `first` to `last`, counted from 1, and the items of each. Every epoch has an order of its own."""
-    per_epoch = math.ceil(len(data) / step_size)
     order: list = []
     for step in range(first, last + 1):
-        epoch, at = divmod(step - 1, per_epoch)
+        epoch, at = divmod(step - 1, options.steps_per_epoch(len(data)))
         if at == 0 or step == first:  # a new epoch, or a resumed one
             order = data.order(epoch)
-        yield step, order[at * step_size:(at + 1) * step_size]
+        yield step, order[at * options.step_size:(at + 1) * options.step_size]
 
 
 def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, loss: Loss, options: TrainOptions,
@@ -224,7 +223,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
     tokens = sum(map(data.size, data.items)) * total // options.steps_per_epoch(len(data))  # about as many in all
     with Progress("training", tokens, "tok", done=run.history[-1]["tokens"] if run.history else 0) as progress:
         model.train()
-        for step, items in steps(data, options.step_size, run.step + 1, last):
+        for step, items in steps(data, options, run.step + 1, last):
             # One step: gradients and update.
             started = time.monotonic()
             lr = learning_rate(step, total, options.lr, options.warmup)

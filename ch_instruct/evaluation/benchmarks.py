@@ -141,21 +141,21 @@ def load_tasks(args: Namespace, folder: Path) -> dict:
     Raises:
         InputError: if a name is unknown, code would be run without leave, or the questions cannot be had.
     """
-    asked = f"--tasks {','.join(args.tasks)}"
+    given = f"--tasks {','.join(args.tasks)}"
     if "classroom" in args.tasks:
         records = [record for record in load_records("classroom").records if record["split"] == "test"]
         write_tasks(folder, "classroom", records, args.format)
     manager, wanted = find_tasks(args.tasks, [OUR_TASKS, folder, *filter(None, [args.tasks_folder])])
     if any((manager.task_index[name].cfg or {}).get("unsafe_code") for name in wanted):
         if not args.confirm_run_unsafe_code:
-            raise InputError(f"{asked} runs code that the model writes, on this machine and with your rights; if "
+            raise InputError(f"{given} runs code that the model writes, on this machine and with your rights; if "
                              "that may be (better in a container), add --confirm-run-unsafe-code.")
         os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # the metric asks for leave of its own
     try:
         loaded = manager.load(wanted)
     except OSError as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"{asked}: the questions cannot be fetched ({reason}); go online once, set HF_ENDPOINT "
+        raise InputError(f"{given}: the questions cannot be fetched ({reason}); go online once, set HF_ENDPOINT "
                          "to a mirror, or use --tasks classroom or --tasks-folder with local files.") from error
     for task in loaded["tasks"].values():  # as the harness's own command does
         if task.get_config("num_fewshot") is None:

@@ -65,15 +65,15 @@ def read_mt_bench(path: Path, questions_path: Path) -> list[dict]:
         raise InputError(f"question_id {question_id!r} is in one of {questions_path} and {path} alone; both must hold the same "
                          "questions.")
     records = []
-    for question_id, (question, asked) in questions.items():
+    for question_id, (question, turns) in questions.items():
         _, given = answers[question_id]
-        if len(given) > len(asked):
-            raise InputError(f"--responses {path}: question_id {question_id!r} has {len(given)} answers to {len(asked)} turns.")
+        if len(given) > len(turns):
+            raise InputError(f"--responses {path}: question_id {question_id!r} has {len(given)} answers to {len(turns)} turns.")
         where = f"--questions {questions_path}: question_id {question_id!r}"
         references = _texts(question["reference"], "reference", where) if question.get("reference") else []
-        for turn, (text, answer) in enumerate(zip(asked, given)):
+        for turn, (text, answer) in enumerate(zip(turns, given)):
             record = {"question_id": question_id, "turn": turn + 1, "instruction": text, "answer": answer,
-                      "history": [list(pair) for pair in zip(asked[:turn], given[:turn])]}
+                      "history": [list(pair) for pair in zip(turns[:turn], given[:turn])]}
             if turn < len(references):
                 record["output"] = references[turn]
             records.append(record)

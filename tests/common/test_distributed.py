@@ -1,0 +1,34 @@
+"""How processes find each other; what several of them compute is tested with the commands."""
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from common import distributed
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda:1", "nccl"), ("mps", "gloo")])
+def test_processes_talk_as_their_device_can(device, backend, monkeypatch):
+    """Not as the machine could: with --device cpu there are no GPU messages, GPU or not."""
+    joined, taken = [], []
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(dist, "init_process_group", joined.append)
+    distributed.start(torch.device(device))
+    assert joined == [backend]
+    assert taken == ([torch.device("cuda:1")] if backend == "nccl" else [])
+
+
+def test_a_single_process_joins_nobody(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(dist, "init_process_group", lambda *_: pytest.fail("joined"))
+    distributed.start(torch.device("cpu"))
+    assert distributed.rank() == 0 and distributed.world_size() == 1 and distributed.is_main()
+    assert distributed.from_main("a") == "a" and distributed.add_up(1.5, 2) == [1.5, 2]
+
+
+def test_only_the_first_process_is_the_main_one_even_before_it_has_joined(monkeypatch):
+    """Or every process would print the same error."""
+    monkeypatch.setenv("RANK", "1")
+    assert distributed.rank() == 1 and not distributed.is_main()
