@@ -182,7 +182,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tmp_path, terminal):
 
 def make_chat(model=None, **changes: object) -> Chat:
     args = {"format": "phi3", "system": None, "max_new_tokens": 16, "greedy": True, "temperature": 1.0, "top_k": None}
-    return Chat(model or make_model(), Tokenizer.from_merges([]), Namespace(**args | changes))
+    return Chat(model or make_model(), Tokenizer.from_merges([]), Namespace(**args | {"precision": "fp32"} | changes))
 
 
 def answer_with(monkeypatch, text: bytes, after: BaseException | None = None) -> list[list[int]]:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import pytest
+import torch
 
 from ch_instruct.evaluation.arena import MOST_BYTES, Arena, Server, answerer, load_votes
 from ch_instruct.evaluation.ratings import rate
@@ -170,7 +171,7 @@ def test_bad_votes_are_not_counted(serve):
 
 def test_models_answer_and_refuse_what_is_too_long(serve, tmp_path):
     save_pretrained(make_model(n_positions=256), Tokenizer.from_merges([]), tmp_path / "model")
-    answer = answerer(str(tmp_path / "model"), "cpu", "alpaca", 8)
+    answer = answerer(str(tmp_path / "model"), torch.device("cpu"), "fp32", "alpaca", 8)
     assert isinstance(answer({"instruction": "Hello"}), str)
     server = serve({"one": answer, "two": answer}, [{"instruction": "long" * 70}, {"instruction": "short"}])
     status, page, _ = request(server, "POST", "/ask", {"question": "long" * 60})
