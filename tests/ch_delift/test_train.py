@@ -1,21 +1,17 @@
 """The command: what it writes, the three stages, killed and resumed, several processes, and what it refuses."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
-import torch
 
 from ch_delift.baselines import random_subset
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.common.test_training import ENVIRONMENT
-from tests.conftest import ROOT, assert_refused, make_model, run_command
+from tests.conftest import assert_refused, assert_same_weights, kill_and_resume, make_model, run_command
+
+pytestmark = pytest.mark.slow
 
 TRAINING = 48  # records
 
@@ -188,30 +184,17 @@ def straight(small):
 
 @pytest.mark.parametrize("when", ["utility/data-data.npy.partial", "random/training_state.pt"])
 def test_killed_and_resumed_equals_never_interrupted(small, straight, when, tmp_path):
-    command = [sys.executable, str(ROOT / KILLED[0]), *map(str, options(small, *KILLED[1:], "--out", tmp_path / "broken"))]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "broken" / when).exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "broken" / "report.json").exists(), "killed too late to show anything"
-    subprocess.run([*command, "--resume"], env=ENVIRONMENT, check=True, capture_output=True)
+    kill_and_resume(KILLED[0], *options(small, *KILLED[1:]), folder=tmp_path / "broken", when=when)
     for part in ("", "random"):
-        state = load_pretrained(straight / part)[0].state_dict()
-        for name, tensor in load_pretrained(tmp_path / "broken" / part)[0].state_dict().items():
-            assert torch.equal(tensor, state[name]), (part, name)
+        assert_same_weights(straight / part, tmp_path / "broken" / part)
     one, two = (json.loads((folder / "subset.json").read_text()) for folder in (straight, tmp_path / "broken"))
     assert (one["ids"], one["gains"]) == (two["ids"], two["gains"])
 
 
 def test_two_processes_do_what_one_does(run, small, tmp_path):
     folder, _ = run
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d",
-               "--rdzv-endpoint=localhost:0", str(ROOT / "ch_delift" / "train.py"),
-               *map(str, options(small, "--pairs", "all", "--compare", "gradient", "--out", tmp_path / "two"))]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_command("ch_delift/train.py", *options(small, "--pairs", "all", "--compare", "gradient", "--out", tmp_path / "two"),
+                folder=tmp_path, ranks=2)
     matrices = [np.load(f / "utility" / "data-data.npy") for f in (folder, tmp_path / "two")]
     np.testing.assert_allclose(*matrices, atol=1e-6)
     one, two = (json.loads((f / "report.json").read_text())["arms"] for f in (folder, tmp_path / "two"))
