@@ -29,7 +29,8 @@ def test_numbers_have_their_limits(kind, allowed, refused):
 @pytest.mark.parametrize(("name", "value", "words"), [
     ("epochs", 0, "--epochs: '0' is not allowed, it must be a whole number from 1 up"),
     ("dropout", 1.5, "--dropout: '1.5' is not allowed, it must be a share between 0 and 1"),
-    ("batch_size", 2.5, "--batch-size: '2.5' is not allowed"), ("device", "tpu", "--device: 'tpu' is not allowed, choose from auto")])
+    ("batch_size", 2.5, "--batch-size: '2.5' is not allowed"),
+    ("device", "tpu", "--device: 'tpu' is not allowed, choose from auto")])
 def test_values_from_a_notebook_are_checked_like_those_of_the_command_line(name, value, words):
     with pytest.raises(InputError, match=words):
         FineTuning(**{name: value})

@@ -263,8 +263,8 @@ def test_states_are_saved_between_evaluations_and_the_seconds_of_all_parts_add_u
             raise KeyError
 
     def start(resume: bool, after_step: Callable | None = None) -> Run:
-        return fit(make_model(), tokenizer, data, NOTHING, next_token_loss, TrainOptions(3, 4, 1, 1e-2, "fp32", evaluate_every=6),
-                   tmp_path, resume, after_step)
+        return fit(make_model(), tokenizer, data, NOTHING, next_token_loss,
+                   TrainOptions(3, 4, 1, 1e-2, "fp32", evaluate_every=6), tmp_path, resume, after_step)
 
     with pytest.raises(KeyError):
         start(False, look)
