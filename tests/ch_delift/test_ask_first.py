@@ -31,6 +31,7 @@ def test_utilities_of_transformers_model_are_ours():
     assert theirs == pytest.approx(ours, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_of_another_kind_and_ours_stand_side_by_side(tmp_path):
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -46,19 +47,19 @@ def test_a_model_of_another_kind_and_ours_stand_side_by_side(tmp_path):
     assert "for 6% of the targets" in told
 
 
-def test_a_folder_that_transformers_cannot_read_is_named(tmp_path):
+def test_a_folder_that_transformers_cannot_read_is_named(in_process, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert_refused(run_command("ch_delift/ask_first.py", "--models", "empty", folder=tmp_path, check=False),
-                   "transformers cannot read empty")
+    assert_refused(in_process("ch_delift/ask_first.py", "--models", tmp_path / "empty"),
+                   f"transformers cannot read {tmp_path / 'empty'}")
 
 
-def test_damaged_weights_are_refused_in_one_sentence(tmp_path):
+def test_damaged_weights_are_refused_in_one_sentence(in_process, tmp_path):
     (tmp_path / "broken").mkdir()
     Tokenizer.gpt2().save(tmp_path / "broken", 256)
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 1}')
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights at all")
-    assert_refused(run_command("ch_delift/ask_first.py", "--models", "broken", folder=tmp_path, check=False),
-                   "transformers cannot read broken")
+    assert_refused(in_process("ch_delift/ask_first.py", "--models", tmp_path / "broken"),
+                   f"transformers cannot read {tmp_path / 'broken'}")
 
 
 def test_their_tokenizer_gives_the_same_ids(tmp_path):

@@ -95,19 +95,18 @@ def test_the_curve_has_every_fraction(run):
     assert all(len(curve["scores"][f]["random"]) == 3 for f in ("0.1", "0.5"))
 
 
-def test_other_chapters_train_on_the_subset(run, small, tmp_path):
+def test_other_chapters_train_on_the_subset(run, small, in_process, tmp_path):
     folder, _ = run
     told = run_command("ch_sftmix/train.py", *options(small, "--epochs", 1, "--out", tmp_path / "mix", "--subset",
                                                       folder / "subset.json"), folder=tmp_path).stdout
     assert "14 of 48 training records" in told
     rows = (tmp_path / "mix" / "dynamics.csv").read_text().splitlines()
     assert len(rows) == 1 + 14
-    other = run_command("ch_instruct/train.py", "--data", small / "known.json", "--subset", folder / "subset.json",
-                        folder=tmp_path, check=False)
+    other = in_process("ch_instruct/train.py", "--data", small / "known.json", "--subset", folder / "subset.json")
     assert_refused(other, "was chosen from other data")
 
 
-def test_utilities_of_an_earlier_run_are_taken_or_refused(run, small, tmp_path):
+def test_utilities_of_an_earlier_run_are_taken_or_refused(run, small, in_process, tmp_path):
     folder, _ = run
     again = run_command("ch_delift/train.py", *options(small, "--out", tmp_path / "again", "--pairs", "all", "--compare",
                                                        "--utility", folder), folder=tmp_path)
@@ -119,13 +118,12 @@ def test_utilities_of_an_earlier_run_are_taken_or_refused(run, small, tmp_path):
                         (["--pairs", "all", "--format", "alpaca"], "was measured with format phi3"),
                         (["--pairs", "all", "--model", tmp_path / "other"], "was measured with model_sha256"),
                         (["--pairs", "all", "--data", small / "known.json"], "was measured with data_sha256")):
-        done = run_command("ch_delift/train.py", *options(small, "--utility", folder, "--out", tmp_path / "no", *more),
-                           folder=tmp_path, check=False)
-        assert_refused(done, words)
+        assert_refused(in_process("ch_delift/train.py", *options(small, "--utility", folder, "--out", tmp_path / "no", *more)),
+                       words)
         assert not (tmp_path / "no").exists()
 
 
-def test_what_is_measured_is_what_is_trained_on(small, tmp_path):
+def test_what_is_measured_is_what_is_trained_on(small, in_process, tmp_path):
     """Cut examples are measured as cut; and a matrix of other cuts is refused."""
     records = json.loads((small / "data.json").read_text())
     long = [record | {"output": "long " * 80} if i == 3 else record for i, record in enumerate(records)]
@@ -134,8 +132,8 @@ def test_what_is_measured_is_what_is_trained_on(small, tmp_path):
     run_command("ch_delift/train.py", *given, "--over-length", "truncate", "--out", "cut", folder=tmp_path)
     assert len(json.loads((tmp_path / "cut" / "subset.json").read_text())["ids"]) == 14
     assert np.load(tmp_path / "cut" / "utility" / "data-data.npy").shape == (TRAINING, 16)
-    other = run_command("ch_delift/train.py", *given, "--over-length", "truncate", "--max-length", 200, "--utility", "cut",
-                        "--out", "no", folder=tmp_path, check=False)
+    other = in_process("ch_delift/train.py", *given, "--over-length", "truncate", "--max-length", 200, "--utility",
+                       tmp_path / "cut", "--out", tmp_path / "no")
     assert_refused(other, "was measured with data_sha256")
     assert not (tmp_path / "no").exists()
 
@@ -202,17 +200,16 @@ def test_two_processes_do_what_one_does(run, small, tmp_path):
         assert two[arm]["test_loss"] == pytest.approx(one[arm]["test_loss"], abs=1e-3), arm
 
 
-def test_few_shot_puts_chosen_examples_into_the_prompt(run, small, tmp_path):
+def test_few_shot_puts_chosen_examples_into_the_prompt(run, small, in_process, tmp_path):
     folder, _ = run
     arguments = ["--model", small / "model", "--data", small / "data.json", "--subset", folder / "subset.json",
-                 "--format", "phi3", "--shots", 2, "--max-new-tokens", 8, "--out"]
-    told = run_command("ch_delift/few_shot.py", *arguments, "answers.json", folder=tmp_path).stdout
+                 "--format", "phi3", "--shots", 2, "--max-new-tokens", 8, "--out", tmp_path / "answers.json"]
+    told = in_process("ch_delift/few_shot.py", *arguments).stdout
     responses = json.loads((tmp_path / "answers.json").read_text())
     assert list(responses) == ["no examples", "chosen", "random"]
     assert all(len(answers) == 6 for answers in responses.values())
     assert "chosen: 14 examples" in told and "in a prompt (mean" in told
-    again = run_command("ch_delift/few_shot.py", *arguments, "answers.json", folder=tmp_path, check=False)
-    assert_refused(again, "already exists")
+    assert_refused(in_process("ch_delift/few_shot.py", *arguments), "already exists")
 
 
 def test_the_bench_runs(tmp_path):

@@ -177,6 +177,7 @@ def test_models_answer_and_refuse_what_is_too_long(serve, tmp_path):
     assert server.arena.battles[ask(server, next="1")[8:]].question == "short"  # a question that fails does not come again
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_ctrl_c(tmp_path):
     save_pretrained(make_model(n_positions=1024), Tokenizer.from_merges([]), tmp_path / "model")
     options = ["--models", "model", "classroom", "--questions", "classroom", "--votes", "v.jsonl", "--port", "0",
@@ -227,6 +228,7 @@ def browser(tmp_path) -> Iterator:
     browser.quit()
 
 
+@pytest.mark.slow
 def test_a_full_round_in_a_browser(serve, browser, tmp_path):
     from selenium.webdriver.support.expected_conditions import staleness_of
     from selenium.webdriver.support.ui import WebDriverWait

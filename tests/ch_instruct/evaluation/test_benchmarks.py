@@ -18,6 +18,7 @@ from common.pretrained import load_pretrained
 from tests.conftest import assert_refused, run_command
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (requirements-eval.txt)")
+pytestmark = pytest.mark.slow
 HARNESS_TASKS = Path(lm_eval.__file__).parent / "tasks"
 LIMIT = 40
 
