@@ -10,7 +10,7 @@ from ch_delift.utility import plain_utility
 from common.pretrained import load_pretrained
 from common.tokenizer import Tokenizer
 from tests.ch_delift.test_utility import encoded, matrix
-from tests.conftest import assert_refused, run_command
+from tests.conftest import assert_refused
 
 pytest.importorskip("transformers")
 
@@ -32,15 +32,15 @@ def test_utilities_of_transformers_model_are_ours():
 
 
 @pytest.mark.slow
-def test_a_model_of_another_kind_and_ours_stand_side_by_side(tmp_path):
+def test_a_model_of_another_kind_and_ours_stand_side_by_side(in_process, tmp_path):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     tokenizer = load_pretrained("classroom")[1]
     LlamaForCausalLM(LlamaConfig(vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-                                 num_attention_heads=2)).save_pretrained(tmp_path / "llama")
-    tokenizer.save(tmp_path / "llama", 256)
-    told = run_command("ch_delift/ask_first.py", "--models", "classroom", "llama", "--per-family", "1", folder=tmp_path).stdout
+                                 num_attention_heads=2)).save_pretrained(tmp_path / "cwd" / "llama")
+    tokenizer.save(tmp_path / "cwd" / "llama", 256)
+    told = in_process("ch_delift/ask_first.py", "--models", "classroom", "llama", "--per-family", "1").stdout
     cells = {line[:40].strip(): re.findall(r"[-+]?[\d.,]+%?", line[50:]) for line in told.splitlines() if "  " in line}
     assert cells["parameters"][0] == "3,814,912" and len(cells["parameters"]) == 2
     assert all(len(values) == 2 for name, values in cells.items() if name.startswith(("mean", "targets", "variance")))

@@ -27,7 +27,7 @@ def small(tmp_path_factory):
 
 def options(small, *more: object) -> list:
     return ["--model", small / "model", "--data", small / "data.json", "--epochs", 3, "--batch-size", 8, "--device", "cpu",
-            "--precision", "fp32", "--lr", "0.003", *more]
+            "--precision", "fp32", "--lr", "0.003", "--dropout", "0.05", *more]
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,9 @@ def test_killed_in_either_run_and_resumed_equals_never_interrupted(run, small, w
     assert (tmp_path / "broken" / "dynamics.csv").read_text() == (straight / "dynamics.csv").read_text()
 
 
-def test_several_seeds_give_means_and_intervals(small, tmp_path):
-    told = run_command("ch_sftmix/train.py", *options(small, "--out", tmp_path / "many", "--seeds", 2, "--split", "random",
-                                                      "--checkpoints", 1), folder=tmp_path).stdout
+def test_several_seeds_give_means_and_intervals(small, in_process, tmp_path):
+    told = in_process("ch_sftmix/train.py", *options(small, "--out", tmp_path / "many", "--seeds", 2, "--split", "random",
+                                                     "--checkpoints", 1)).stdout
     report = json.loads((tmp_path / "many" / "report.json").read_text())
     each = [json.loads((tmp_path / "many" / f"seed-{seed}" / "report.json").read_text())["arms"] for seed in (0, 1)]
     losses = [arms["sftmix"]["test_loss"] for arms in each]

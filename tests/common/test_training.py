@@ -19,7 +19,7 @@ from ch_instruct.encoding import Example
 from common import training
 from common.files import InputError
 from common.losses import next_token_loss
-from common.pretrained import load_pretrained
+from common.pretrained import load_pretrained, save_pretrained
 from common.training import Dataset, Run, TrainOptions, accumulate_gradients, evaluate, fit, learning_rate
 from tests.conftest import assert_same_weights, kill_and_resume, make_model, run_command
 
@@ -347,10 +347,11 @@ def test_killed_and_resumed_equals_never_interrupted(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["ch_instruct/train.py", "ch_sftmix/train.py"])
-def test_two_processes_follow_the_curve_of_one(tmp_path, script):
+def test_two_processes_follow_the_curve_of_one(tmp_path, tokenizer, script):
+    save_pretrained(make_model(n_positions=512), tokenizer, tmp_path / "model")
     folders = [tmp_path / "one", tmp_path / "two"]
     for ranks, folder in enumerate(folders, 1):
-        run_command(script, *TINY, "--batch-size", 6, "--out", folder, folder=tmp_path, ranks=ranks)
+        run_command(script, *TINY, "--model", "model", "--batch-size", 6, "--out", folder, folder=tmp_path, ranks=ranks)
     curves = [[float(row["train_loss"]) for row in csv.DictReader(open(folder / "metrics.csv")) if row["train_loss"]]
               for folder in folders]
     assert len(curves[0]) > 3
