@@ -116,6 +116,14 @@ def test_sparse_values_stand_where_their_neighbours_do(model, tokenizer, tmp_pat
         assert spread.toarray()[row].sum() == 9 * row + 6
 
 
+def test_utilities_are_kept_in_a_file_for_each_two_groups(model, tokenizer, tmp_path, monkeypatch):
+    found = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path).utility("target", "data")
+    np.testing.assert_array_equal(np.load(tmp_path / "target-data.npy"), found)
+    monkeypatch.setattr("ch_delift.shared_prefix.distances", lambda *_: pytest.fail("computed again"))
+    again = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path).utility("target", "data")
+    np.testing.assert_array_equal(again, found)
+
+
 def test_negative_cosines_count_as_0(model, tokenizer, tmp_path):
     for pairs in (Pairs("all"), Pairs("neighbours", 9)):
         comparison = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=pairs)

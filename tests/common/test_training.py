@@ -110,6 +110,7 @@ def test_learning_rate_rises_then_follows_half_a_cosine():
     assert rates[54] == pytest.approx(0.5)
     assert rates[-1] == pytest.approx(0.0)
     assert learning_rate(1, 1, 1.0, 0.1) == 1.0
+    assert [learning_rate(step, 2, 1.0, 0.1) for step in (1, 2)] == [1.0, pytest.approx(0)]  # however short, up and down
 
 
 def test_weight_decay_is_for_matrices_only(tiny_model):
@@ -230,6 +231,19 @@ def test_each_evaluation_is_told_with_the_training_loss_since_the_last(tiny_mode
         ("1.00", "2", "4.0000", True), ("2.00", "4", "5.0000", False), ("3.00", "6", "3.0000", True)]
     for since, (_, step, train_loss, _, _) in zip((1, 3, 5), told):
         assert train_loss == f"{fmean(row['train_loss'] for row in run.history[since:int(step) + 1]):.4f}"
+
+
+def test_one_target_alone_is_no_special_case(tiny_model):
+    data = dataset(1)
+    data.items = [Example([1, 2, 3], 2)]
+    expected = next_token_loss(tiny_model, data.collate(data.items))[0].item()
+    assert evaluate(tiny_model, data, next_token_loss, 1, "fp32") == pytest.approx(expected)
+    loss, targets = accumulate_gradients(tiny_model, data, next_token_loss, data.items, OPTIONS)
+    assert (loss, targets) == (pytest.approx(expected), 1)
+    found = [p.grad.clone() for p in tiny_model.parameters()]
+    tiny_model.zero_grad()
+    next_token_loss(tiny_model, data.collate(data.items))[0].backward()
+    assert all(torch.allclose(p.grad, one) for p, one in zip(tiny_model.parameters(), found))
 
 
 def test_where_nothing_is_a_target_the_loss_is_0(tiny_model):
