@@ -18,10 +18,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 120  # seconds; some mutants never end
@@ -38,15 +36,6 @@ OTHERS = {  # operator -> what is put in its place
     ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,), ast.In: (ast.NotIn,), ast.NotIn: (ast.In,), ast.Is: (ast.IsNot,),
     ast.IsNot: (ast.Is,), ast.And: (ast.Or,), ast.Or: (ast.And,), ast.Add: (ast.Sub,), ast.Sub: (ast.Add,),
     ast.Mult: (ast.Div,), ast.Div: (ast.Mult,), ast.FloorDiv: (ast.Mult,)}
-
-
-class Mutant(NamedTuple):
-    """A file with one mistake."""
-
-    file: str
-    line: int
-    change: str
-    source: bytes
 
 
 def changed(node: ast.AST, **fields: object) -> ast.AST:
@@ -95,8 +84,8 @@ def looked_at(node: ast.AST) -> Iterator[ast.AST]:
                     yield from looked_at(child)
 
 
-def mutants(file: str) -> Iterator[Mutant]:
-    """All mutants of a file."""
+def mutants(file: str) -> Iterator[tuple[str, int, str, bytes]]:
+    """All mutants of a file: its name, the line, the change, and what the file holds then."""
     source = (ROOT / file).read_bytes()
     begins = [0]  # of each line, in bytes
     for line in source.splitlines(keepends=True):
@@ -106,8 +95,8 @@ def mutants(file: str) -> Iterator[Mutant]:
             start = begins[old.lineno - 1] + old.col_offset
             end = begins[old.end_lineno - 1] + old.end_col_offset
             text = ast.unparse(new) if isinstance(new, ast.stmt) else f"({ast.unparse(new)})"
-            yield Mutant(file, old.lineno, f"{ast.unparse(old)}  ->  {ast.unparse(new)}",
-                         source[:start] + text.encode() + source[end:])
+            yield (file, old.lineno, f"{ast.unparse(old)}  ->  {ast.unparse(new)}",
+                   source[:start] + text.encode() + source[end:])
 
 
 def tests_pass(folder: Path, files: list[str]) -> bool:
@@ -136,17 +125,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "copy"
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "__pycache__", "runs", "build", "*.egg-info"))
-        for file in {mutant.file for mutant in drawn}:
+        for file in {mutant[0] for mutant in drawn}:
             if not tests_pass(folder, TESTS[file]):
                 sys.exit(f"The tests of {file} do not pass as it is; mend that first.")
-        counts: Counter[str] = Counter()
-        for number, mutant in enumerate(sorted(drawn), 1):
-            (folder / mutant.file).write_bytes(mutant.source)
-            told = "SURVIVED" if tests_pass(folder, TESTS[mutant.file]) else "killed"
-            shutil.copy(ROOT / mutant.file, folder / mutant.file)
-            counts[told] += 1
-            print(f"{number:4}  {told:8}  {mutant.file}:{mutant.line}  {mutant.change}", flush=True)
-    print(f"{counts['killed']} of {len(drawn)} killed")
+        killed = 0
+        for number, (file, line, change, source) in enumerate(sorted(drawn), 1):
+            (folder / file).write_bytes(source)
+            survived = tests_pass(folder, TESTS[file])
+            shutil.copy(ROOT / file, folder / file)
+            killed += not survived
+            print(f"{number:4}  {'SURVIVED' if survived else 'killed':8}  {file}:{line}  {change}", flush=True)
+    print(f"{killed} of {len(drawn)} killed")
 
 
 if __name__ == "__main__":
