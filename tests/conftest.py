@@ -70,7 +70,7 @@ def in_process(monkeypatch, capsys, tmp_path):
         try:
             runpy.run_path(str(ROOT / script), run_name="__main__")
         except SystemExit as end:
-            status = end.code
+            status = end.code or 0
         seen = capsys.readouterr()
         return subprocess.CompletedProcess(script, status, seen.out, seen.err)
 

@@ -37,6 +37,20 @@ def test_training_goes_on_from_a_model(in_process, tmp_path):
     assert "2,304 vocabulary entries" in out
 
 
+@pytest.mark.slow
+def test_dropout_changes_what_is_learnt_and_equal_runs_stay_equal(in_process, tmp_path):
+    (tmp_path / "rhyme.txt").write_text("one two three four five six seven eight nine ten\n" * 40)
+    given = ["ch_pretrain/train.py", "--data", tmp_path / "rhyme.txt", "--smoke", "--vocab-size", 260, "--precision", "fp32"]
+    runs = {"none": [], "some": ["--dropout", 0.3], "same": ["--dropout", 0.3],
+            "none more": ["--model", tmp_path / "none"], "some more": ["--model", tmp_path / "none", "--dropout", 0.3]}
+    found = {}
+    for name, options in runs.items():
+        assert in_process(*given, *options, "--out", tmp_path / name).returncode == 0
+        found[name] = json.loads((tmp_path / name / "report.json").read_text())["weights_sha256"]
+    assert found["none"] != found["some"] == found["same"]
+    assert found["none more"] != found["some more"]
+
+
 def test_samples_are_numbered_and_repeatable(in_process):
     options = ["--prompt", "The capital of", "--num-samples", 2, "--temperature", 1.2, "--top-k", 50, "--max-new-tokens", 12]
     one, two, other = (in_process("ch_pretrain/generate.py", *options, "--seed", seed).stdout for seed in (1, 1, 2))
