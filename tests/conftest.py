@@ -63,7 +63,7 @@ def run_command(script: str, *options: object, folder: Path, check: bool = True,
 def in_process(monkeypatch, capsys, tmp_path):
     """Runs a command in this process (many cases, one import) and in a folder of its own; gives what a user would see."""
     def run(script: str, *options: object) -> subprocess.CompletedProcess:
-        (tmp_path / "cwd").mkdir(exist_ok=True)
+        (tmp_path / "cwd").mkdir(exist_ok=True)  # where a test may have put something
         monkeypatch.chdir(tmp_path / "cwd")
         monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
         status = 0

@@ -113,8 +113,8 @@ def test_turns_are_scored_apart_and_only_where_a_reference_is():
 
 @pytest.mark.slow
 def test_the_command(in_process, tmp_path):
-    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
-    options = ["ch_instruct/evaluation/two_turn.py", "--model", tmp_path / "model", "--out", tmp_path / "answers.jsonl",
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "cwd" / "model")
+    options = ["ch_instruct/evaluation/two_turn.py", "--model", "model", "--out", tmp_path / "answers.jsonl",
                "--max-new-tokens", 8]
     told = in_process(*options).stdout
     lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
