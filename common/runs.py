@@ -19,7 +19,7 @@ from common.gpt2 import GPT2
 from common.options import FolderOptions
 
 ROOT = Path(__file__).resolve().parents[1]
-MAY_DIFFER = {"resume", "out", "device", "timeout"}  # options that may change between a run and its resumption
+MAY_DIFFER = {"resume", "out", "device", "recompute", "timeout"}  # options that may change between a run and its resumption
 
 
 def check_run(args: FolderOptions | Namespace) -> None:

@@ -1,8 +1,10 @@
-"""What many tests need: tiny models, a tokenizer without files, and a way to run a command as a user does."""
+"""What many tests need: tiny models, a tokenizer without files, and ways to run, refuse, kill and resume a command."""
 
 import os
+import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each process of the tests has a core; PyTorch reads this when imported
@@ -11,9 +13,11 @@ import pytest
 import torch
 
 from common.gpt2 import GPT2, GPT2Config
+from common.pretrained import load_pretrained
 from common.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # one thread, and no hub
 
 
 @pytest.fixture
@@ -39,14 +43,59 @@ def make_model(**sizes: int) -> GPT2:
     return model
 
 
-def run_command(script: str, *options: object, folder: Path, check: bool = True,
+def command(script: str, *options: object, ranks: int = 1) -> list[str]:
+    """The command line `python SCRIPT OPTIONS`, or that of so many processes under torchrun."""
+    launcher = [] if ranks == 1 else ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--master-port=0",
+                                      "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    return [sys.executable, *launcher, str(ROOT / script), *map(str, options)]
+
+
+def run_command(script: str, *options: object, folder: Path, check: bool = True, ranks: int = 1,
                 **environment: str) -> subprocess.CompletedProcess:
     """Run `python SCRIPT OPTIONS` in `folder`, with one thread and without a hub."""
-    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment
-    done = subprocess.run([sys.executable, str(ROOT / script), *map(str, options)], cwd=folder, env=env,
+    done = subprocess.run(command(script, *options, ranks=ranks), cwd=folder, env=ENVIRONMENT | environment,
                           capture_output=True, text=True)
     assert not check or done.returncode == 0, f"{script} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done
+
+
+@pytest.fixture
+def in_process(monkeypatch, capsys, tmp_path):
+    """Runs a command in this process (many cases, one import) and in a folder of its own; gives what a user would see."""
+    def run(script: str, *options: object) -> subprocess.CompletedProcess:
+        (tmp_path / "cwd").mkdir(exist_ok=True)  # where a test may have put something
+        monkeypatch.chdir(tmp_path / "cwd")
+        monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
+        status = 0
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as end:
+            status = end.code or 0
+        seen = capsys.readouterr()
+        return subprocess.CompletedProcess(script, status, seen.out, seen.err)
+
+    return run
+
+
+def kill_and_resume(script: str, *options: object, folder: Path, when: str) -> None:
+    """Start a training run into `folder`, kill it (SIGKILL) as soon as its file `when` is there, and finish it by --resume."""
+    process = subprocess.Popen(command(script, *options, "--out", folder), env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    while not (folder / when).exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not (folder / "report.json").exists(), "killed too late to show anything"
+    run_command(script, *options, "--out", folder, "--resume", folder=folder.parent)
+
+
+def assert_same_weights(one: Path, two: Path) -> None:
+    """Two checkpoints are equal bit for bit."""
+    (model, _), (other, _) = load_pretrained(one), load_pretrained(two)
+    assert model.state_dict().keys() == other.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), f"{name} of {one} and {two}"
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:

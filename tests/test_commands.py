@@ -1,10 +1,8 @@
 """The commands as a user meets them: help, bad input, run folders."""
 
 import json
-import runpy
-import shutil
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +10,7 @@ from safetensors.torch import save_file
 
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, assert_refused, make_model, run_command
+from tests.conftest import ROOT, assert_refused, make_model
 
 EVALUATION = "ch_instruct/evaluation/"
 TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py", "ch_delift/train.py"]
@@ -24,27 +22,18 @@ RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
 
 @pytest.mark.parametrize("script", TRAINING + OTHERS)
-def test_help_explains_every_option_with_its_default(script, tmp_path):
-    text = run_command(script, "--help", folder=tmp_path).stdout
-    assert f"python {script}" in text  # at least one example to copy
+def test_help_explains_every_option_with_its_default(script, in_process):
+    done = in_process(script, "--help")
+    text = done.stdout
+    assert done.returncode == 0 and f"python {script}" in text  # at least one example to copy
     if script in TRAINING:
         for option in ("--data", "--out", "--epochs", "--batch-size", "--accumulate", "--lr", "--max-length", "--device",
-                       "--precision", "--seed", "--resume", "--smoke"):
+                       "--precision", "--seed", "--dropout", "--resume", "--smoke"):
             assert option in text
         assert text.count("(default:") >= 9
 
 
-def in_process(script: str, options: list, monkeypatch, capsys, folder) -> subprocess.CompletedProcess:
-    """Run a command in this process (many cases, one import) and keep what a user would see."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / script), run_name="__main__")
-    seen = capsys.readouterr()
-    return subprocess.CompletedProcess(script, end.value.code, seen.out, seen.err)
-
-
-BAD_OPTIONS = [
+BAD_OPTIONS = [  # for every training command
     (["--batch-size", "0"], "--batch-size: '0' is not allowed, it must be a whole number from 1 up"),
     (["--batch-size", "2.5"], "'2.5' is not allowed"),
     (["--lr", "-1"], "--lr: '-1' is not allowed, it must be a number above 0"),
@@ -57,14 +46,8 @@ BAD_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("script", TRAINING)
-@pytest.mark.parametrize(("options", "words"), BAD_OPTIONS)
-def test_bad_options_are_refused_before_any_work(script, options, words, monkeypatch, capsys, tmp_path):
-    assert_refused(in_process(script, options, monkeypatch, capsys, tmp_path), words)
-    assert not any(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(("script", "options", "words"), [
+REFUSED = [
+    *((script, options, words) for script in TRAINING for options, words in BAD_OPTIONS),
     ("ch_sftmix/train.py", ["--batch-size", "3"], "--batch-size 3 is odd"),
     ("ch_sftmix/train.py", ["--alpha", "0"], "--alpha: '0' is not allowed"),
     ("ch_sftmix/train.py", ["--mu", "-0.1"], "--mu: '-0.1' is not allowed"),
@@ -130,15 +113,18 @@ def test_bad_options_are_refused_before_any_work(script, options, words, monkeyp
     ("notebooks/exercises/release.py", ["9"], "There is no exercise '9'; choose from 01"),
     ("notebooks/exercises/check.py", ["9"], "There is no exercise '9'; choose from 01"),
     ("notebooks/exercises/check.py", ["01", "mine.ipynb"], "mine.ipynb cannot be read"),
-])
-def test_impossible_requests_are_refused(script, options, words, monkeypatch, capsys, tmp_path):
-    assert_refused(in_process(script, options, monkeypatch, capsys, tmp_path), words)
-    assert not any(tmp_path.iterdir())
+]
 
 
-def test_without_the_harness_its_requirements_are_named(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(("script", "options", "words"), REFUSED)
+def test_impossible_requests_are_refused_before_any_work(script, options, words, in_process):
+    assert_refused(in_process(script, *options), words)
+    assert not any(Path.cwd().iterdir())  # the folder in which it ran
+
+
+def test_without_the_harness_its_requirements_are_named(in_process, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    seen = in_process(EVALUATION + "benchmarks.py", ["--tasks", "mmlu"], monkeypatch, capsys, tmp_path)
+    seen = in_process(EVALUATION + "benchmarks.py", "--tasks", "mmlu")
     assert_refused(seen, "need lm-evaluation-harness: pip install -r requirements-eval.txt")
 
 
@@ -161,13 +147,12 @@ BAD_FILES = {
 
 @pytest.mark.parametrize("script", ["ch_instruct/train.py", "ch_sftmix/train.py", "ch_delift/train.py"])
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_data_files_are_refused(script, name, monkeypatch, capsys, tmp_path):
+def test_bad_data_files_are_refused(script, name, in_process, tmp_path):
     content, words = BAD_FILES[name]
-    (tmp_path / "cwd").mkdir()
     if content is not None:
         (tmp_path / name).write_text(content)
-    assert_refused(in_process(script, ["--data", tmp_path / name], monkeypatch, capsys, tmp_path / "cwd"), words)
-    assert not any((tmp_path / "cwd").iterdir())
+    assert_refused(in_process(script, "--data", tmp_path / name), words)
+    assert not any(Path.cwd().iterdir())
 
 
 def break_model(folder, how: str) -> None:
@@ -189,34 +174,40 @@ def break_model(folder, how: str) -> None:
     ("no tokenizer", "has no tokenizer"), ("truncated", "may be cut off"), ("no weights", "has no model.safetensors"),
     ("another architecture", "does not hold this GPT-2: missing h.0.attn.c_attn.bias"),
     ("another model type", "model_type = 'llama'")])
-def test_broken_models_are_refused(how, words, monkeypatch, capsys, tmp_path):
+def test_broken_models_are_refused(how, words, in_process, tmp_path):
     save_pretrained(make_model(), Tokenizer.from_merges([]), tmp_path / "model")
     break_model(tmp_path / "model", how)
-    (tmp_path / "cwd").mkdir()
-    seen = in_process("ch_instruct/train.py", ["--model", tmp_path / "model"], monkeypatch, capsys, tmp_path / "cwd")
-    assert_refused(seen, words)
-    assert not any((tmp_path / "cwd").iterdir())
+    assert_refused(in_process("ch_instruct/train.py", "--model", tmp_path / "model"), words)
+    assert not any(Path.cwd().iterdir())
 
 
 @pytest.mark.parametrize("script", TRAINING)
-def test_a_folder_with_another_run_is_left_alone(script, monkeypatch, capsys, tmp_path):
+def test_a_folder_with_another_run_is_left_alone(script, in_process, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "run.json").write_text("{}")
-    assert_refused(in_process(script, ["--out", tmp_path / "mine"], monkeypatch, capsys, tmp_path), "already holds something")
-    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["run.json"]
+    assert_refused(in_process(script, "--out", tmp_path / "mine"), "already holds something")
+    assert {p.name: p.read_text() for p in (tmp_path / "mine").iterdir()} == {"run.json": "{}"}
 
 
-def test_resuming_with_other_options_is_refused(monkeypatch, capsys, tmp_path):
-    run_command("ch_pretrain/train.py", "--smoke", "--out", "run", folder=tmp_path)
-    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
-    changed = ["--smoke", "--out", "run", "--resume", "--lr", "0.5"]
-    seen = in_process("ch_pretrain/train.py", changed, monkeypatch, capsys, tmp_path)
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below this folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_another_run_or_other_options_leave_a_run_as_it_was(in_process, tmp_path):
+    """Without --out each run gets a folder of its own; and --resume takes the options of the run alone."""
+    (tmp_path / "rhyme.txt").write_text("one two three four five six seven eight nine ten\n" * 40)
+    training = ["ch_pretrain/train.py", "--data", tmp_path / "rhyme.txt", "--smoke", "--vocab-size", 260]
+    assert in_process(*training).returncode == 0
+    runs = Path.cwd() / "runs" / "ch_pretrain"
+    first = contents(runs / "001")
+    assert {"run.json", "report.json", "metrics.csv", "model.safetensors"} <= first.keys()
+
+    assert in_process(*training, "--seed", 1).returncode == 0
+    assert sorted(path.name for path in runs.iterdir()) == ["001", "002"]
+    assert contents(runs / "001") == first
+    assert contents(runs / "002")["model.safetensors"] != first["model.safetensors"]
+
+    seen = in_process(*training, "--out", runs / "001", "--resume", "--lr", 0.5)
     assert_refused(seen, "has --lr 0.002, not 0.5")
-    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
-
-
-def test_running_twice_loses_nothing(tmp_path):
-    for _ in range(2):
-        run_command("ch_pretrain/train.py", "--smoke", folder=tmp_path)
-    assert sorted(p.name for p in (tmp_path / "runs" / "ch_pretrain").iterdir()) == ["001", "002"]
-    shutil.rmtree(tmp_path / "runs")
+    assert contents(runs / "001") == first

@@ -10,7 +10,7 @@ from ch_delift.utility import plain_utility
 from common.pretrained import load_pretrained
 from common.tokenizer import Tokenizer
 from tests.ch_delift.test_utility import encoded, matrix
-from tests.conftest import assert_refused, run_command
+from tests.conftest import assert_refused
 
 pytest.importorskip("transformers")
 
@@ -31,34 +31,35 @@ def test_utilities_of_transformers_model_are_ours():
     assert theirs == pytest.approx(ours, abs=1e-5)
 
 
-def test_a_model_of_another_kind_and_ours_stand_side_by_side(tmp_path):
+@pytest.mark.slow
+def test_a_model_of_another_kind_and_ours_stand_side_by_side(in_process, tmp_path):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     tokenizer = load_pretrained("classroom")[1]
     LlamaForCausalLM(LlamaConfig(vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-                                 num_attention_heads=2)).save_pretrained(tmp_path / "llama")
-    tokenizer.save(tmp_path / "llama", 256)
-    told = run_command("ch_delift/ask_first.py", "--models", "classroom", "llama", "--per-family", "1", folder=tmp_path).stdout
+                                 num_attention_heads=2)).save_pretrained(tmp_path / "cwd" / "llama")
+    tokenizer.save(tmp_path / "cwd" / "llama", 256)
+    told = in_process("ch_delift/ask_first.py", "--models", "classroom", "llama", "--per-family", "1").stdout
     cells = {line[:40].strip(): re.findall(r"[-+]?[\d.,]+%?", line[50:]) for line in told.splitlines() if "  " in line}
     assert cells["parameters"][0] == "3,814,912" and len(cells["parameters"]) == 2
     assert all(len(values) == 2 for name, values in cells.items() if name.startswith(("mean", "targets", "variance")))
     assert "for 6% of the targets" in told
 
 
-def test_a_folder_that_transformers_cannot_read_is_named(tmp_path):
+def test_a_folder_that_transformers_cannot_read_is_named(in_process, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert_refused(run_command("ch_delift/ask_first.py", "--models", "empty", folder=tmp_path, check=False),
-                   "transformers cannot read empty")
+    assert_refused(in_process("ch_delift/ask_first.py", "--models", tmp_path / "empty"),
+                   f"transformers cannot read {tmp_path / 'empty'}")
 
 
-def test_damaged_weights_are_refused_in_one_sentence(tmp_path):
+def test_damaged_weights_are_refused_in_one_sentence(in_process, tmp_path):
     (tmp_path / "broken").mkdir()
     Tokenizer.gpt2().save(tmp_path / "broken", 256)
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 1}')
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights at all")
-    assert_refused(run_command("ch_delift/ask_first.py", "--models", "broken", folder=tmp_path, check=False),
-                   "transformers cannot read broken")
+    assert_refused(in_process("ch_delift/ask_first.py", "--models", tmp_path / "broken"),
+                   f"transformers cannot read {tmp_path / 'broken'}")
 
 
 def test_their_tokenizer_gives_the_same_ids(tmp_path):

@@ -1,8 +1,12 @@
+import json
+
 import numpy as np
 import pytest
+from scipy import sparse
 
 from ch_delift import selection
-from ch_delift.selection import Comparison, Pairs, budget_of, check_memory, objective
+from ch_delift.baselines import random_subset
+from ch_delift.selection import Comparison, Pairs, budget_of, check_memory, check_utility, objective
 from common.files import InputError
 from tests.ch_delift.test_utility import RECORDS, encoded, plain_matrix
 from tests.conftest import make_model
@@ -77,6 +81,91 @@ def test_pairs_are_written_as_they_are_read():
 def test_a_fraction_that_selects_nothing_is_refused():
     with pytest.raises(InputError, match=r"--fraction 0\.01 of 60 training records is less than one record"):
         budget_of(0.01, 60)
+
+
+def test_a_budget_of_one_is_the_least():
+    assert budget_of(0.5, 2) == budget_of(1.0, 1) == 1
+
+
+def test_columns_are_drawn_by_the_seed_and_stand_in_order(model, tokenizer, tmp_path):
+    data = examples({"data": RECORDS, "known": RECORDS[:2]}, tokenizer)
+    for seed in (0, 1):
+        comparison = Comparison(model, tokenizer, data, tmp_path, pairs=Pairs("columns", 3), seed=seed)
+        assert comparison.candidates == sorted(random_subset(6, 3, seed))
+        assert comparison.columns("data") == [data["data"][i] for i in comparison.candidates]
+        assert comparison.columns("known") == data["known"]
+    assert random_subset(6, 3, 0) != random_subset(6, 3, 1)
+
+
+def test_hidden_states_and_neighbours_are_computed_once(model, tokenizer, tmp_path, monkeypatch):
+    comparison = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=Pairs("neighbours", 2))
+    ids, cosines = comparison.neighbours("target", "data")
+    assert ids.shape == cosines.shape == (2, 2) and comparison.neighbours("data", "known")[0].shape == (4, 2)
+    monkeypatch.setattr(selection, "mean_hidden_states", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(selection, "nearest", lambda *_: pytest.fail("computed again"))
+    assert comparison.neighbours("target", "data")[0] is ids and comparison.hidden("data").shape == (4, 32)
+
+
+def test_sparse_values_stand_where_their_neighbours_do(model, tokenizer, tmp_path):
+    comparison = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=Pairs("neighbours", 3))
+    spread = comparison.spread(np.arange(6.0).reshape(2, 3) + 1, "target", "data")
+    assert sparse.issparse(spread) and spread.shape == (2, 4)
+    ids, _ = comparison.neighbours("target", "data")
+    for row, places in enumerate(ids):
+        assert spread.toarray()[row, places].tolist() == [3 * row + 1, 3 * row + 2, 3 * row + 3]
+        assert spread.toarray()[row].sum() == 9 * row + 6
+
+
+def test_utilities_are_kept_in_a_file_for_each_two_groups(model, tokenizer, tmp_path, monkeypatch):
+    found = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path).utility("target", "data")
+    np.testing.assert_array_equal(np.load(tmp_path / "target-data.npy"), found)
+    monkeypatch.setattr("ch_delift.shared_prefix.distances", lambda *_: pytest.fail("computed again"))
+    again = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path).utility("target", "data")
+    np.testing.assert_array_equal(again, found)
+
+
+def test_negative_cosines_count_as_0(model, tokenizer, tmp_path):
+    for pairs in (Pairs("all"), Pairs("neighbours", 9)):
+        comparison = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=pairs)
+        found = comparison.by_hidden_states("target", "data")
+        found = found.toarray() if sparse.issparse(found) else found
+        assert found.min() == 0 and found.max() > 0.1
+
+
+def test_the_kernel_and_the_precision_reach_the_similarities(model, tokenizer, tmp_path):
+    found = {}
+    for name, options in {"plain": {}, "minmax": {"kernel": "minmax"}, "bf16": {"precision": "bf16"}}.items():
+        (tmp_path / name).mkdir()
+        found[name] = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path / name, **options).by_utility(
+            "target", "data")
+    assert found["minmax"].min() == 0 and found["minmax"].max() == 1 != found["plain"].max()
+    np.testing.assert_allclose(found["bf16"], found["plain"], atol=0.01)
+    assert (found["bf16"] != found["plain"]).any()
+
+
+def test_utilities_of_something_else_are_refused(tmp_path):
+    facts = {"model_sha256": "a" * 64, "pairs": "all"}
+    with pytest.raises(InputError, match=r"holds no utilities \(no utility/facts\.json\)"):
+        check_utility(tmp_path, facts)
+    (tmp_path / "utility").mkdir()
+    (tmp_path / "utility" / "facts.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="holds no finished matrix; finish that run with --resume first"):
+        check_utility(tmp_path, facts)
+    (tmp_path / "utility" / "data-data.npy").touch()
+    assert check_utility(tmp_path, facts) is None
+    for other, words in (({"pairs": "columns:3"}, "with pairs all, and this run has columns:3; give the same model"),
+                         ({"model_sha256": "b" * 64}, f"with model_sha256 {'a' * 16}, and this run has {'b' * 16};"),
+                         ({"kernel": "new"}, "with kernel None, and this run has new;")):
+        with pytest.raises(InputError, match=words):
+            check_utility(tmp_path, facts | other)
+
+
+def test_a_matrix_as_large_as_the_memory_is_the_largest(monkeypatch):
+    """Two matrices of float32 fill 8 bytes a pair."""
+    monkeypatch.setattr(selection.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 8, "SC_PHYS_PAGES": 12}[name])
+    assert check_memory(3, 4) is None
+    with pytest.raises(InputError, match=r"The utilities of 13 x 1 pairs need 0 GB, and this machine has 0 GB"):
+        check_memory(13, 1)
 
 
 def test_a_matrix_larger_than_the_memory_is_refused(monkeypatch):

@@ -1,21 +1,17 @@
 """The command: what it writes, the three stages, killed and resumed, several processes, and what it refuses."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
-import torch
 
 from ch_delift.baselines import random_subset
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.common.test_training import ENVIRONMENT
-from tests.conftest import ROOT, assert_refused, make_model, run_command
+from tests.conftest import assert_refused, assert_same_weights, kill_and_resume, make_model, run_command
+
+pytestmark = pytest.mark.slow
 
 TRAINING = 48  # records
 
@@ -99,23 +95,22 @@ def test_the_curve_has_every_fraction(run):
     assert all(len(curve["scores"][f]["random"]) == 3 for f in ("0.1", "0.5"))
 
 
-def test_other_chapters_train_on_the_subset(run, small, tmp_path):
+def test_other_chapters_train_on_the_subset(run, small, in_process, tmp_path):
     folder, _ = run
-    told = run_command("ch_sftmix/train.py", *options(small, "--epochs", 1, "--out", tmp_path / "mix", "--subset",
-                                                      folder / "subset.json"), folder=tmp_path).stdout
+    told = in_process("ch_sftmix/train.py", *options(small, "--epochs", 1, "--out", tmp_path / "mix", "--subset",
+                                                     folder / "subset.json")).stdout
     assert "14 of 48 training records" in told
     rows = (tmp_path / "mix" / "dynamics.csv").read_text().splitlines()
     assert len(rows) == 1 + 14
-    other = run_command("ch_instruct/train.py", "--data", small / "known.json", "--subset", folder / "subset.json",
-                        folder=tmp_path, check=False)
+    other = in_process("ch_instruct/train.py", "--data", small / "known.json", "--subset", folder / "subset.json")
     assert_refused(other, "was chosen from other data")
 
 
-def test_utilities_of_an_earlier_run_are_taken_or_refused(run, small, tmp_path):
+def test_utilities_of_an_earlier_run_are_taken_or_refused(run, small, in_process, tmp_path):
     folder, _ = run
-    again = run_command("ch_delift/train.py", *options(small, "--out", tmp_path / "again", "--pairs", "all", "--compare",
-                                                       "--utility", folder), folder=tmp_path)
-    assert "Utility of" not in again.stdout
+    again = in_process("ch_delift/train.py", *options(small, "--out", tmp_path / "again", "--pairs", "all", "--compare",
+                                                      "--utility", folder))
+    assert again.returncode == 0 and "Utility of" not in again.stdout
     assert json.loads((tmp_path / "again" / "subset.json").read_text())["ids"] == json.loads(
         (folder / "subset.json").read_text())["ids"]
     save_pretrained(make_model(n_positions=320, n_layer=1), Tokenizer.from_merges([]), tmp_path / "other")
@@ -123,30 +118,29 @@ def test_utilities_of_an_earlier_run_are_taken_or_refused(run, small, tmp_path):
                         (["--pairs", "all", "--format", "alpaca"], "was measured with format phi3"),
                         (["--pairs", "all", "--model", tmp_path / "other"], "was measured with model_sha256"),
                         (["--pairs", "all", "--data", small / "known.json"], "was measured with data_sha256")):
-        done = run_command("ch_delift/train.py", *options(small, "--utility", folder, "--out", tmp_path / "no", *more),
-                           folder=tmp_path, check=False)
-        assert_refused(done, words)
+        assert_refused(in_process("ch_delift/train.py", *options(small, "--utility", folder, "--out", tmp_path / "no", *more)),
+                       words)
         assert not (tmp_path / "no").exists()
 
 
-def test_what_is_measured_is_what_is_trained_on(small, tmp_path):
+def test_what_is_measured_is_what_is_trained_on(small, in_process, tmp_path):
     """Cut examples are measured as cut; and a matrix of other cuts is refused."""
     records = json.loads((small / "data.json").read_text())
     long = [record | {"output": "long " * 80} if i == 3 else record for i, record in enumerate(records)]
     (tmp_path / "long.json").write_text(json.dumps(long))
     given = options(small, "--data", tmp_path / "long.json", "--epochs", 1, "--compare", "--pairs", "columns:16")
-    run_command("ch_delift/train.py", *given, "--over-length", "truncate", "--out", "cut", folder=tmp_path)
+    in_process("ch_delift/train.py", *given, "--over-length", "truncate", "--out", tmp_path / "cut")
     assert len(json.loads((tmp_path / "cut" / "subset.json").read_text())["ids"]) == 14
     assert np.load(tmp_path / "cut" / "utility" / "data-data.npy").shape == (TRAINING, 16)
-    other = run_command("ch_delift/train.py", *given, "--over-length", "truncate", "--max-length", 200, "--utility", "cut",
-                        "--out", "no", folder=tmp_path, check=False)
+    other = in_process("ch_delift/train.py", *given, "--over-length", "truncate", "--max-length", 200, "--utility",
+                       tmp_path / "cut", "--out", tmp_path / "no")
     assert_refused(other, "was measured with data_sha256")
     assert not (tmp_path / "no").exists()
 
 
-def test_the_task_stage_chooses_by_the_target_and_is_tested_on_it(small, tmp_path):
-    told = run_command("ch_delift/train.py", *options(small, "--stage", "task", "--target", small / "target.json", "--out",
-                                                      tmp_path / "task", "--compare", "random"), folder=tmp_path).stdout
+def test_the_task_stage_chooses_by_the_target_and_is_tested_on_it(small, in_process, tmp_path):
+    told = in_process("ch_delift/train.py", *options(small, "--stage", "task", "--target", small / "target.json", "--out",
+                                                     tmp_path / "task", "--compare", "random")).stdout
     folder = tmp_path / "task"
     assert "Utility of 48 candidates for 10 targets" in told
     responses = json.loads((folder / "responses.json").read_text())
@@ -156,9 +150,9 @@ def test_the_task_stage_chooses_by_the_target_and_is_tested_on_it(small, tmp_pat
         "base", "random", "delift", "random, equal epochs", "delift, equal epochs"}
 
 
-def test_the_continual_stage_measures_what_is_forgotten(small, tmp_path):
-    run_command("ch_delift/train.py", *options(small, "--stage", "continual", "--known", small / "known.json", "--out",
-                                               tmp_path / "more", "--compare", "--pairs", "neighbours:9"), folder=tmp_path)
+def test_the_continual_stage_measures_what_is_forgotten(small, in_process, tmp_path):
+    in_process("ch_delift/train.py", *options(small, "--stage", "continual", "--known", small / "known.json", "--out",
+                                              tmp_path / "more", "--compare", "--pairs", "neighbours:9"))
     report = json.loads((tmp_path / "more" / "report.json").read_text())
     assert set(report["arms"]) == {f"{arm}{test}" for arm in ("base", "delift", "delift, equal epochs")
                                    for test in ("", " on known")}
@@ -167,9 +161,9 @@ def test_the_continual_stage_measures_what_is_forgotten(small, tmp_path):
     assert np.load(tmp_path / "more" / "utility" / "data-data.npy").shape == (TRAINING, 9)
 
 
-def test_several_seeds_give_means_and_differences(small, tmp_path):
-    told = run_command("ch_delift/train.py", *options(small, "--out", tmp_path / "many", "--seeds", 2, "--compare", "random",
-                                                      "--pairs", "columns:20"), folder=tmp_path).stdout
+def test_several_seeds_give_means_and_differences(small, in_process, tmp_path):
+    told = in_process("ch_delift/train.py", *options(small, "--out", tmp_path / "many", "--seeds", 2, "--compare", "random",
+                                                     "--pairs", "columns:20")).stdout
     report = json.loads((tmp_path / "many" / "report.json").read_text())
     each = [json.loads((tmp_path / "many" / f"seed-{seed}" / "report.json").read_text())["arms"] for seed in (0, 1)]
     assert report["arms"]["delift"]["test_loss"] == pytest.approx(np.mean([arms["delift"]["test_loss"] for arms in each]))
@@ -177,7 +171,7 @@ def test_several_seeds_give_means_and_differences(small, tmp_path):
     assert random_subset(TRAINING, 14, 0) != random_subset(TRAINING, 14, 1)
 
 
-KILLED = ["ch_delift/train.py", "--compare", "random", "--pairs", "all"]
+KILLED = ["ch_delift/train.py", "--compare", "random", "--pairs", "all", "--dropout", "0.1"]
 
 
 @pytest.fixture(scope="module")
@@ -188,30 +182,17 @@ def straight(small):
 
 @pytest.mark.parametrize("when", ["utility/data-data.npy.partial", "random/training_state.pt"])
 def test_killed_and_resumed_equals_never_interrupted(small, straight, when, tmp_path):
-    command = [sys.executable, str(ROOT / KILLED[0]), *map(str, options(small, *KILLED[1:], "--out", tmp_path / "broken"))]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "broken" / when).exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "broken" / "report.json").exists(), "killed too late to show anything"
-    subprocess.run([*command, "--resume"], env=ENVIRONMENT, check=True, capture_output=True)
+    kill_and_resume(KILLED[0], *options(small, *KILLED[1:]), folder=tmp_path / "broken", when=when)
     for part in ("", "random"):
-        state = load_pretrained(straight / part)[0].state_dict()
-        for name, tensor in load_pretrained(tmp_path / "broken" / part)[0].state_dict().items():
-            assert torch.equal(tensor, state[name]), (part, name)
+        assert_same_weights(straight / part, tmp_path / "broken" / part)
     one, two = (json.loads((folder / "subset.json").read_text()) for folder in (straight, tmp_path / "broken"))
     assert (one["ids"], one["gains"]) == (two["ids"], two["gains"])
 
 
 def test_two_processes_do_what_one_does(run, small, tmp_path):
     folder, _ = run
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d",
-               "--rdzv-endpoint=localhost:0", str(ROOT / "ch_delift" / "train.py"),
-               *map(str, options(small, "--pairs", "all", "--compare", "gradient", "--out", tmp_path / "two"))]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_command("ch_delift/train.py", *options(small, "--pairs", "all", "--compare", "gradient", "--out", tmp_path / "two"),
+                folder=tmp_path, ranks=2)
     matrices = [np.load(f / "utility" / "data-data.npy") for f in (folder, tmp_path / "two")]
     np.testing.assert_allclose(*matrices, atol=1e-6)
     one, two = (json.loads((f / "report.json").read_text())["arms"] for f in (folder, tmp_path / "two"))
@@ -219,17 +200,16 @@ def test_two_processes_do_what_one_does(run, small, tmp_path):
         assert two[arm]["test_loss"] == pytest.approx(one[arm]["test_loss"], abs=1e-3), arm
 
 
-def test_few_shot_puts_chosen_examples_into_the_prompt(run, small, tmp_path):
+def test_few_shot_puts_chosen_examples_into_the_prompt(run, small, in_process, tmp_path):
     folder, _ = run
     arguments = ["--model", small / "model", "--data", small / "data.json", "--subset", folder / "subset.json",
-                 "--format", "phi3", "--shots", 2, "--max-new-tokens", 8, "--out"]
-    told = run_command("ch_delift/few_shot.py", *arguments, "answers.json", folder=tmp_path).stdout
+                 "--format", "phi3", "--shots", 2, "--max-new-tokens", 8, "--out", tmp_path / "answers.json"]
+    told = in_process("ch_delift/few_shot.py", *arguments).stdout
     responses = json.loads((tmp_path / "answers.json").read_text())
     assert list(responses) == ["no examples", "chosen", "random"]
     assert all(len(answers) == 6 for answers in responses.values())
     assert "chosen: 14 examples" in told and "in a prompt (mean" in told
-    again = run_command("ch_delift/few_shot.py", *arguments, "answers.json", folder=tmp_path, check=False)
-    assert_refused(again, "already exists")
+    assert_refused(in_process("ch_delift/few_shot.py", *arguments), "already exists")
 
 
 def test_the_bench_runs(tmp_path):

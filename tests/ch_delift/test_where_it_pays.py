@@ -5,7 +5,7 @@ import pytest
 
 from ch_delift import where_it_pays
 from ch_delift.where_it_pays import training_part, what_was_chosen
-from tests.conftest import assert_refused, run_command
+from tests.conftest import assert_refused
 
 
 def test_plain_and_noisy_data_have_as_many_records():
@@ -39,24 +39,24 @@ def test_what_was_chosen_counts_different_questions_wrong_answers_and_target_fam
     assert what_was_chosen(data, [2, 0]) == [2, 0.0, 0.5]
 
 
-def test_conditions_that_are_done_are_shown_and_not_repeated(tmp_path):
+def test_conditions_that_are_done_are_shown_and_not_repeated(in_process, tmp_path):
     for condition, score in (("plain", 0.5), ("skewed", 0.75)):
         (tmp_path / "out" / condition).mkdir(parents=True)
         summary = {arm: {"exact_match": {"mean": score, "half_interval": 0.01}} for arm in (
             "base", "delift", "random", "delift - random", "delift, equal epochs - random, equal epochs")}
         (tmp_path / "out" / condition / "report.json").write_text(json.dumps({"summary": summary}))
         (tmp_path / "out" / condition / "subset.json").write_text(json.dumps({"ids": [0, 1, 2]}))
-    told = run_command("ch_delift/where_it_pays.py", "--out", "out", "--conditions", "plain", "skewed", folder=tmp_path).stdout
+    told = in_process("ch_delift/where_it_pays.py", "--out", tmp_path / "out", "--conditions", "plain", "skewed").stdout
     line = next(line for line in told.splitlines() if line.startswith("delift"))
     assert line.split() == ["delift", "50.0%", "±", "1.0%", "75.0%", "±", "1.0%"]
     assert (tmp_path / "out" / "differences.png").exists()
     assert "different questions" in told and "equal steps" not in told
 
 
-def test_a_folder_with_other_records_is_refused(tmp_path):
+def test_a_folder_with_other_records_is_refused(in_process, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "skewed.json").write_text("[]")
-    done = run_command("ch_delift/where_it_pays.py", "--out", "out", "--conditions", "skewed", folder=tmp_path, check=False)
+    done = in_process("ch_delift/where_it_pays.py", "--out", tmp_path / "out", "--conditions", "skewed")
     assert_refused(done, "other records", "choose a new folder")
     assert (tmp_path / "out" / "skewed.json").read_text() == "[]"
 

@@ -115,6 +115,7 @@ def trained(tmp_path_factory):
     return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_a_file_of_conversations_trains_on_the_assistants_tokens(trained):
     folder, _ = trained
     facts = json.loads((folder / "run" / "run.json").read_text())["facts"]
@@ -129,6 +130,7 @@ def test_a_file_of_conversations_trains_on_the_assistants_tokens(trained):
     assert all(isinstance(r["answers"]["ntp"]["answer"], str) for r in responses)
 
 
+@pytest.mark.slow
 def test_it_holds_a_conversation_at_a_terminal(trained, terminal):
     folder, _ = trained
     screen = terminal(folder, "--model", "run", "--format", "phi3", "--greedy", "--max-new-tokens", 24, "--system", "Be brief.")
@@ -154,6 +156,7 @@ def test_it_holds_a_conversation_at_a_terminal(trained, terminal):
     assert screen.end() == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_answer_and_not_the_program(tmp_path, terminal):
     model = make_model(n_positions=8192)
     with torch.no_grad():

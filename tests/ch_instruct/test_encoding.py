@@ -90,6 +90,28 @@ def test_no_example_is_longer_than_allowed_and_none_is_without_response(lengths,
     assert all(e.prompt_length < len(e.ids) <= PROMPT + max(limit, 4) for e in examples)
 
 
+@pytest.mark.parametrize(("lengths", "median"), [((3, 20), 20), ((3, 8, 20), 8), ((20, 3, 8, 9), 9)])
+def test_the_note_names_shortest_longest_and_median(lengths, median):
+    _, _, note = encode([GOOD | {"output": "r" * n} for n in lengths], 500, "error")
+    start = PROMPT + 1
+    assert note == (f"{len(lengths)} examples of {start + min(lengths)} to {start + max(lengths)} tokens "
+                    f"(median {start + median})")
+
+
+def test_all_targets_are_all_tokens_but_the_first():
+    one, talk = Example([1] * 9, 4), Example([1] * 12, 2, ((2, 4), (6, 12)))
+    assert [example.targets("response") for example in (one, talk)] == [5, 8]
+    assert [example.targets("all") for example in (one, talk)] == [8, 11]
+
+
+def test_what_comes_in_front_is_prompt_and_moves_the_rest():
+    one, talk = Example([1, 2, 3, 4], 2), Example([1, 2, 3, 4, 5, 6], 1, ((1, 3), (4, 6)))
+    assert one.behind([7, 8, 9]) == Example([7, 8, 9, 1, 2, 3, 4], 5)
+    assert one.behind([7, 8, 9], instead_of=1) == Example([7, 8, 9, 2, 3, 4], 4)
+    assert talk.behind([7, 8]) == Example([7, 8, 1, 2, 3, 4, 5, 6], 3, ((3, 5), (6, 8)))
+    assert talk.behind([], instead_of=1) == Example([2, 3, 4, 5, 6], 0, ((0, 2), (3, 5)))
+
+
 # Conversations
 
 

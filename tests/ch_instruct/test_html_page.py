@@ -77,6 +77,7 @@ def test_without_families_there_is_no_column_for_them():
     assert "<th>family</th>" not in make_page([plain], "x") and "<th>family</th>" in make_page(RESPONSES, "x")
 
 
+@pytest.mark.slow
 def test_a_browser_filters_sorts_and_runs_no_script_of_an_answer(tmp_path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:

@@ -8,6 +8,8 @@ import pytest
 from ch_instruct.public_sets import PUBLIC_SETS
 from tests.common.test_hub import PAGE, closed_address, refusal, run, serving  # noqa: F401  one is a fixture
 
+pytestmark = pytest.mark.slow
+
 # Loads sets by name and prints the records of each as one line.
 LOAD = """
 import json, sys, time

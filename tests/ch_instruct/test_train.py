@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,11 +21,13 @@ def run(tmp_path_factory):
     return folder / "runs" / "ch_instruct" / "001", done.stdout
 
 
+@pytest.mark.slow
 def test_it_writes_the_whole_run_folder(run):
     folder, _ = run
     assert sorted(p.name for p in folder.iterdir()) == FILES
 
 
+@pytest.mark.slow
 def test_the_report_has_both_arms_and_the_table_shows_them(run):
     folder, told = run
     arms = json.loads((folder / "report.json").read_text())["arms"]
@@ -36,6 +39,7 @@ def test_the_report_has_both_arms_and_the_table_shows_them(run):
     assert f"{arms['ntp']['test_loss']:.4f}" in told
 
 
+@pytest.mark.slow
 def test_responses_stand_beside_the_expected_answers(run):
     folder, _ = run
     responses = json.loads((folder / "responses.json").read_text())
@@ -45,6 +49,7 @@ def test_responses_stand_beside_the_expected_answers(run):
         assert isinstance(response["answers"]["ntp"]["stopped"], bool)
 
 
+@pytest.mark.slow
 def test_what_is_in_the_loss_is_told_and_kept(run):
     folder, told = run
     facts = json.loads((folder / "run.json").read_text())["facts"]
@@ -52,6 +57,7 @@ def test_what_is_in_the_loss_is_told_and_kept(run):
     assert facts["supervised_tokens"] < facts["training_tokens"]
 
 
+@pytest.mark.slow
 def test_transformers_loads_the_run_folder(run):
     transformers = pytest.importorskip("transformers")
     folder, _ = run
@@ -66,23 +72,26 @@ def test_transformers_loads_the_run_folder(run):
     assert their_tokenizer.chat_template == chat_template("alpaca")
 
 
-def test_respond_answers_a_file_and_scores_it(run, tmp_path):
+@pytest.mark.slow
+def test_respond_answers_a_file_and_scores_it(run, in_process, tmp_path):
     folder, _ = run
     records = [{"instruction": "What is the capital of France?", "output": "The capital of France is Paris."},
                {"instruction": "Add 2 and 3.", "input": "", "output": "2 plus 3 is 5."}]
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, records)))
-    options = ["--model", folder, "--data", "questions.jsonl", "--out", "answers.json"]
-    told = run_command("ch_instruct/respond.py", *options, folder=tmp_path).stdout
-    answers = json.loads((tmp_path / "answers.json").read_text())
+    options = ["ch_instruct/respond.py", "--model", folder, "--data", tmp_path / "questions.jsonl", "--out", "answers.json"]
+    told = in_process(*options).stdout
+    answers = json.loads(Path("answers.json").read_text())
     assert [a["instruction"] for a in answers] == [r["instruction"] for r in records]
     assert all(isinstance(a["answer"], str) and isinstance(a["stopped"], bool) for a in answers)
     assert "2 answers in answers.json, to read in answers.html" in told
-    assert "Add 2 and 3." in (tmp_path / "answers.html").read_text()
-    assert_refused(run_command("ch_instruct/respond.py", *options, folder=tmp_path, check=False), "already exists")
+    assert "Add 2 and 3." in Path("answers.html").read_text()
+    assert_refused(in_process(*options), "already exists")
 
 
-def test_the_phi3_style_and_loss_on_all_train_too(tmp_path):
-    run_command("ch_instruct/train.py", "--smoke", "--format", "phi3", "--loss-on", "all", "--out", "run", folder=tmp_path)
+@pytest.mark.slow
+def test_the_phi3_style_and_loss_on_all_train_too(in_process, tmp_path):
+    assert in_process("ch_instruct/train.py", "--smoke", "--format", "phi3", "--loss-on", "all", "--out",
+                      tmp_path / "run").returncode == 0
     facts = json.loads((tmp_path / "run" / "run.json").read_text())["facts"]
     assert facts["supervised_tokens"] == facts["training_tokens"]
 

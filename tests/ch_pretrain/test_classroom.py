@@ -3,6 +3,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,6 @@ from ch_instruct.prompts import STYLES, format_prompt
 from ch_pretrain import classroom, world
 from ch_pretrain.classroom import pages, records
 from common import options
-from tests.conftest import run_command
 
 SEEDS = (0, 1, 2)
 TABLES = {"capital": world.COUNTRIES, "continent": world.COUNTRIES, "plural": world.NOUNS, "past_tense": world.VERBS,
@@ -244,11 +244,11 @@ def test_lists_have_no_double_words(name):
     assert len(words) == len(set(words)) > 5
 
 
-def test_command_writes_the_records(tmp_path):
-    done = run_command("ch_pretrain/classroom.py", "--records", "new/r.json", "--noise", "0.2", "--redundancy", "0.5",
-                       "--seed", "3", folder=tmp_path)
+def test_command_writes_the_records(in_process):
+    done = in_process("ch_pretrain/classroom.py", "--records", "new/r.json", "--noise", "0.2", "--redundancy", "0.5",
+                      "--seed", "3")
     expected = records(3, 0.2, 0.5)
-    assert json.loads((tmp_path / "new/r.json").read_text(encoding="utf-8")) == expected
+    assert done.returncode == 0 and json.loads(Path("new/r.json").read_text(encoding="utf-8")) == expected
     assert done.stdout.startswith(f"{len(expected)} records (") and done.stdout.strip().endswith("in new/r.json")
 
 

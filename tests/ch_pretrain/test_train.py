@@ -1,13 +1,16 @@
 import csv
 import json
 
+import pytest
+
 from tests.conftest import assert_refused, run_command
 
 FILES = ["config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors", "report.json", "run.json",
          "tokenizer_config.json", "training_state.pt", "vocab.json"]
 
 
-def test_own_text_gives_a_model_that_goes_on_from_it(tmp_path):
+@pytest.mark.slow
+def test_own_text_gives_a_model_that_goes_on_from_it(in_process, tmp_path):
     """From a text file to a continuation, in a folder with a space in its name."""
     folder = tmp_path / "my texts"
     folder.mkdir()
@@ -17,26 +20,39 @@ def test_own_text_gives_a_model_that_goes_on_from_it(tmp_path):
     run = json.loads((folder / "base" / "run.json").read_text())
     assert run["options"]["seed"] == 0 and run["facts"]["precision"] in ("fp32", "bf16") and run["versions"]["torch"]
 
-    told = run_command("ch_pretrain/generate.py", "--model", "base", "--prompt", "one two", "--greedy",
-                       "--max-new-tokens", 8, folder=folder).stdout
+    told = in_process("ch_pretrain/generate.py", "--model", folder / "base", "--prompt", "one two", "--greedy",
+                      "--max-new-tokens", 8).stdout
     assert told.startswith("one two")
-    assert_refused(run_command("ch_pretrain/train.py", "--data", "rhyme.txt", "--smoke", "--out", "base", folder=folder,
-                               check=False), "already holds something")
+    assert_refused(in_process("ch_pretrain/train.py", "--data", folder / "rhyme.txt", "--smoke", "--out", folder / "base"),
+                   "already holds something")
 
 
-def test_training_goes_on_from_a_model(tmp_path):
+def test_training_goes_on_from_a_model(in_process, tmp_path):
     (tmp_path / "a.txt").write_text("The capital of France is Paris. " * 300)
-    out = run_command("ch_pretrain/train.py", "--data", "a.txt", "--model", "classroom", "--smoke", "--lr", "1e-4",
-                      "--out", "more", folder=tmp_path).stdout
+    out = in_process("ch_pretrain/train.py", "--data", tmp_path / "a.txt", "--model", "classroom", "--smoke", "--lr", "1e-4",
+                     "--out", tmp_path / "more").stdout
     losses = [float(row["validation_loss"]) for row in csv.DictReader(open(tmp_path / "more" / "metrics.csv"))
               if row["validation_loss"]]
     assert min(losses) < losses[0]
     assert "2,304 vocabulary entries" in out
 
 
-def test_samples_are_numbered_and_repeatable(tmp_path):
+@pytest.mark.slow
+def test_dropout_changes_what_is_learnt_and_equal_runs_stay_equal(in_process, tmp_path):
+    (tmp_path / "rhyme.txt").write_text("one two three four five six seven eight nine ten\n" * 40)
+    given = ["ch_pretrain/train.py", "--data", tmp_path / "rhyme.txt", "--smoke", "--vocab-size", 260, "--precision", "fp32"]
+    runs = {"none": [], "some": ["--dropout", 0.3], "same": ["--dropout", 0.3],
+            "none more": ["--model", tmp_path / "none"], "some more": ["--model", tmp_path / "none", "--dropout", 0.3]}
+    found = {}
+    for name, options in runs.items():
+        assert in_process(*given, *options, "--out", tmp_path / name).returncode == 0
+        found[name] = json.loads((tmp_path / name / "report.json").read_text())["weights_sha256"]
+    assert found["none"] != found["some"] == found["same"]
+    assert found["none more"] != found["some more"]
+
+
+def test_samples_are_numbered_and_repeatable(in_process):
     options = ["--prompt", "The capital of", "--num-samples", 2, "--temperature", 1.2, "--top-k", 50, "--max-new-tokens", 12]
-    one, two, other = (run_command("ch_pretrain/generate.py", *options, "--seed", seed, folder=tmp_path).stdout
-                       for seed in (1, 1, 2))
+    one, two, other = (in_process("ch_pretrain/generate.py", *options, "--seed", seed).stdout for seed in (1, 1, 2))
     assert one == two != other
     assert one.count("--- sample") == 2

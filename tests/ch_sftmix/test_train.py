@@ -1,9 +1,5 @@
 import csv
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -11,8 +7,9 @@ import torch
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.common.test_training import ENVIRONMENT
-from tests.conftest import ROOT, make_model, run_command
+from tests.conftest import assert_same_weights, kill_and_resume, make_model, run_command
+
+pytestmark = pytest.mark.slow
 
 CHECKPOINT = ["config.json", "merges.txt", "metrics.csv", "model.safetensors", "tokenizer_config.json", "training_state.pt",
               "vocab.json"]
@@ -30,7 +27,7 @@ def small(tmp_path_factory):
 
 def options(small, *more: object) -> list:
     return ["--model", small / "model", "--data", small / "data.json", "--epochs", 3, "--batch-size", 8, "--device", "cpu",
-            "--precision", "fp32", "--lr", "0.003", *more]
+            "--precision", "fp32", "--lr", "0.003", "--dropout", "0.05", *more]
 
 
 @pytest.fixture(scope="module")
@@ -80,25 +77,15 @@ def test_both_checkpoints_load_and_differ(run):
 @pytest.mark.parametrize("when", ["ntp/perplexities-2.json", "training_state.pt"])
 def test_killed_in_either_run_and_resumed_equals_never_interrupted(run, small, when, tmp_path):
     straight, _ = run
-    command = [sys.executable, str(ROOT / "ch_sftmix" / "train.py"), *map(str, options(small, "--out", tmp_path / "broken"))]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "broken" / when).exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "broken" / "report.json").exists(), "killed too late to show anything"
-
-    subprocess.run([*command, "--resume"], env=ENVIRONMENT, check=True, capture_output=True)
+    kill_and_resume("ch_sftmix/train.py", *options(small), folder=tmp_path / "broken", when=when)
     for part in ("", "ntp"):
-        for name, tensor in load_pretrained(straight / part)[0].state_dict().items():
-            assert torch.equal(tensor, load_pretrained(tmp_path / "broken" / part)[0].state_dict()[name]), (part, name)
+        assert_same_weights(straight / part, tmp_path / "broken" / part)
     assert (tmp_path / "broken" / "dynamics.csv").read_text() == (straight / "dynamics.csv").read_text()
 
 
-def test_several_seeds_give_means_and_intervals(small, tmp_path):
-    told = run_command("ch_sftmix/train.py", *options(small, "--out", tmp_path / "many", "--seeds", 2, "--split", "random",
-                                                      "--checkpoints", 1), folder=tmp_path).stdout
+def test_several_seeds_give_means_and_intervals(small, in_process, tmp_path):
+    told = in_process("ch_sftmix/train.py", *options(small, "--out", tmp_path / "many", "--seeds", 2, "--split", "random",
+                                                     "--checkpoints", 1)).stdout
     report = json.loads((tmp_path / "many" / "report.json").read_text())
     each = [json.loads((tmp_path / "many" / f"seed-{seed}" / "report.json").read_text())["arms"] for seed in (0, 1)]
     losses = [arms["sftmix"]["test_loss"] for arms in each]

@@ -206,6 +206,7 @@ def downloaded(served_files, tmp_path_factory):
     return folder, found, server.requests
 
 
+@pytest.mark.slow
 def test_a_fetched_model_computes_what_the_served_one_does(downloaded):
     _, found, _ = downloaded
     expected = make_model()(torch.tensor(IDS))
@@ -213,6 +214,7 @@ def test_a_fetched_model_computes_what_the_served_one_does(downloaded):
     assert all(torch.allclose(one, expected, atol=1e-6) for one in found)
 
 
+@pytest.mark.slow
 def test_weights_are_fetched_once_and_other_formats_never(downloaded):
     _, _, requests = downloaded
     assert [method for method, path in requests if path.startswith("/large/")].count("GET") == 1
@@ -221,6 +223,7 @@ def test_weights_are_fetched_once_and_other_formats_never(downloaded):
     assert not asked_for & {"pytorch_model.bin", "model.onnx"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, {"HF_HUB_OFFLINE": "1"}], ids=["unreachable", "offline"])
 def test_a_cached_model_needs_no_hub(environment, downloaded, closed_address):
     folder, online, _ = downloaded
@@ -228,6 +231,7 @@ def test_a_cached_model_needs_no_hub(environment, downloaded, closed_address):
     assert torch.equal(found, online[0])
 
 
+@pytest.mark.slow
 def test_a_connection_cut_off_on_every_try_leaves_nothing_that_looks_whole(hub, tmp_path):
     hub.cut = True
     sentence = refusal(load("someone/tiny", folder=tmp_path, address=hub.address))
@@ -237,6 +241,7 @@ def test_a_connection_cut_off_on_every_try_leaves_nothing_that_looks_whole(hub, 
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 20_000] == []
 
 
+@pytest.mark.slow
 def test_wrong_bytes_of_the_right_length_are_refused_now_and_from_the_cache(hub, tmp_path, served_files):
     whole = served_files[WEIGHTS]
     hub.body = whole[:-1] + bytes([whole[-1] ^ 1])
@@ -246,6 +251,7 @@ def test_wrong_bytes_of_the_right_length_are_refused_now_and_from_the_cache(hub,
         assert str(path.resolve()) in sentence and "SHA-256" in sentence and "delete" in sentence
 
 
+@pytest.mark.slow
 def test_cached_weights_cut_off_later_are_refused_and_deleting_them_as_told_mends_it(hub, downloaded, tmp_path):
     shutil.copytree(downloaded[0], tmp_path, symlinks=True, dirs_exist_ok=True)
     blob = cached(tmp_path, WEIGHTS)[0].resolve()
@@ -255,17 +261,20 @@ def test_cached_weights_cut_off_later_are_refused_and_deleting_them_as_told_mend
     assert len(logits(load("someone/tiny", folder=tmp_path, address=hub.address))) == 1
 
 
+@pytest.mark.slow
 def test_a_page_in_place_of_the_weights_is_refused(hub, tmp_path):
     hub.body = PAGE
     assert "someone/tiny" in refusal(load("someone/tiny", folder=tmp_path, address=hub.address))
     assert cached(tmp_path, WEIGHTS) == []
 
 
+@pytest.mark.slow
 def test_a_hub_that_answers_every_request_with_a_page_gets_one_sentence(hub, tmp_path):
     hub.portal = True
     assert "someone/tiny" in refusal(load("someone/tiny", folder=tmp_path, address=hub.address))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, {"HF_HUB_OFFLINE": "1"}], ids=["unreachable", "offline"])
 def test_without_hub_and_cache_the_command_says_at_once_what_to_do(environment, tmp_path, closed_address):
     start = time.monotonic()
@@ -276,6 +285,7 @@ def test_without_hub_and_cache_the_command_says_at_once_what_to_do(environment, 
         assert words in sentence
 
 
+@pytest.mark.slow
 def test_what_the_hub_lacks_or_has_in_another_form_gets_one_sentence_each(hub, tmp_path):
     tiny = hub.repos["someone/tiny"]
     hub.repos["someone/pickled"] = {name: content for name, content in tiny.items() if name != WEIGHTS} | {

@@ -15,6 +15,10 @@ def ragged_batch() -> tuple[torch.Tensor, torch.Tensor]:
     return inputs, targets
 
 
+def test_what_is_ignored_is_no_token_and_what_cross_entropy_ignores_by_itself():
+    assert IGNORE_INDEX == torch.nn.CrossEntropyLoss().ignore_index < 0
+
+
 def test_head_at_targets_only_equals_the_full_computation(tiny_model):
     inputs, targets = ragged_batch()
     total, count = next_token_loss(tiny_model, (inputs, targets))

@@ -391,6 +391,7 @@ def test_a_folder_whose_first_saving_failed_has_no_weights(tiny_model, tokenizer
     assert "model.safetensors" in refusal(lambda: load_pretrained(tmp_path))
 
 
+@pytest.mark.slow
 def test_parity_at_the_shape_of_gpt2():
     """124 million random weights: logits, 40 greedy tokens, and the way back, all in one go as it is slow."""
     torch.manual_seed(0)

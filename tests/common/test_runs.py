@@ -1,5 +1,21 @@
-from common.runs import data_hash, model_hash
+import json
+from argparse import Namespace
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from ch_instruct.pipeline import FineTuning
+from common import runs
+from common.files import InputError
+from common.runs import check_run, data_hash, model_hash, open_run
 from tests.conftest import make_model
+
+# Every option of fine-tuning with a value that is not its default. A new option must be added here, and so be decided on.
+OTHER = {"model": "gpt2", "data": "alpaca", "format": "phi3", "subset": Path("subset.json"), "loss_on": "all", "lr": 1e-3,
+         "epochs": 7, "batch_size": 2, "accumulate": 3, "dropout": 0.1, "recompute": True, "max_length": 99,
+         "over_length": "truncate", "seed": 5, "smoke": True, "precision": "fp32", "device": "cpu",
+         "out": Path("elsewhere"), "resume": True}
 
 
 def test_hashes_see_every_change():
@@ -8,3 +24,64 @@ def test_hashes_see_every_change():
     model.h[1].mlp.c_fc.bias.data[3] += 1e-3
     assert model_hash(model) != before == model_hash(make_model())
     assert data_hash([{"a": 1, "b": 2}]) == data_hash([{"b": 2, "a": 1}]) != data_hash([{"a": 1, "b": 3}])
+
+
+@pytest.fixture
+def begun(tmp_path) -> FineTuning:
+    """The options of a run that has begun."""
+    options = FineTuning(out=tmp_path / "run")
+    open_run("some", options, {"precision": "bf16", "records": {"train": 5}})
+    return options
+
+
+def test_every_option_is_decided_on():
+    assert OTHER.keys() == {part.name for part in fields(FineTuning)}
+    assert runs.MAY_DIFFER == {"resume", "out", "device", "recompute", "timeout"}
+
+
+@pytest.mark.parametrize("name", sorted(OTHER.keys() - {"resume", "out", "device", "recompute"}))
+def test_what_decides_the_result_may_not_differ_when_resuming(name, begun):
+    check_run(replace(begun, resume=True))
+    with pytest.raises(InputError, match=f"has --{name.replace('_', '-')} .*, not .*; give the same options"):
+        check_run(replace(begun, resume=True, **{name: OTHER[name]}))
+
+
+def test_where_it_is_and_runs_may_differ(begun, tmp_path):
+    (tmp_path / "run").rename(tmp_path / "moved")
+    moved = replace(begun, resume=True, out=tmp_path / "moved", device="cpu", recompute=True)
+    check_run(moved)
+    assert open_run("some", moved, {"precision": "bf16"}) == tmp_path / "moved"
+    judging = Namespace(out=tmp_path / "judged", resume=False, timeout=1.0, judge_model="m")
+    open_run("judge", judging, {})
+    check_run(Namespace(**vars(judging) | {"resume": True, "timeout": 99.0}))
+    with pytest.raises(InputError, match="has --judge-model m, not n"):
+        check_run(Namespace(**vars(judging) | {"resume": True, "judge_model": "n"}))
+
+
+def test_facts_may_not_differ_when_resuming(begun):
+    before = (begun.out / "run.json").read_text()
+    with pytest.raises(InputError, match=r"records has changed since this run began \({'train': 5} then, {'train': 6} now\)"):
+        open_run("some", replace(begun, resume=True), {"precision": "bf16", "records": {"train": 6}})
+    assert (begun.out / "run.json").read_text() == before
+
+
+def test_a_resumed_run_keeps_its_precision(begun):
+    assert runs.recorded_precision(begun, "fp32") == "fp32"
+    assert runs.recorded_precision(replace(begun, resume=True), "fp32") == "bf16"
+
+
+def test_a_folder_in_use_and_one_without_a_run_are_refused(begun, tmp_path):
+    with pytest.raises(InputError, match="already holds something"):
+        check_run(begun)
+    (tmp_path / "empty").mkdir()
+    assert check_run(replace(begun, out=tmp_path / "empty")) is None
+    with pytest.raises(InputError, match=r"holds no run \(no run\.json\)"):
+        check_run(replace(begun, resume=True, out=tmp_path / "empty"))
+
+
+def test_a_run_records_what_it_was(begun, monkeypatch, tmp_path):
+    run = json.loads((begun.out / "run.json").read_text())
+    assert run["options"] == {name: str(value) if isinstance(value, Path) else value for name, value in vars(begun).items()}
+    assert run["facts"] == {"precision": "bf16", "records": {"train": 5}} and {"python", "torch"} <= run["versions"].keys()
+    monkeypatch.chdir(tmp_path)
+    assert [open_run("ch_x", FineTuning(), {}) for _ in range(2)] == [Path("runs/ch_x/001"), Path("runs/ch_x/002")]

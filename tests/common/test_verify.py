@@ -11,7 +11,6 @@ from transformers import GPT2LMHeadModel
 from common import verify
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained, save_pretrained
-from tests.conftest import run_command
 
 IDS = torch.tensor([[5, 200, 31, 31, 7, 90, 256, 0]])
 
@@ -83,8 +82,9 @@ def test_comparing_leaves_no_hooks(folder):
     assert not any(module._forward_hooks for model in (ours, theirs) for module in model.modules())
 
 
-def test_the_command_finds_our_model_equal(folder, tmp_path):
-    done = run_command("common/verify.py", "--model", folder, folder=tmp_path)
+def test_the_command_finds_our_model_equal(folder, in_process):
+    done = in_process("common/verify.py", "--model", folder)
+    assert done.returncode == 0
     assert "the same tokens" in done.stdout and "yes" in done.stdout
     assert " NO" not in done.stdout
     assert "Both compute the same." in done.stdout

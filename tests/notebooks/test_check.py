@@ -29,12 +29,14 @@ def with_answer(grade_id: str, source: str):
     return student
 
 
+@pytest.mark.slow
 def test_right_answers_get_all_points(tmp_path):
     verdicts, notes = grade(SOURCE, SOURCE, tmp_path)
     assert [(v.title, v.points, v.possible, v.hint) for v in verdicts] == [("1. Double", 2, 2, ""), ("2. Half", 3, 3, "")]
     assert notes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "hint", "note"), [
     ("def double(x): return x + 1", "twice three is six", None),
     ("def double(x): raise NotImplementedError()", "not done yet", None),
@@ -50,6 +52,7 @@ def test_a_wrong_answer_gets_a_hint_and_harms_no_other(answer, hint, note, tmp_p
     assert [note in n for n in notes] == ([True] if note else [])
 
 
+@pytest.mark.slow
 def test_the_students_own_tests_do_not_count(tmp_path):
     student = with_answer("double", "def double(x): return 0")
     student.cells[2].source = "pass"
@@ -57,11 +60,13 @@ def test_the_students_own_tests_do_not_count(tmp_path):
     assert double.points == 0 and double.hint == "twice one is two"
 
 
+@pytest.mark.slow
 def test_code_that_ends_python_is_told(tmp_path):
     with pytest.raises(InputError, match="ended its Python process"):
         grade(with_answer("double", "import os; os._exit(1)"), SOURCE, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_untouched_notebook_gets_no_points_and_status_1(tmp_path):
     done = run_command("notebooks/exercises/check.py", "01", folder=tmp_path, check=False)
     assert done.returncode == 1 and "together" in done.stdout and " 0 of " in done.stdout

@@ -18,16 +18,19 @@ def numbers(pattern: str, told: str) -> list[float]:
     return [float(found.replace(",", "")) for found in re.search(pattern, told).groups()]
 
 
+@pytest.mark.slow
 def test_every_idea_has_its_picture(stored):
     assert pictures(run_small("04")) == pictures(stored) == 7
 
 
+@pytest.mark.slow
 def test_the_matrix_agrees_with_the_hand(stored):
     for notebook in (run_small("04"), stored):
         fast, plain = numbers(r"utility_matrix: ([+-][\d.]+), by hand: ([+-][\d.]+)", printed(notebook))
         assert fast == pytest.approx(plain, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_choices_and_scores_are_printed():
     told = printed(run_small("04"))
     assert "the same choice: True" in told

@@ -12,12 +12,14 @@ def notebook(*sources: str):
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
 
 
+@pytest.mark.slow
 def test_cells_run_in_order_in_one_process_and_keep_their_outputs(tmp_path):
     made = notebook("x = 1", "import os; print(x + 1, os.getcwd())")
     run_notebook(made, tmp_path)
     assert made.cells[1].outputs[0].text == f"2 {tmp_path}\n"
 
 
+@pytest.mark.slow
 def test_a_cell_that_never_ends_is_interrupted(tmp_path):
     made = notebook("while True: pass", "print('on')")
     run_notebook(made, tmp_path, seconds_per_cell=1, allow_errors=True)
@@ -58,6 +60,7 @@ def test_outputs_of_small_sizes_never_replace_the_stored_ones(monkeypatch):
         execute.main()
 
 
+@pytest.mark.slow
 def test_a_notebook_that_fails_is_told_and_not_written(tmp_path, monkeypatch):
     write_notebook(tmp_path / "01_a.ipynb", notebook("1 / 0"))
     before = (tmp_path / "01_a.ipynb").read_bytes()
@@ -70,6 +73,7 @@ def test_a_notebook_that_fails_is_told_and_not_written(tmp_path, monkeypatch):
     assert (tmp_path / "01_a.ipynb").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_whole_run_stores_outputs_and_the_hash_of_the_code(tmp_path, monkeypatch):
     write_notebook(tmp_path / "01_a.ipynb", notebook("print('seen')"))
     monkeypatch.setattr(execute, "find_notebooks", lambda numbers: [tmp_path / "01_a.ipynb"])

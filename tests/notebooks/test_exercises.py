@@ -70,5 +70,6 @@ def hints(request, tmp_path_factory) -> list[tuple[str, str, str]]:
     return [(name, words, hint_for(*error) if error else "") for (name, words, _), error in zip(answers, errors)]
 
 
+@pytest.mark.slow
 def test_solutions_pass_stubs_say_what_to_do_and_wrong_answers_fail_on_the_right_test(hints):
     assert [(name, words, hint) for name, words, hint in hints if (hint == "") != (words == "") or words not in hint] == []

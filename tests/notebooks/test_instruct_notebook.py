@@ -9,6 +9,8 @@ import pytest
 
 from tests.notebooks.small import pictures, printed, run_small
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def told() -> str:

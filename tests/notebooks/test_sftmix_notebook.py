@@ -15,6 +15,7 @@ def stored():
     return read_notebook(find_notebooks(["03"])[0])
 
 
+@pytest.mark.slow
 def test_every_idea_has_its_picture(stored):
     assert pictures(run_small("03")) == pictures(stored) == 9
 
@@ -25,6 +26,7 @@ def test_the_model_grows_surer(stored):
     assert len(medians) > 1 and medians[-1] < medians[0]
 
 
+@pytest.mark.slow
 def test_every_arm_learns(stored):
     for notebook in (run_small("03"), stored):
         rows = re.findall(r"^(\w.*?)  +([\d.]+) ± [\d.]+ .*%", printed(notebook), flags=re.M)

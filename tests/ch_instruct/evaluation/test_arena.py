@@ -2,12 +2,10 @@
 
 import http.client
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -21,7 +19,7 @@ from ch_instruct.evaluation.ratings import rate
 from common.files import InputError, Journal
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, make_model
+from tests.conftest import ENVIRONMENT, command, make_model
 
 SCRIPT = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
 QUESTIONS = [{"instruction": "Add.", "input": "1 2", "output": "3"}, {"instruction": "Say hi.", "output": "Hi"}]
@@ -180,12 +178,15 @@ def test_models_answer_and_refuse_what_is_too_long(serve, tmp_path):
     assert server.arena.battles[ask(server, next="1")[8:]].question == "short"  # a question that fails does not come again
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_ctrl_c(tmp_path):
     save_pretrained(make_model(n_positions=1024), Tokenizer.from_merges([]), tmp_path / "model")
     options = ["--models", "model", "classroom", "--questions", "classroom", "--votes", "v.jsonl", "--port", "0",
                "--max-new-tokens", "4"]
-    process = subprocess.Popen([sys.executable, str(ROOT / "ch_instruct/evaluation/arena.py"), *options], cwd=tmp_path,
-                               text=True, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    # Where the tests run in the background, Ctrl-C may be ignored, and children inherit that; at a terminal they do not.
+    process = subprocess.Popen(command("ch_instruct/evaluation/arena.py", *options), cwd=tmp_path, env=ENVIRONMENT, text=True,
+                               stdout=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         line = process.stdout.readline()
         server = SimpleNamespace(server_port=int(re.match(r"Open http://127\.0\.0\.1:(\d+)/ in a browser", line).group(1)))
@@ -228,6 +229,7 @@ def browser(tmp_path) -> Iterator:
     browser.quit()
 
 
+@pytest.mark.slow
 def test_a_full_round_in_a_browser(serve, browser, tmp_path):
     from selenium.webdriver.support.expected_conditions import staleness_of
     from selenium.webdriver.support.ui import WebDriverWait

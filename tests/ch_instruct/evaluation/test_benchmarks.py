@@ -18,6 +18,7 @@ from common.pretrained import load_pretrained
 from tests.conftest import assert_refused, run_command
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (requirements-eval.txt)")
+pytestmark = pytest.mark.slow
 HARNESS_TASKS = Path(lm_eval.__file__).parent / "tasks"
 LIMIT = 40
 
@@ -167,8 +168,7 @@ def test_public_questions_without_a_network_are_one_sentence(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_code_of_a_model_runs_only_when_asked_for(tmp_path):
+def test_code_of_a_model_runs_only_when_asked_for(in_process, tmp_path):
     (tmp_path / "code.yaml").write_text("task: writes_code\nunsafe_code: true\n")
     options = ["ch_instruct/evaluation/benchmarks.py", "--tasks", "writes_code", "--tasks-folder", tmp_path]
-    assert_refused(run_command(*options, folder=tmp_path, check=False), "runs code that the model writes",
-                   "--confirm-run-unsafe-code")
+    assert_refused(in_process(*options), "runs code that the model writes", "--confirm-run-unsafe-code")

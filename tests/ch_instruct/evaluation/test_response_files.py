@@ -6,7 +6,7 @@ from ch_instruct.evaluation.response_files import read_mt_bench, read_responses
 from ch_instruct.evaluation.to_alpaca_eval import to_alpaca_eval
 from ch_instruct.pipeline import merge_responses
 from common.files import InputError, write_json
-from tests.conftest import assert_refused, run_command
+from tests.conftest import assert_refused
 
 RECORDS = [{"instruction": "Add.", "input": "1 2", "output": "3", "family": "sums"}, {"instruction": "Say hi.", "output": "Hi"}]
 
@@ -86,11 +86,11 @@ def test_alpaca_eval_form():
         {"instruction": "Say hi.", "output": "", "generator": "mine"}]
 
 
-def test_alpaca_eval_command(tmp_path):
+def test_alpaca_eval_command(in_process, tmp_path):
     write_json(tmp_path / "run.json", merge_responses({"base": answered("", "?"), "ntp": answered("4", "Hello")}))
-    options = ["--responses", "run.json", "--arm", "ntp", "--out", "new/outputs.json"]
-    run_command("ch_instruct/evaluation/to_alpaca_eval.py", *options, folder=tmp_path)
+    options = ["ch_instruct/evaluation/to_alpaca_eval.py", "--responses", tmp_path / "run.json", "--arm", "ntp",
+               "--out", tmp_path / "new/outputs.json"]
+    assert in_process(*options).returncode == 0
     written = json.loads((tmp_path / "new" / "outputs.json").read_text())
     assert written == to_alpaca_eval(answered("4", "Hello"), "ntp")
-    again = run_command("ch_instruct/evaluation/to_alpaca_eval.py", *options, folder=tmp_path, check=False)
-    assert_refused(again, "already exists")
+    assert_refused(in_process(*options), "already exists")

@@ -12,7 +12,7 @@ from common.files import InputError
 from common.generation import continue_all
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, assert_refused, make_model, run_command
+from tests.conftest import ROOT, assert_refused, make_model
 
 ASKED = {"question_id": 7, "category": "math", "turns": ["Add 1 and 2.", "And 4?"], "reference": ["3", "7"]}
 
@@ -111,12 +111,14 @@ def test_turns_are_scored_apart_and_only_where_a_reference_is():
     assert score_turns(questions[2:], [given("3", "3"), given("7", "7")]) == [None, None]
 
 
-def test_the_command(tmp_path):
-    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
-    options = ["--model", "model", "--out", "answers.jsonl", "--max-new-tokens", 8]
-    told = run_command("ch_instruct/evaluation/two_turn.py", *options, folder=tmp_path).stdout
+@pytest.mark.slow
+def test_the_command(in_process, tmp_path):
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "cwd" / "model")
+    options = ["ch_instruct/evaluation/two_turn.py", "--model", "model", "--out", tmp_path / "answers.jsonl",
+               "--max-new-tokens", 8]
+    told = in_process(*options).stdout
     lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert [line["question_id"] for line in lines] == list(range(1, 13))
     assert all(line["model_id"] == "model" and len(line["choices"][0]["turns"]) == 2 for line in lines)
     assert "turn 1         12" in told and "turn 2         12" in told
-    assert_refused(run_command("ch_instruct/evaluation/two_turn.py", *options, folder=tmp_path, check=False), "already exists")
+    assert_refused(in_process(*options), "already exists")
