@@ -82,7 +82,7 @@ def draw_gains(ax: Axes, gains: list[float], n: int) -> None:
     bend = knee(gains)
     ax.plot(share, total, color=DARK, linewidth=2)
     ax.plot(share[bend], total[bend], "o", color=ACCENT)
-    ax.annotate(f"knee: {bend} examples ({share[bend]:.0%})\n{total[bend] / total[-1]:.0%} of the value",
+    ax.annotate(f"knee: {bend} examples ({share[bend]:.0%})\n{total[bend] / max(total[-1], 1e-12):.0%} of the value",
                 (share[bend], total[bend]), xytext=(12, -28), textcoords="offset points", color=ACCENT, fontsize=9)
     ax.set(xlabel="share of the candidates chosen", ylabel="objective f(A)", xlim=(0, None), ylim=(0, None))
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")

@@ -131,6 +131,7 @@ def main() -> None:
         f"{rows[0].numel():,} training tokens ({text_bytes / rows[0].numel():.2f} bytes each), "
         f"{len(data):,} windows of {context}, {precision} on {device} ({why})")
 
+    torch.manual_seed(given.seed)  # of dropout
     how = TrainOptions(given.epochs, given.batch_size, given.accumulate, given.lr, precision, warmup=0.05)
     how = replace(how, evaluate_every=max(1, how.steps_per_epoch(len(data)) // 4))
     run = fit(model, tokenizer, data, validation, next_token_loss, how, folder, given.resume)

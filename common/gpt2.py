@@ -14,7 +14,9 @@ nothing is left out), S tokens already in the cache, D width (`n_embd`), H heads
 vocabulary.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -114,6 +116,17 @@ class Packing:
         return flat.view(self.B, self.T, -1)
 
 
+@contextlib.contextmanager
+def exact_on_cpu(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Within this context a training step on the CPU computes attention in float32, whatever the precision: its products are
+    small, and in bfloat16 their backward pass takes three times as long."""
+    if tensors[0].is_cpu and tensors[0].dtype == torch.bfloat16 and torch.is_grad_enabled():
+        with torch.autocast("cpu", enabled=False):
+            yield tuple(tensor.float() for tensor in tensors)
+    else:
+        yield tensors
+
+
 class Attention(nn.Module):
     """Causal self-attention with several heads: softmax(q kᵀ / sqrt(Dh)) v, each token looking only backwards."""
 
@@ -136,9 +149,10 @@ class Attention(nn.Module):
             k, v = cache.append(layer, k, v)  # [B, H, S+T, Dh]
 
         # Without a mask, "causal" is enough: either there is no cache (S = 0), or the one new token may see everything.
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None and T > 1,
-            dropout_p=self.dropout if self.training else 0.0)  # [B, H, T, Dh]
+        with exact_on_cpu(q, k, v) as (q, k, v):
+            y = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None and T > 1,
+                dropout_p=self.dropout if self.training else 0.0)  # [B, H, T, Dh]
         y = y.transpose(1, 2).reshape(B, T, D)  # heads side by side again
         if packing is not None:
             y = packing.pack(y)  # [N, D]
@@ -185,7 +199,8 @@ class GPT2(nn.Module):
     def __init__(self, config: GPT2Config):
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        # Its gradient is added to the head's, which is the same matrix. Sparse: only rows that were looked up are touched.
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd, sparse=True)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))

@@ -44,7 +44,6 @@ def check_run(args: FolderOptions | Namespace) -> None:
                              f"{value}; give the same options.")
 
 
-
 def read_run(folder: Path) -> dict[str, Any]:
     """What `open_run` wrote into this folder."""
     return files.read_json(folder / "run.json")
