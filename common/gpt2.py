@@ -199,8 +199,7 @@ class GPT2(nn.Module):
     def __init__(self, config: GPT2Config):
         super().__init__()
         self.config = config
-        # Its gradient is added to the head's, which is the same matrix. Sparse: only rows that were looked up are touched.
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd, sparse=True)
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -250,6 +249,9 @@ class GPT2(nn.Module):
         if padding is not None:
             padding = send(padding, ids.device)
             positions = (positions - padding[:, None]).clamp(min=0)  # [B, T], the first real token has position 0
+        # The gradient of this look-up is added to that of the head, which is the same matrix. Sparse: only the rows that were
+        # looked up are touched. (On a GPU, making rows unique would mean waiting for it.)
+        self.wte.sparse = ids.is_cpu
         x = self.wte(ids) + self.wpe(positions)  # [B, T, D]
         packing = None if needed is None or needed.all() else Packing(needed, ids.device)
         if packing is not None:
