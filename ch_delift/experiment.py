@@ -20,6 +20,7 @@ from common.console import say
 from common.files import InputError
 from common.losses import next_token_loss
 from common.options import option, share, whole
+from common.training import Run
 
 ARMS = ("random", "se", "gradient", "high-loss", "low-loss", "full")
 FRACTIONS = (0.1, 0.2, 0.3, 0.5)  # of --curve
@@ -126,12 +127,14 @@ def choose_all(work: Work, other: Work | None, comparison: Comparison, given: De
 class Experiment:
     """Trains the same model on different subsets, under the same conditions, and tests it."""
 
-    work: Work
-    tests: dict[str, Work]  # "" -> what every arm is tested on; another name -> a further test, reported as "ARM on NAME"
+    work: Work  # whose training part is chosen from
+    goal: Work  # whose validation part picks the checkpoint, and whose test every arm takes
+    further: dict[str, Work]  # name -> a further test, reported as "ARM on NAME"
 
-    def test(self, arm: str, *run: pipeline.Run) -> dict[str, Arm]:
+    def test(self, arm: str, run: Run | None = None) -> dict[str, Arm]:
         """The model as it is in every test."""
-        return {f"{arm} on {name}" if name else arm: pipeline.test(work, *run) for name, work in self.tests.items()}
+        return {arm: pipeline.test(self.goal, run)} | {
+            f"{arm} on {name}": pipeline.test(work, run) for name, work in self.further.items()}
 
     def train(self, arm: str, places: Sequence[int], folder: Path, seed: int, equal_steps: bool = True) -> dict[str, Arm]:
         """Train on these training examples and test. With equal steps, as many as the full data would take in --epochs."""
@@ -142,7 +145,7 @@ class Experiment:
         say(f"\n{arm}: {len(places)} examples, {told}, seed {seed}")
         data = pipeline.example_dataset([self.work.examples["train"][i] for i in places], self.work.tokenizer,
                                         self.work.options.loss_on, seed)
-        return self.test(arm, pipeline.train(self.tests[""], data, next_token_loss, folder, seed, **schedule))
+        return self.test(arm, pipeline.train(self.goal, data, next_token_loss, folder, seed, **schedule))
 
 
 def compare(experiment: Experiment, chosen: dict[str, Choice], given: Delift, base: dict[str, Arm], budget: int, folder: Path,
@@ -150,11 +153,11 @@ def compare(experiment: Experiment, chosen: dict[str, Choice], given: Delift, ba
     """Train and test every arm, at equal steps and at equal epochs. Returns the arms of the report."""
     n, names = len(experiment.work.train_ids), (*given.compare, "delift")
     subsets = {arm: choice.places if arm == "full" else choice.places[:budget] for arm, choice in chosen.items()}
-    # Equal steps: a third of the data is seen three times as often. Equal epochs: a third of the steps. Both are fair, and
-    # they answer different questions.
     if "random" in names:
         subsets["random"] = random_subset(n, budget, seed)
     arms = dict(base)
+    # Equal steps: a share f of the data is seen 1/f times as often. Equal epochs: as often, in a share f of the steps. Both
+    # are fair, and they answer different questions.
     for arm in names:
         arms |= experiment.train(arm, subsets[arm], folder if arm == "delift" else folder / arm, seed)
     for arm in names:

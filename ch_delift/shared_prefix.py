@@ -1,9 +1,9 @@
-"""What makes utilities fast: the words in front of the targets are run once per example, not once per pair.
+"""What makes utilities fast: the words in front of the targets are run once per example and kind of prompt, not once per pair.
 
 Three things, none of which changes a number:
 
-- What comes before the targets' own words (the example, and the beginning that all targets share) is run once; its keys and
-  values then serve all targets.
+- What comes before the targets' own words (the example, and the beginning that all targets of a kind share) is run once;
+  its keys and values then serve all these targets.
 - The head runs only where there is a target.
 - Targets of like length share a batch.
 """
@@ -32,7 +32,7 @@ class SharedPrefix(KVCache):
 
     def __init__(self, model: GPT2, ids: list[int]):
         super().__init__(len(ids))
-        one = KVCache(len(ids))
+        one = KVCache(len(ids))  # an ordinary cache to read the text into; from then on `append` keeps nothing
         model.hidden_states(torch.tensor([ids], device=model.device), one)
         self.layers, self.length = one.layers, one.length  # per layer [1, H, S, Dh]
 

@@ -68,6 +68,10 @@ def measure(work: Work, other: Work | None, given: Delift) -> tuple[Path, Compar
     model, tokenizer = work.model, work.tokenizer  # untouched: utility asks what helps before anything is learnt
     if given.kernel_model:
         model, tokenizer = load_pretrained(given.kernel_model, work.model.device)
+        longest = max(len(example.ids) for examples in groups.values() for example in examples)
+        if not tokenizer.same_as(work.tokenizer) or model.config.n_positions < longest:
+            raise InputError(f"--kernel-model {given.kernel_model} cannot read what {given.model} is trained on: it must have "
+                             f"the same vocabulary and read {longest} tokens; use a model fine-tuned from the same one.")
     # What the matrices depend on, kept beside them: --utility takes none that was measured otherwise.
     facts: dict[str, Any] = {"model_sha256": runs.model_hash(model), "format": given.format, "pairs": given.pairs,
                              "seed": given.seed}
@@ -108,8 +112,8 @@ def main() -> None:
         read_aloud(work.records["train"], places, gains)
 
     say("\n3. Training")
-    tests = {"": other if other and name == "target" else work} | ({"known": other} if other and name == "known" else {})
-    experiment = Experiment(work, tests)
+    goal = other if other and name == "target" else work
+    experiment = Experiment(work, goal, {"known": other} if other and name == "known" else {})
     base = experiment.test("base")
     seeds = list(range(given.seed, given.seed + given.seeds))
     repeats = [compare(experiment, chosen, given, base, budget, folder if given.seeds == 1 else folder / f"seed-{seed}", seed)

@@ -3,8 +3,9 @@
     U[i, j] = d(i) - d(i | j)        d = sqrt( Σ_k (1 - p_k)² / N )
 
 d(i) is the model's error on the response of target i: p_k is the probability it gives to the k-th of the N response tokens
-(end-of-text is the last), the tokens before it being given ("teacher forcing"). d(i | j) is the same with example j in front of
-i's prompt. So U is between -1 and 1; above 0, j helps. Rows are targets, columns are candidates, and U is not symmetric.
+(end-of-text is the last, unless the example was cut), the tokens before it being given ("teacher forcing"). d(i | j) is the
+same with example j in front of i's prompt. So U is between -1 and 1; above 0, j helps. Rows are targets, columns are
+candidates, and U is not symmetric.
 
 `plain_utility` says it in code. N examples have N² pairs, so speed decides what can be done: `utility_matrix` gives the same
 numbers by the shortcuts of `shared_prefix.py`.
@@ -36,7 +37,8 @@ PAIRS_AT_ONCE = 16  # of the plain way
 
 def shown(example: Example, tokenizer: Tokenizer) -> list[int]:
     """The ids of an example as it stands in front of a prompt: an empty line in the place of its end-of-text."""
-    return example.ids[:-1] + tokenizer.encode(SEPARATOR)
+    cut = example.ids[-1] != tokenizer.eot_id  # too long for training, so its response has no end
+    return (example.ids if cut else example.ids[:-1]) + tokenizer.encode(SEPARATOR)
 
 
 @torch.no_grad()
@@ -100,8 +102,8 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
     distributed.barrier()  # nobody writes before everybody has seen what there is to do
     counts = {j: len(plan.cells(j)[0]) for j in todo}
     too_long = sum(int((lengths[plan.cells(j)[0]] + len(fronts[j]) > context).sum()) for j in todo)
-    say(f"Utility of {len(candidates):,} candidates for {len(targets):,} targets: {sum(counts.values()):,} pairs, one "
-        f"forward pass each, {matrix.nbytes / 1e6:,.1f} MB")
+    say(f"Utility of {len(candidates):,} candidates for {len(targets):,} targets: {sum(counts.values()):,} pairs, "
+        f"{matrix.nbytes / 1e6:,.1f} MB")
     if too_long:
         say(f"  {too_long:,} pairs do not fit into {context} tokens and get utility 0")
     mine = todo if file is None else distributed.my_share(todo)

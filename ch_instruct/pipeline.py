@@ -220,7 +220,7 @@ def train(work: Work, data: Dataset, loss: Loss, folder: Path, seed: int, after_
         seed: of what the model itself draws (dropout); the order of the data has its own.
         changes: training options that differ from the command line's.
     """
-    load_weights(work.model, work.folder)
+    load_weights(work.model, work.folder)  # a resumed run then goes on with the weights that it has saved
     torch.manual_seed(seed)
     return fit(work.model, work.tokenizer, data, work.dataset("validation"), loss, work.train_options(**changes), folder,
                work.options.resume, after_step)

@@ -25,8 +25,8 @@ def next_tokens(logits: Tensor, temperature: float, top_k: int | None, generator
 
     Args:
         logits: float [B, V].
-        temperature: 0 takes the likeliest token (greedy). Otherwise p = softmax(logits / temperature): below 1 is
-            bolder, above 1 more varied.
+        temperature: 0 takes the likeliest token (greedy). Otherwise p = softmax(logits / temperature): below 1 keeps to
+            likely tokens, above 1 is more varied.
         top_k: sample among the k likeliest only.
 
     Returns:

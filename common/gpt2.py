@@ -48,8 +48,7 @@ class GPT2Config:
 class KVCache:
     """Keys and values of all tokens seen so far, so that each new token costs one step instead of a whole pass.
 
-    Memory for `max_length` tokens is taken once. `length` tokens of it are in use; setting it back to an earlier
-    value forgets the tokens after that point, so one prefix can be shared by many continuations.
+    Memory for `max_length` tokens is taken once; `length` tokens of it are in use.
     """
 
     def __init__(self, max_length: int):
@@ -117,7 +116,7 @@ class Packing:
 
 
 @contextlib.contextmanager
-def exact_on_cpu(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def attention_in_fp32(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Within this context a training step on the CPU computes attention in float32, whatever the precision: its products are
     small, and in bfloat16 their backward pass takes three times as long."""
     if tensors[0].is_cpu and tensors[0].dtype == torch.bfloat16 and torch.is_grad_enabled():
@@ -149,7 +148,7 @@ class Attention(nn.Module):
             k, v = cache.append(layer, k, v)  # [B, H, S+T, Dh]
 
         # Without a mask, "causal" is enough: either there is no cache (S = 0), or the one new token may see everything.
-        with exact_on_cpu(q, k, v) as (q, k, v):
+        with attention_in_fp32(q, k, v) as (q, k, v):
             y = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, is_causal=mask is None and T > 1,
                 dropout_p=self.dropout if self.training else 0.0)  # [B, H, T, Dh]
@@ -249,8 +248,8 @@ class GPT2(nn.Module):
         if padding is not None:
             padding = send(padding, ids.device)
             positions = (positions - padding[:, None]).clamp(min=0)  # [B, T], the first real token has position 0
-        # The gradient of this look-up is added to that of the head, which is the same matrix. Sparse: only the rows that were
-        # looked up are touched. (On a GPU, making rows unique would mean waiting for it.)
+        # Only for speed. The gradient of this look-up is added to that of the head, which is the same matrix. Sparse: only
+        # the rows that were looked up are touched. (On a GPU, making rows unique would mean waiting for it.)
         self.wte.sparse = ids.is_cpu
         x = self.wte(ids) + self.wpe(positions)  # [B, T, D]
         packing = None if needed is None or needed.all() else Packing(needed, ids.device)

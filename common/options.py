@@ -164,7 +164,8 @@ class SamplingOptions(Options):
     """How texts go on."""
 
     greedy: bool = option(False, "always take the likeliest token")
-    temperature: float = option(0.8, "below 1 is bolder, above 1 more varied (default: %(default)s)", positive, metavar="X")
+    temperature: float = option(0.8, "below 1 keeps to likely tokens, above 1 is more varied (default: %(default)s)", positive,
+                                metavar="X")
     top_k: int | None = option(None, "sample among the N likeliest tokens only (default: among all)", whole, metavar="N")
 
 

@@ -74,6 +74,10 @@ class Tokenizer:
         ranks = {token: rank for rank, token in enumerate(tokens)}
         self._encoding = tiktoken.Encoding("gpt2-like", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={})
 
+    def same_as(self, other: "Tokenizer") -> bool:
+        """Whether both mean the same by every id."""
+        return self._token_of_id == other._token_of_id
+
     def encode(self, text: str) -> list[int]:
         """Text -> ids. Never gives a special token."""
         return [self._id_of_rank[rank] for rank in self._encoding.encode_ordinary(text)]

@@ -156,7 +156,7 @@ def accumulate_gradients(model: GPT2, data: Dataset, loss: Loss, items: list, op
         return sum_here, count_here
     distributed.add_up_gradients(list(model.parameters()))
     total, targets = distributed.add_up(sum_here.item(), count_here)
-    return torch.tensor(total), int(targets)
+    return torch.tensor(total, device=model.device), int(targets)
 
 
 def take_step(model: GPT2, optimizer: torch.optim.Optimizer, targets: int, lr: float, clip: float) -> Tensor:
@@ -199,7 +199,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
 
     Args:
         data, validation: what to learn from, and what to stop and choose by. Without validation items the last
-            checkpoint is kept. It is judged by the plain next-token loss, whatever is trained.
+            checkpoint is kept. Checkpoints are judged by the plain next-token loss, whatever is trained.
         loss: gives a sum and a count for one batch.
         folder: gets the checkpoint, `metrics.csv` and, while training, `training_state.pt`.
         resume: go on from `training_state.pt` if it is there. On the CPU in fp32 the result is bit for bit that of a
@@ -265,12 +265,12 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
 
 
 def judge_checkpoint(model: GPT2, tokenizer: Tokenizer, validation: Dataset, options: TrainOptions, folder: Path,
-                     run: Run, since: int) -> None:
+                     run: Run, steps_back: int) -> None:
     """Evaluate, tell, and save the checkpoint if it is the best so far (or if there is nothing to judge it by)."""
     row = run.history[-1]
     if len(validation):  # by the plain loss, whatever is trained, so that all arms of an experiment are judged alike
         row["validation_loss"] = evaluate(model, validation, next_token_loss, options.batch_size, options.precision)
-    train_loss = fmean(recent["train_loss"] for recent in run.history[-since:] if recent["step"] > 0)
+    train_loss = fmean(recent["train_loss"] for recent in run.history[-steps_back:] if recent["step"] > 0)
     better = row.get("validation_loss", -math.inf) < run.best_loss  # without validation, always
     run.waited = 0 if better else run.waited + 1
     if better:

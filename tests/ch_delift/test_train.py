@@ -138,6 +138,15 @@ def test_what_is_measured_is_what_is_trained_on(small, in_process, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+def test_a_kernel_model_that_reads_other_tokens_is_refused(small, tmp_path):
+    for name, sizes in (("narrow", {"n_positions": 30}), ("other", {})):
+        tokens = Tokenizer.from_merges([(b"a", b"n")] if name == "other" else [])
+        save_pretrained(make_model(vocab_size=258, **{"n_positions": 320} | sizes), tokens, tmp_path / name)
+        given = options(small, "--kernel-model", tmp_path / name, "--out", tmp_path / "no")
+        assert_refused(run_command("ch_delift/train.py", *given, folder=tmp_path, check=False), "must have the same vocabulary")
+        assert not (tmp_path / "no").exists()
+
+
 def test_the_task_stage_chooses_by_the_target_and_is_tested_on_it(small, in_process, tmp_path):
     told = in_process("ch_delift/train.py", *options(small, "--stage", "task", "--target", small / "target.json", "--out",
                                                      tmp_path / "task", "--compare", "random")).stdout

@@ -9,7 +9,7 @@ import torch
 from ch_delift import shared_prefix
 from ch_delift.matrix_file import grow, partial
 from ch_delift.shared_prefix import SharedPrefix, common_beginning, distances, kinds_of, make_batches
-from ch_delift.utility import SEPARATOR, plain_utility, similarity, utility_matrix
+from ch_delift.utility import SEPARATOR, plain_utility, shown, similarity, utility_matrix
 from ch_instruct.encoding import Example, encode_record
 from common.files import InputError
 from tests.conftest import make_model
@@ -114,6 +114,13 @@ def test_the_common_beginning_stops_before_the_last_prompt_token():
     assert common_beginning([Example([1, 2], 1)]) == []
 
 
+def test_of_a_cut_example_every_token_is_shown(tokenizer):
+    whole = encode_record(RECORDS[0], tokenizer)
+    cut = Example(whole.ids[:-3], whole.prompt_length)  # without the end and two letters before it
+    assert shown(whole, tokenizer) == whole.ids[:-1] + tokenizer.encode(SEPARATOR)
+    assert shown(cut, tokenizer) == cut.ids + tokenizer.encode(SEPARATOR)
+
+
 def test_kinds_of_targets_begin_alike(tokenizer):
     """The two preambles of Alpaca prompts make two kinds; many beginnings make none."""
     kinds = kinds_of(encoded(RECORDS, tokenizer))
@@ -199,7 +206,7 @@ def test_a_target_longer_than_the_context_is_refused(tokenizer):
 def test_the_progress_and_the_cost_are_told(model, tokenizer, capsys):
     matrix(model, tokenizer, RECORDS, RECORDS[:2])
     said = capsys.readouterr().out
-    assert "2 candidates for 6 targets: 12 pairs, one forward pass each, 0.0 MB" in said and "about" in said
+    assert "2 candidates for 6 targets: 12 pairs, 0.0 MB" in said and "about" in said
 
 
 def test_similarity_kernels():
