@@ -133,7 +133,8 @@ def test_a_file_of_conversations_trains_on_the_assistants_tokens(trained):
 @pytest.mark.slow
 def test_it_holds_a_conversation_at_a_terminal(trained, terminal):
     folder, _ = trained
-    screen = terminal(folder, "--model", "run", "--format", "phi3", "--greedy", "--max-new-tokens", 24, "--system", "Be brief.")
+    screen = terminal(folder, "--model", "run", "--format", "phi3", "--greedy", "--max-new-tokens", 24, "--system", "Be brief.",
+                      "--precision", "fp32")
     questions = ["What is the capital of France?", "And what is 2 plus 3?"]
     answers = [screen.ask(question) for question in questions]
 
