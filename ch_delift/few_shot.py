@@ -91,7 +91,8 @@ def main() -> None:
     ids = read_subset(args.subset, runs.data_hash(records))
     places = split_places(records, args.seed)
     training, test = ([records[i] for i in places[split]] for split in ("train", "test"))
-    chosen = [records[i] for i in ids if i in set(places["train"])]
+    may_be_shown = set(places["train"])
+    chosen = [records[i] for i in ids if i in may_be_shown]
     if not chosen:
         raise InputError(f"--subset {args.subset} names no record of the training part; use the --seed it was chosen with.")
     by_chance = [training[i] for i in random_subset(len(training), len(chosen), args.seed)]
