@@ -11,7 +11,7 @@ from common.training import Dataset
 
 def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
     """All documents in one row of tokens, each followed by end-of-text. int64 [tokens]."""
-    return torch.tensor([token for document in documents for token in [*tokenizer.encode(document), tokenizer.eot_id]])
+    return torch.cat([torch.tensor([*tokenizer.encode(document), tokenizer.eot_id]) for document in documents])
 
 
 def window_starts(tokens: int, context: int, stride: int | None = None) -> list[int]:
@@ -37,3 +37,31 @@ def window_dataset(row: Tensor, context: int, seed: int = 0) -> Dataset:
     """All windows of a row of tokens, as the training loop takes them."""
     return Dataset(window_starts(row.numel(), context), lambda starts: collate_windows(starts, row, context),
                    lambda start: min(context, row.numel() - 1), seed)
+
+
+def page_starts(row: Tensor, context: int, eot_id: int) -> list[int]:
+    """Where windows begin that all begin with a page: the rest of the page that a window cuts is left out.
+
+    A page in which one has to look back is of no use without its beginning.
+    """
+    beginnings = [0, *(torch.nonzero(row == eot_id).flatten() + 1).tolist()]
+    starts, end = [], 0  # of the last window
+    for start in beginnings:
+        if start >= end and (start + context < row.numel() or not starts):
+            starts.append(start)
+            end = start + context
+    return starts
+
+
+class Reading(Dataset):
+    """Items that are read in the order in which they stand, so that what comes first is learnt first."""
+
+    def order(self, epoch: int) -> list:
+        """All items, as they are."""
+        return list(self.items)
+
+
+def page_dataset(row: Tensor, context: int, eot_id: int) -> Reading:
+    """Windows that begin with pages, in the pages' order."""
+    return Reading(page_starts(row, context, eot_id), lambda starts: collate_windows(starts, row, context),
+                   lambda start: min(context, row.numel() - 1))

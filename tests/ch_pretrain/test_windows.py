@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ch_pretrain.windows import collate_windows, encode_documents, window_starts
+from ch_pretrain.windows import collate_windows, encode_documents, page_dataset, page_starts, window_starts
 
 
 def cut(tokens: int, context: int, stride: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,3 +89,19 @@ def test_end_of_text_written_in_a_document_is_letters(tokenizer):
     row = encode_documents(["a<|endoftext|>b"], tokenizer).tolist()
     assert row.count(tokenizer.eot_id) == 1 and row[-1] == tokenizer.eot_id
     assert tokenizer.decode(row[:-1]) == "a<|endoftext|>b"
+
+
+def test_windows_of_pages_begin_with_a_page_and_leave_out_what_they_cut():
+    row = torch.tensor([1, 2, 0, 3, 4, 0, 5, 6, 7, 8, 9, 0, 10, 0, 11, 12, 0, 13, 0])  # 0 ends a page
+    assert page_starts(row, 5, eot_id=0) == [0, 6, 12]
+    data = page_dataset(row, 5, eot_id=0)
+    assert data.order(0) == data.order(1) == [0, 6, 12]  # the pages' own order
+    inputs, targets = data.collate(data.items)
+    assert inputs.tolist() == [[1, 2, 0, 3, 4], [5, 6, 7, 8, 9], [10, 0, 11, 12, 0]]
+    assert targets.tolist() == [[2, 0, 3, 4, 0], [6, 7, 8, 9, 0], [0, 11, 12, 0, 13]]
+
+
+def test_pages_shorter_than_a_window_make_one():
+    row = torch.tensor([1, 0, 2, 0])
+    assert page_starts(row, 8, eot_id=0) == [0]
+    assert page_dataset(row, 8, eot_id=0).collate([0])[1].tolist() == [[0, 2, 0]]
