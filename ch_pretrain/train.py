@@ -1,6 +1,7 @@
 """Pretraining: from plain text to a base model that continues it.
 
     python ch_pretrain/train.py                                      # the classroom corpus; makes the shipped base again
+    python ch_pretrain/train.py --data plain --epochs 3              # pages of few forms: such a model does not read its prompt
     python ch_pretrain/train.py --data a.txt b.txt                   # a new tokenizer and model for your own text
     python ch_pretrain/train.py --data a.txt --model gpt2 --lr 5e-5  # go on from a pretrained model
 
@@ -16,7 +17,8 @@ import torch
 
 from ch_pretrain import classroom
 from ch_pretrain.bpe import train_bpe
-from ch_pretrain.windows import encode_documents, window_dataset
+from ch_pretrain.pages import pages
+from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
 from common import distributed, options, plots, reports, runs
 from common.console import say
 from common.device import pick_device, pick_precision
@@ -29,8 +31,12 @@ from common.pretrained import load_pretrained
 from common.tokenizer import END_OF_TEXT, Tokenizer
 from common.training import TrainOptions, check_mps, fit
 
-PAGES, PAGES_SEED = 36_000, 1  # the classroom corpus
-VALIDATION_SHARE = 0.02  # of the documents
+CORPORA = {"classroom": (pages, 220_000), "plain": (classroom.pages, 36_000)}  # who makes them, and how many pages
+PAGES_SEED = 1
+VALIDATION_SHARE, MOST_VALIDATION = 0.02, 700  # of the documents, and at most so many of them
+WARMUP, EVALUATIONS = 0.02, 20  # share of the steps, and how often to evaluate and save
+STRENGTH = 2  # how much larger than usual attention's weights begin
+FOR_VOCABULARY = 40_000  # documents at most; the others hold the same words
 SAMPLE_PROMPTS = ("The capital of", "The opposite of", "Plurals\n\n")
 
 
@@ -38,17 +44,19 @@ SAMPLE_PROMPTS = ("The capital of", "The opposite of", "Plurals\n\n")
 class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
     """The options of this command."""
 
-    data: tuple[str, ...] = option(("classroom",), f"classroom, or UTF-8 text files; {END_OF_TEXT} in them separates documents "
-                                   "(default: classroom)", nargs="+", metavar="FILE")
+    data: tuple[str, ...] = option(("classroom",), f"classroom, plain (the classroom's facts on pages of few forms), or UTF-8 text "
+                                   f"files; {END_OF_TEXT} in them separates documents (default: classroom)", nargs="+",
+                                   metavar="FILE")
     model: str | None = option(None, "go on from this model and its tokenizer instead of starting anew", metavar="M")
-    vocab_size: int = option(2304, "entries of the new vocabulary, at least 257 (default: %(default)s)", whole, metavar="N")
+    vocab_size: int = option(3072, "entries of the new vocabulary, at least 257 (default: %(default)s)", whole, metavar="N")
     layers: int = option(4, "layers of the new model (default: %(default)s)", whole, metavar="N")
     width: int = option(256, "its width (default: %(default)s)", whole, metavar="N")
     heads: int = option(4, "its attention heads; must divide the width (default: %(default)s)", whole, metavar="N")
     max_length: int = option(256, "tokens in a window, and longest input of a new model (default: %(default)s)", whole,
                              metavar="N")
-    batch_size: int = option(8, "windows in one forward pass (default: %(default)s)", whole, metavar="N")
-    lr: float = option(2e-3, "peak learning rate (default: %(default)s)", positive, metavar="X")
+    epochs: int = option(1, "passes over the text (default: %(default)s)", whole, metavar="N")
+    batch_size: int = option(4, "windows in one forward pass (default: %(default)s)", whole, metavar="N")
+    lr: float = option(1e-3, "peak learning rate (default: %(default)s)", positive, metavar="X")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,8 +68,9 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
 
 def read_documents(given: Pretraining) -> list[str]:
     """The documents to learn from: pages of the classroom, or files cut at the end-of-text token."""
-    if tuple(given.data) == ("classroom",):
-        return list(classroom.pages(300 if given.smoke else PAGES, PAGES_SEED))
+    if len(given.data) == 1 and given.data[0] in CORPORA:
+        make, count = CORPORA[given.data[0]]
+        return list(make(300 if given.smoke else count, PAGES_SEED))
     documents: list[str] = []
     for name in given.data:
         try:
@@ -79,24 +88,44 @@ def read_documents(given: Pretraining) -> list[str]:
 
 
 def split_documents(documents: list[str]) -> tuple[list[str], list[str]]:
-    """Training and validation documents: the last 2 %, or, of a single document, its last 2 % of text."""
+    """Training and validation documents: the last 2 % (700 at most), or, of a single document, its last 2 % of text."""
     if len(documents) == 1:
         cut = int(len(documents[0]) * (1 - VALIDATION_SHARE))
         return [documents[0][:cut]], [documents[0][cut:]]
-    held_out = max(1, round(len(documents) * VALIDATION_SHARE))
+    held_out = min(max(1, round(len(documents) * VALIDATION_SHARE)), MOST_VALIDATION)
     return documents[:-held_out], documents[-held_out:]
 
 
 def new_model(given: Pretraining, documents: list[str]) -> tuple[GPT2, Tokenizer]:
-    """Train a vocabulary on the documents and draw a random model for it."""
+    """Train a vocabulary on the documents, or on a sample of many, and draw a random model for it."""
+    documents = documents[::-(-len(documents) // FOR_VOCABULARY)]
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.txt"
         corpus.write_bytes(END_OF_TEXT.join(documents).encode())
         _, merges = train_bpe(corpus, given.vocab_size, [END_OF_TEXT])
     tokenizer = Tokenizer.from_merges(merges)
     torch.manual_seed(given.seed)
-    return GPT2(GPT2Config(vocab_size=tokenizer.vocab_size, n_positions=given.max_length, n_embd=given.width,
-                           n_layer=given.layers, n_head=given.heads, dropout=given.dropout)), tokenizer
+    model = GPT2(GPT2Config(vocab_size=tokenizer.vocab_size, n_positions=given.max_length, n_embd=given.width,
+                            n_layer=given.layers, n_head=given.heads, dropout=given.dropout))
+    begin_alike(model)
+    return model, tokenizer
+
+
+@torch.no_grad()
+def begin_alike(model: GPT2, strength: float = STRENGTH) -> None:
+    """Start with attention that looks for what is alike and copies what it finds, instead of with noise.
+
+    In each head the keys begin as the queries, so a token looks at tokens like itself; and the output matrix as the values'
+    transpose, so what it reads there is added to it, hardly changed (Trockman and Kolter, 2023). Positions begin as sines and
+    cosines (Vaswani et al., 2017): neighbours are alike. Nothing is copied yet, but copying is learnt in fewer steps.
+    """
+    for block in model.h:
+        q, k, v = block.attn.c_attn.weight.chunk(3)  # each [D, D], and the heads are rows of it
+        k.copy_(q.mul_(strength))
+        block.attn.c_proj.weight.copy_(v.mul_(strength).T)
+    T, D = model.wpe.weight.shape
+    angles = torch.arange(T)[:, None] * 100 ** (-torch.arange(0, D, 2) / D)  # [T, D / 2]; a place turns by 1 to 1/100
+    model.wpe.weight.copy_(0.03 * torch.cat([angles.sin(), angles.cos()], dim=1)[:, :D])
 
 
 def main() -> None:
@@ -119,7 +148,8 @@ def main() -> None:
     rows = [encode_documents(part, tokenizer) for part in (training, held_out)]
     if min(row.numel() for row in rows) < 2:
         raise InputError(f"--data {' '.join(given.data)}: the text is too short to learn from and to validate on.")
-    data, validation = (window_dataset(row, context, given.seed) for row in rows)
+    data, validation = (page_dataset(row, context, tokenizer.eot_id) if tuple(given.data) == ("classroom",)
+                        else window_dataset(row, context, given.seed) for row in rows)
 
     check_mps(model, data.collate(list(data.items[:given.batch_size])), next_token_loss)
     name, why = pick_precision(given.precision, device)
@@ -128,12 +158,12 @@ def main() -> None:
         "data_sha256": runs.data_hash([training, held_out]), "precision": precision})
     text_bytes = sum(len(document.encode()) for document in training)
     say(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
-        f"{rows[0].numel():,} training tokens ({text_bytes / rows[0].numel():.2f} bytes each), "
-        f"{len(data):,} windows of {context}, {precision} on {device} ({why})")
+        f"{rows[0].numel():,} tokens ({text_bytes / rows[0].numel():.2f} bytes each), "
+        f"{len(data):,} windows of {context} to learn from, {precision} on {device} ({why})")
 
     torch.manual_seed(given.seed)  # of dropout
-    how = TrainOptions(given.epochs, given.batch_size, given.accumulate, given.lr, precision, warmup=0.05)
-    how = replace(how, evaluate_every=max(1, how.steps_per_epoch(len(data)) // 4))
+    how = TrainOptions(given.epochs, given.batch_size, given.accumulate, given.lr, precision, warmup=WARMUP)
+    how = replace(how, evaluate_every=max(1, how.steps_per_epoch(len(data)) * given.epochs // EVALUATIONS))
     run = fit(model, tokenizer, data, validation, next_token_loss, how, folder, given.resume)
     if distributed.is_main():
         plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, {"pretraining": run.history}))
