@@ -6,7 +6,9 @@
 
 One question of each of the classroom's families is a target. In front of it stand, in turn, it itself with its answer, other
 records of its family, and records of other families. A model whose utilities are to choose data should be helped most by
-the first, then by the second, and hardly by the third. Needs transformers (pip install -r requirements-dev.txt).
+the first, then by the second, and hardly by the third. The same is measured on more targets of two families of which the
+classroom model never read a question (`HELD_OUT` in `ch_pretrain/pages.py`): is it the example that helps, or a known family?
+Needs transformers (pip install -r requirements-dev.txt).
 """
 
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from torch import Tensor
 from ch_delift.utility import plain_utility
 from ch_instruct.encoding import encode_record
 from ch_pretrain import classroom
+from ch_pretrain.pages import HELD_OUT
 from common import options
 from common.console import Progress, say, table
 from common.device import autocast
@@ -28,6 +31,7 @@ from common.pretrained import find_folder
 from common.tokenizer import Tokenizer
 
 AT_ONCE = 8  # examples, between two steps of the progress bar
+OF_HELD_OUT = 8  # targets of each family that stood in no interview
 
 
 class TheirTokenizer(Tokenizer):
@@ -65,14 +69,38 @@ def read_model(name: str) -> tuple[Callable[[Tensor], Tensor], int, TheirTokeniz
         raise InputError(f"transformers cannot read {name} ({reason}).") from error
 
 
-def choose_records(per_family: int) -> tuple[list[dict], list[dict]]:
-    """One training record of each family, and `per_family` others of each, or as many as there are."""
+def choose_records(per_family: int, families: tuple[str, ...] = (), of_each: int = 1) -> tuple[list[dict], list[dict]]:
+    """Training records: `of_each` of these families (of all, if none are named), and `per_family` others of every family."""
     by_family: dict[str, list[dict]] = {}
     for record in classroom.records():
         if record["split"] == "train":
             by_family.setdefault(record["family"], []).append(record)
-    return ([records[0] for records in by_family.values()],
-            [record for records in by_family.values() for record in records[1:per_family + 1]])
+    targets = [record for name in families or by_family for record in by_family[name][:of_each]]
+    return targets, [r for records in by_family.values() for r in records[of_each:of_each + per_family]]
+
+
+def utilities(model: Callable[[Tensor], Tensor], tokenizer: Tokenizer, targets: list[dict], examples: list[dict],
+              precision: str) -> np.ndarray:
+    """How much each example helps with each target, float [targets, examples]."""
+    encoded_targets, encoded = ([encode_record(record, tokenizer) for record in records] for records in (targets, examples))
+    parts = []
+    with autocast(torch.device("cpu"), precision), Progress("utilities", len(targets) * len(examples), "pairs") as progress:
+        for start in range(0, len(examples), AT_ONCE):
+            parts.append(plain_utility(model, tokenizer, encoded_targets, encoded[start:start + AT_ONCE]))
+            progress.advance(parts[-1].size)
+    return np.concatenate(parts, axis=1)
+
+
+def summary(U: np.ndarray, targets: list[dict], examples: list[dict]) -> dict[str, float]:
+    """Means over kinds of pairs, and what chooses. The targets are the first of the examples."""
+    of_target, of_example = (np.array([record["family"] for record in records]) for records in (targets, examples))
+    same, itself = of_target[:, None] == of_example, np.eye(*U.shape, dtype=bool)
+    best = of_example[np.where(itself, -np.inf, U).argmax(axis=1)]
+    return {"mean utility of the target itself": U[itself].mean(), "mean utility of its family": U[same & ~itself].mean(),
+            "mean utility of other families": U[~same].mean(),
+            "targets whose best example is of their family": (best == of_target).mean(),
+            "the same by chance": (same & ~itself).sum() / (~itself).sum(),
+            "variance of the utilities that is due to the target": U.mean(axis=1).var() / U.var()}
 
 
 def main() -> None:
@@ -88,31 +116,23 @@ def main() -> None:
         import transformers  # noqa: F401
     except ImportError as error:
         raise InputError("This needs transformers: pip install -r requirements-dev.txt") from error
-    targets, others = choose_records(args.per_family)
-    examples = targets + others
-    family_of = {who: np.array([r["family"] for r in records]) for who, records in (("i", targets), ("j", examples))}
-    same = family_of["i"][:, None] == family_of["j"]  # [targets, examples]
-    itself = np.eye(len(targets), len(examples), dtype=np.bool_)
-    columns = []
+    parts = {"one target of each family": choose_records(args.per_family),
+             f"{OF_HELD_OUT} targets each of {' and '.join(HELD_OUT)}": choose_records(args.per_family, HELD_OUT, OF_HELD_OUT)}
+    columns: dict[str, list[dict]] = {name: [] for name in parts}
+    sizes = []
     for name in args.models:
         model, parameters, tokenizer = read_model(name)
-        say(f"{name}: {len(targets)} targets, {len(examples)} examples")
-        encoded, parts = [encode_record(record, tokenizer) for record in examples], []
-        with autocast(torch.device("cpu"), args.precision), Progress("utilities", same.size, "pairs") as progress:
-            for start in range(0, len(examples), AT_ONCE):
-                parts.append(plain_utility(model, tokenizer, encoded[:len(targets)], encoded[start:start + AT_ONCE]))
-                progress.advance(parts[-1].size)
-        U = np.concatenate(parts, axis=1)
-        best = family_of["j"][np.where(itself, -np.inf, U).argmax(axis=1)]  # of the best example but the target itself
-        columns.append([Path(name).stem, f"{parameters:,}",
-                        *(f"{U[pairs].mean():+.3f}" for pairs in (itself, same & ~itself, ~same)),
-                        f"{(best == family_of['i']).mean():.0%}", f"{U.mean(axis=1).var() / U.var():.0%}"])
-    what = ["", "parameters", "mean utility of the target itself", "mean utility of its family",
-            "mean utility of other families", "targets whose best example is of their family",
-            "variance of the utilities that is due to the target"]
-    head, *rows = zip(what, *columns)
-    say(f"\n{table(list(head), [list(row) for row in rows])}\n\n"
-        f"By chance the best example would be of the target's family for {1 / len(targets):.0%} of the targets.")
+        sizes.append(f"{parameters:,}")
+        for part, (targets, others) in parts.items():
+            say(f"{name}: {len(targets)} targets, {len(targets + others)} examples")
+            U = utilities(model, tokenizer, targets, targets + others, args.precision)
+            columns[part].append(summary(U, targets, targets + others))
+    rows = [["parameters", *sizes]]
+    for part, found in columns.items():
+        rows.append([f"-- {part}", *[""] * len(sizes)])
+        rows += [[what, *(f"{column[what]:+.3f}" if what.startswith("mean") else f"{column[what]:.0%}" for column in found)]
+                 for what in found[0]]
+    say("\n" + table(["", *(Path(name).stem for name in args.models)], rows))
 
 
 if __name__ == "__main__":

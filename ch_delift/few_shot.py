@@ -3,12 +3,16 @@
     python ch_delift/train.py --compare --out runs/chosen                                   # writes subset.json
     python ch_delift/few_shot.py --subset runs/chosen/subset.json --out few_shot.json       # with the untouched model
     python ch_delift/few_shot.py --subset runs/chosen/subset.json --model runs/chosen --out few_shot.json
+    python ch_delift/few_shot.py --same-family 0 1 3 --out few_shot.json                    # are examples of any use?
 
 Each test question is answered three times: without examples, after the nearest ones of the subset, and after the nearest ones
 of a random subset of the same size. Near means: by the mean hidden state of the prompt. The nearest stands last, right before
-the question. As many as fit into the model's context are shown.
+the question. With --same-family instead of a subset, the examples are random training records of the question's own family.
+As many as fit into the model's context are shown.
 """
 
+import argparse
+import random
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +70,69 @@ def answer_after(model: GPT2, tokenizer: Tokenizer, records: list[dict], prompts
     return answers
 
 
+def same_family(questions: list[dict], pool: list[dict], shots: int, seed: int) -> np.ndarray:
+    """For each question the numbers of `shots` random records of its family in the pool, int [questions, shots].
+
+    A smaller number of shots takes the first ones of a larger.
+
+    Raises:
+        InputError: if a record names no family, or the pool holds fewer of one.
+    """
+    if any("family" not in record for record in questions + pool):
+        raise InputError("--same-family needs records that all name their family.")
+    rng = random.Random(f"examples {seed}")
+    by_family: dict[str, list[int]] = {}
+    for i, record in enumerate(pool):
+        by_family.setdefault(record["family"], []).append(i)
+    few = [name for name in sorted({q["family"] for q in questions}) if len(by_family.get(name, [])) < shots]
+    if few:
+        raise InputError(f"--same-family {shots}: the training part holds fewer records of {', '.join(few)}.")
+    orders = [rng.sample(by_family[question["family"]], len(by_family[question["family"]])) for question in questions]
+    return np.array([order[:shots] for order in orders], dtype=int)
+
+
+def pools_of_subset(args: argparse.Namespace, records: list[dict], training: list[int]) -> dict[str, list[dict]]:
+    """The records of the subset, and as many random ones of the training part, whose places are given."""
+    may_be_shown = set(training)
+    chosen = [i for i in read_subset(args.subset, runs.data_hash(records)) if i in may_be_shown]
+    if not chosen:
+        raise InputError(f"--subset {args.subset} names no record of the training part; use the --seed it was chosen with.")
+    by_chance = [training[i] for i in random_subset(len(training), len(chosen), args.seed)]
+    return {name: [records[i] for i in places] for name, places in (("chosen", chosen), ("random", by_chance))}
+
+
+def tell_prompts(name: str, questions: list[list[int]], ids: np.ndarray, examples: list[list[int]],
+                 longest: int) -> list[list[int]]:
+    """`prompts_with_examples`, and a line about how many there are in each."""
+    prompts, counts = prompts_with_examples(questions, ids, examples, longest)
+    say(f"{name}: {len(examples)} examples, {min(counts)} to {max(counts)} in a prompt (mean {sum(counts) / len(counts):.1f})")
+    return prompts
+
+
+def show_scores(responses: dict[str, list[dict]], args: argparse.Namespace) -> None:
+    """Print the scores of each kind of prompt and, where records name one, of each family."""
+    scores = {name: score(answers) for name, answers in responses.items()}
+    say("\n" + table(["examples", "exact match", "ROUGE-L", "stopped"],
+                     [[name, *(f"{found[measure]:.1%}" for measure in ("exact_match", "rouge_l", "stopped"))]
+                      for name, found in scores.items()]))
+    families = next(iter(scores.values()))["families"]
+    if families:
+        say("\n" + table(["exact match in", *scores],
+                         [[family, *(f"{found['families'][family]:.0%}" for found in scores.values())] for family in families]))
+    say(f"\n{len(next(iter(responses.values())))} test questions, answers in {args.out}")
+
+
 def main() -> None:
     parser = options.Parser(__doc__)
     options.add(parser, options.ModelOption)
     parser.add_argument("--data", default="classroom", metavar="D",
-                        help="the data that the subset was chosen from (default: %(default)s)")
-    parser.add_argument("--subset", type=Path, required=True, metavar="FILE", help="a subset.json from ch_delift/train.py")
+                        help="the data that the subset was chosen from, or the questions come from (default: %(default)s)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--subset", type=Path, metavar="FILE", help="a subset.json from ch_delift/train.py")
+    source.add_argument("--same-family", type=options.natural, nargs="+", metavar="K",
+                        help="so many random training records of the question's family; several numbers, several tries")
     parser.add_argument("--shots", type=options.whole, default=5, metavar="K",
-                        help="examples in a prompt (default: %(default)s)")
+                        help="examples in a prompt, with --subset (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the answers, .json")
     options.add(parser, options.FormatOption)
     parser.add_argument("--max-new-tokens", type=options.whole, default=32, metavar="N",
@@ -88,14 +147,10 @@ def main() -> None:
     if args.out.exists():
         raise InputError(f"--out {args.out} already exists; choose a new file.")
     records = load_records(args.data).records
-    ids = read_subset(args.subset, runs.data_hash(records))
     places = split_places(records, args.seed)
     training, test = ([records[i] for i in places[split]] for split in ("train", "test"))
-    may_be_shown = set(places["train"])
-    chosen = [records[i] for i in ids if i in may_be_shown]
-    if not chosen:
-        raise InputError(f"--subset {args.subset} names no record of the training part; use the --seed it was chosen with.")
-    by_chance = [training[i] for i in random_subset(len(training), len(chosen), args.seed)]
+    pools = {} if args.subset is None else pools_of_subset(args, records, places["train"])
+    drawn = {f"{shots} of its family": same_family(test, training, shots, args.seed) for shots in args.same_family or []}
 
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
@@ -105,25 +160,22 @@ def main() -> None:
     if (most := max(map(len, questions))) > longest:
         raise InputError(f"A prompt of {most} tokens and --max-new-tokens {args.max_new_tokens} are more than {args.model} "
                          f"reads, {model.config.n_positions} tokens; lower --max-new-tokens or shorten that record.")
-    how = (args.max_new_tokens, args.batch_size, precision)
-    vectors = mean_hidden_states(model, questions, precision)
-    responses = {"no examples": answer_after(model, tokenizer, test, questions, *how)}
-    for name, pool in (("chosen", chosen), ("random", by_chance)):
+    prompts_of: dict[str, list[list[int]]] = {}
+    if pools:
+        prompts_of["no examples"], vectors = questions, mean_hidden_states(model, questions, precision)
+    for name, pool in pools.items():
         examples = [encode_record(record, tokenizer, args.format) for record in pool]
         prompts_of_pool = [e.ids[:e.prompt_length] for e in examples]
         near, _ = nearest(vectors, mean_hidden_states(model, prompts_of_pool, precision), args.shots)
-        prompts, counts = prompts_with_examples(questions, near, [shown(e, tokenizer) for e in examples], longest)
-        say(f"{name}: {len(pool)} examples, {min(counts)} to {max(counts)} in a prompt (mean {sum(counts) / len(counts):.1f})")
-        responses[name] = answer_after(model, tokenizer, test, prompts, *how)
-
+        prompts_of[name] = tell_prompts(name, questions, near, [shown(e, tokenizer) for e in examples], longest)
+    examples = [encode_record(record, tokenizer, args.format) for record in training] if drawn else []
+    for name, ids in drawn.items():
+        prompts_of[name] = tell_prompts(name, questions, ids, [shown(e, tokenizer) for e in examples], longest)
+    responses = {name: answer_after(model, tokenizer, test, prompts, args.max_new_tokens, args.batch_size, precision)
+                 for name, prompts in prompts_of.items()}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(args.out, responses)
-    rows = []
-    for name, answers in responses.items():
-        scores = score(answers)
-        rows.append([name, *(f"{scores[measure]:.1%}" for measure in ("exact_match", "rouge_l", "stopped"))])
-    say("\n" + table(["examples", "exact match", "ROUGE-L", "stopped"], rows))
-    say(f"\n{len(test)} test questions, answers in {args.out}")
+    show_scores(responses, args)
 
 
 if __name__ == "__main__":

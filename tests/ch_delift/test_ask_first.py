@@ -1,12 +1,16 @@
 """The command that asks a model whether it learns from an example in its prompt."""
 
 import re
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
 from ch_delift import ask_first
 from ch_delift.utility import plain_utility
+from ch_pretrain import classroom
+from ch_pretrain.pages import HELD_OUT
 from common.pretrained import load_pretrained
 from common.tokenizer import Tokenizer
 from tests.ch_delift.test_utility import encoded, matrix
@@ -17,8 +21,27 @@ pytest.importorskip("transformers")
 
 def test_targets_are_one_of_each_family_and_no_example_is_a_target():
     targets, others = ask_first.choose_records(2)
-    assert len({r["family"] for r in targets}) == len(targets) == 16 and len(others) == 32
+    families = set(classroom.FAMILIES) - set(classroom.NOT_ASKED)
+    assert {r["family"] for r in targets} == families and len(targets) == len(families) and len(others) == 2 * len(families)
     assert not any(target == other for target in targets for other in others)
+
+
+def test_some_families_can_have_more_targets():
+    targets, others = ask_first.choose_records(2, HELD_OUT, 3)
+    assert Counter(r["family"] for r in targets) == dict.fromkeys(HELD_OUT, 3)
+    assert set(Counter(r["family"] for r in others).values()) == {2}
+    assert not any(target == other for target in targets for other in others)
+
+
+def test_summary_of_utilities_by_hand():
+    """Two targets; the first is helped most by its own family, the second by another."""
+    examples = [{"family": family} for family in "abab"]
+    U = np.array([[.5, .1, .4, .0], [.3, .6, .1, .2]])
+    found = ask_first.summary(U, examples[:2], examples)
+    assert [round(found[f"mean utility of {what}"], 3) for what in ("the target itself", "its family", "other families")] == [
+        .55, .3, .125]
+    assert found["targets whose best example is of their family"] == .5
+    assert found["the same by chance"] == pytest.approx(1 / 3)
 
 
 def test_utilities_of_transformers_model_are_ours():
@@ -41,10 +64,10 @@ def test_a_model_of_another_kind_and_ours_stand_side_by_side(in_process, tmp_pat
                                  num_attention_heads=2)).save_pretrained(tmp_path / "cwd" / "llama")
     tokenizer.save(tmp_path / "cwd" / "llama", 256)
     told = in_process("ch_delift/ask_first.py", "--models", "classroom", "llama", "--per-family", "1").stdout
-    cells = {line[:40].strip(): re.findall(r"[-+]?[\d.,]+%?", line[50:]) for line in told.splitlines() if "  " in line}
-    assert cells["parameters"][0] == "3,814,912" and len(cells["parameters"]) == 2
-    assert all(len(values) == 2 for name, values in cells.items() if name.startswith(("mean", "targets", "variance")))
-    assert "for 6% of the targets" in told
+    rows = [(line[:50].strip(), re.findall(r"[-+]?[\d.,]+%?", line[50:])) for line in told.splitlines() if "  " in line]
+    assert all(len(values) == 2 for name, values in rows if name.startswith(("mean", "targets", "variance", "parameters")))
+    assert sum(name == "mean utility of its family" for name, _ in rows) == 2  # of all families, and of those held out
+    assert f"8 targets each of {' and '.join(HELD_OUT)}" in told
 
 
 def test_a_folder_that_transformers_cannot_read_is_named(in_process, tmp_path):
