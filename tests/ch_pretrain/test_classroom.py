@@ -91,7 +91,7 @@ def test_page_count():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_size_and_shape_of_the_record_set(seed):
     rows = records(seed)
-    assert 1900 <= len(rows) <= 2200
+    assert 1900 <= len(rows) <= 2300
     assert len({row["family"] for row in rows}) >= 10
     assert all(row.keys() == {"instruction", "input", "output", "family", "key", "split"} for row in rows)
     assert all(isinstance(value, str) for row in rows for value in row.values())
