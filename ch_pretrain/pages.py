@@ -88,7 +88,7 @@ AFTER = ("!", "...", " That is all.", " I am sure.", ";", " Good.", " And you?",
 AROUND = (("[", "]"), ("(", ")"), ('"', '"'), ("**", "**"), ("<", ">"), ("_", "_"), ("{", "}"), ("| ", " |"))
 
 # Forms of an answer, and how often a page draws them. A record's own form is not the likeliest: one cannot know it unread.
-FORMS = {"own": 15, "value": 34, "label": 18, "statement": 24, "other": 14}
+FORMS = {"own": 9, "value": 37, "label": 19, "statement": 26, "other": 15}
 OTHER_FORMS = ("It is {1}.", "That is {1}.", "{1} ({0})", "{0} = {1}", "{0} -> {1}", "{1}, {1}", "It must be {1}, I think.")
 
 
@@ -189,23 +189,29 @@ def short_label(item: Item) -> str:
     return item.label.removeprefix(item.input).strip()
 
 
+def sentence(rng: random.Random, item: Item) -> str:
+    """A sentence that states the item, but not in the form of a record."""
+    return rng.choice([text for text in item.statements if text != item.output])
+
+
 def known(rng: random.Random, source: Source) -> str:
     """Items of one family: sentences, a list of label and value, a worksheet, or a mixture under headings.
 
-    A worksheet's answer starts a line, because "Paris" there and " Paris" within one are different tokens. It never has the
-    form of a record.
+    A worksheet's answer starts a line, and so does the subject in some lists, because "Paris" there and " Paris" within a line
+    are different tokens. No sentence has the form of a record: that is to be read off examples, or to be learnt from records.
     """
     name = rng.choice([*FAMILIES, *DRAWN])
     items = [source.item(name) for _ in range(rng.randint(4, 9))]
     form, gap = draw(rng, {"sentences": 31, "list": 21, "worksheet": 34, "mixture": 14}), rng.choice(("\n", "\n\n"))
     if form == "sentences":
-        return " ".join(rng.choice(item.statements) for item in items)
+        return " ".join(sentence(rng, item) for item in items)
     if form == "list":
-        return f"{TITLES[name]}\n\n" + "\n".join(f"{item.label}: {item.value}" for item in items)
+        short = rng.random() < 0.4  # "Norway: Europe" under the title
+        return f"{TITLES[name]}\n\n" + "\n".join(
+            f"{item.key if short and item.label.endswith(item.key) else item.label}: {item.value}" for item in items)
     if form == "worksheet":
-        return gap.join(rng.choice((f"{upper_first(item.label)}:", f"Task: {item.label}.")) + "\n"
-                        + (rng.choice(item.statements) if item.output == item.value else item.value) for item in items)
-    parts = rng.sample(PREAMBLES, 3) + [f"{TITLES[name]}:\n{rng.choice(item.statements)}" for item in items[:4]]
+        return gap.join(rng.choice((f"{upper_first(item.label)}:", f"Task: {item.label}.")) + f"\n{item.value}" for item in items)
+    parts = rng.sample(PREAMBLES, 3) + [f"{TITLES[name]}:\n{sentence(rng, item)}" for item in items[:4]]
     return gap.join(rng.sample(parts, len(parts)))
 
 
@@ -235,12 +241,12 @@ def look_up(rng: random.Random, source: Source) -> str:
     statement, questions, values = rng.choice(RELATIONS)
     (before, after), layout = decoration(rng), Layout(rng)
     row = rng.choice(("{}: {}", "{} - {}", "{} = {}", "{} {}")) if rng.random() < 0.2 else statement
-    form = draw(rng, {"value": 40, "statement": 45, "label": 15})
-    question = rng.choice(questions) if rng.random() < 0.4 else None
+    form = draw(rng, {"value": 48, "statement": 32, "label": 20})
+    question, subjects = rng.choice(questions) if rng.random() < 0.4 else None, rng.choice((NAMES, NAMES, NAMES, COUNTRIES))
 
     def story() -> tuple[list[tuple[str, str]], str]:
         number = rng.randint(2, 5)
-        facts = list(zip(rng.sample(NAMES, number), rng.sample(values, number)))
+        facts = list(zip(rng.sample(subjects, number), rng.sample(values, number)))
         return facts, ("\n" if row != statement else " ").join(row.format(*fact) for fact in facts)
 
     def block(who: str, what: str, given: str) -> tuple[str, str, str]:
@@ -280,7 +286,7 @@ def copies(rng: random.Random, source: Source) -> str:
 
 
 # Shares of pages, which give the shares of tokens above: pages are not all of one length.
-MIX = {known: 33, interview: 33, look_up: 14, retelling: 7, table: 3, copies: 9}
+MIX = {known: 36, interview: 34, look_up: 14, retelling: 6, table: 3, copies: 7}
 OPENING = {known: 20, retelling: 18, table: 23, copies: 39}
 
 

@@ -31,7 +31,7 @@ from common.pretrained import load_pretrained
 from common.tokenizer import END_OF_TEXT, Tokenizer
 from common.training import TrainOptions, check_mps, fit
 
-CORPORA = {"classroom": (pages, 220_000), "plain": (classroom.pages, 36_000)}  # who makes them, and how many pages
+CORPORA = {"classroom": (pages, 300_000), "plain": (classroom.pages, 36_000)}  # who makes them, and how many pages
 PAGES_SEED = 1
 VALIDATION_SHARE, MOST_VALIDATION = 0.02, 700  # of the documents, and at most so many of them
 WARMUP, EVALUATIONS = 0.02, 20  # share of the steps, and how often to evaluate and save
