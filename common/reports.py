@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from common import files
 from common.console import say, table
@@ -53,6 +53,30 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     n = len(values)
     quantile = float(stdtrit(n - 1, 0.975))  # of Student's t with n - 1 degrees of freedom
     return fmean(values), quantile * stdev(values) / math.sqrt(n)
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """How likely a mean this far from 0 would be, on either side, if the true one were 0: Student's t test, 0 to 1.
+
+    Differences that are all the same give 0, or 1 if they are 0.
+    """
+    n, spread = len(differences), stdev(differences)
+    if spread == 0:
+        return float(fmean(differences) == 0)
+    return 2 * float(stdtr(n - 1, -abs(fmean(differences)) / (spread / math.sqrt(n))))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of a family of m tests, corrected for their number (Holm, 1979), in the order given.
+
+    The smallest is multiplied by m, the next by m - 1, and so on; none may become smaller than the one before it. Calling those
+    below 0.05 different from 0 is wrong about even one of them in at most 5 % of such families.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
 
 
 def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, dict]],

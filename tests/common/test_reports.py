@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from common import reports
 from common.reports import arm_result, finish_comparison, mean_interval, report_table
 
 
@@ -33,3 +34,19 @@ def test_a_comparison_takes_differences_within_each_seed(tmp_path, capsys):
     assert summary["ntp"]["test_loss"]["half_interval"] == pytest.approx(12.7062)
     assert summary["base"]["seconds"] is None
     assert "sftmix - ntp 0.5000 ± 0.0000" in " ".join(capsys.readouterr().out.split())
+
+
+def test_p_value_is_that_of_the_t_test():
+    """Of four differences, as SciPy's own test gives it; and the interval touches 0 exactly where p is 0.05."""
+    scipy_stats = pytest.importorskip("scipy.stats")
+    values = [0.3, -0.1, 0.4, 0.2]
+    assert reports.p_value(values) == pytest.approx(scipy_stats.ttest_1samp(values, 0).pvalue)
+    mean, half = reports.mean_interval(values)
+    assert reports.p_value([value - mean + half for value in values]) == pytest.approx(0.05)
+    assert reports.p_value([0.2, 0.2]) == 0 and reports.p_value([0.0, 0.0]) == 1
+
+
+def test_holm_by_hand():
+    """Four tests: 4 x 0.01, 3 x 0.02, then 2 x 0.025 = 0.05 is raised to the one before it, and 0.9."""
+    assert reports.holm([0.9, 0.02, 0.01, 0.025]) == pytest.approx([0.9, 0.06, 0.04, 0.06])
+    assert reports.holm([0.6, 0.7]) == [1.0, 1.0]
