@@ -312,9 +312,6 @@ TITLES = {
     "subtraction": "Differences", "larger": "The larger number", "sort_numbers": "Numbers in order",
     "reverse_words": "Words in reverse", "what_has": "Who has what", "where_to": "Where they went"}
 
-# On pages only: families that no record asks about.
-NOT_ASKED = ()
-
 # Pages about writing itself: they hold the words of the prompts (never a whole prompt), headings and line breaks.
 HANDBOOK = (
     "An instruction says what to do. It describes a task.", "A response is what you write when you read an instruction.",
@@ -386,8 +383,6 @@ def records(seed: int = 0, noise: float = 0.0, redundancy: float = 0.0) -> list[
     training: list[tuple[dict, Item]] = []
     others: list[tuple[dict, Item]] = []
     for name, family in FAMILIES.items():
-        if name in NOT_ASKED:
-            continue
         by_key: dict[str, list[Item]] = {}
         for item in itertools.islice(family(rng), RECORDS_PER_FAMILY * 2):
             by_key.setdefault(item.key, []).append(item)
@@ -457,9 +452,8 @@ def main() -> None:
                         help="share of training records with a wrong answer (default: %(default)s)")
     parser.add_argument("--redundancy", type=options.share, default=0.0, metavar="X",
                         help="share of training records that paraphrase the others (default: %(default)s)")
-    asked = [name for name in FAMILIES if name not in NOT_ASKED]
-    parser.add_argument("--families", nargs="+", default=asked, choices=asked, metavar="FAMILY",
-                        help=f"only records of these: {', '.join(asked)} (default: all)")
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES), metavar="FAMILY",
+                        help=f"only records of these: {', '.join(FAMILIES)} (default: all)")
     parser.add_argument("--seed", type=options.natural, default=0, help="which set (default: %(default)s)")
     args = parser.parse_args()
     if args.records.suffix != ".json":

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ch_pretrain.look_back import copy_losses
-from common.pretrained import save_pretrained
+from common.pretrained import load_pretrained, save_pretrained
 from tests.conftest import make_model, run_command
 
 
@@ -23,6 +23,12 @@ class Copier(torch.nn.Module):
 def test_a_perfect_copier_loses_nothing_the_second_time(tokenizer):
     first, second = copy_losses(Copier(), tokenizer)
     assert first == pytest.approx(torch.log(torch.tensor(257.0)).item(), abs=0.01) and second < 1e-3
+
+
+def test_the_shipped_base_copies():
+    """Measured: see the chapter's README."""
+    first, second = copy_losses(*load_pretrained("classroom"))
+    assert second < 0.25 * first
 
 
 def test_command(tmp_path, tokenizer):
