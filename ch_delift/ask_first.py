@@ -94,7 +94,7 @@ def utilities(model: Callable[[Tensor], Tensor], tokenizer: Tokenizer, targets: 
 def summary(U: np.ndarray, targets: list[dict], examples: list[dict]) -> dict[str, float]:
     """Means over kinds of pairs, and what chooses. The targets are the first of the examples."""
     of_target, of_example = (np.array([record["family"] for record in records]) for records in (targets, examples))
-    same, itself = of_target[:, None] == of_example, np.eye(*U.shape, dtype=bool)
+    same, itself = of_target[:, None] == of_example, np.eye(*U.shape, dtype=np.bool_)
     best = of_example[np.where(itself, -np.inf, U).argmax(axis=1)]
     return {"mean utility of the target itself": U[itself].mean(), "mean utility of its family": U[same & ~itself].mean(),
             "mean utility of other families": U[~same].mean(),

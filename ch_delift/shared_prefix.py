@@ -8,7 +8,6 @@ Three things, none of which changes a number:
 - Targets of like length share a batch.
 """
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,12 +18,12 @@ from torch import Tensor
 
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
+from common.beginnings import Kind, kinds_of
 from common.device import send
 from common.gpt2 import GPT2, KVCache
 from common.losses import IGNORE_INDEX, take, up_to_last_target
 
 TOKENS_PER_PASS = {"cpu": 4096, "mps": 4096, "cuda": 65536}
-MOST_KINDS = 4  # more would make batches small
 
 
 class SharedPrefix(KVCache):
@@ -54,28 +53,10 @@ class TargetBatch(NamedTuple):
     targets: Tensor  # int64 [B, T], the response tokens, or IGNORE_INDEX
 
 
-class Kind(NamedTuple):
-    """Targets that begin alike, as all prompts with an input do, and all without."""
-
-    rows: list[int]
-    beginning: list[int]
-
-
-def common_beginning(targets: Sequence[Example]) -> list[int]:
-    """The ids with which all targets begin. The last token of a prompt predicts the first of the response, so it is not
-    part of this."""
-    return list(os.path.commonprefix([target.ids[:target.prompt_length - 1] for target in targets]))
-
-
-def kinds_of(targets: Sequence[Example]) -> list[Kind]:
-    """Divide targets by the first token after the beginning common to all, if that gives a few kinds; or not at all."""
-    shared = common_beginning(targets)
-    groups: dict[int, list[int]] = {}
-    for row, target in enumerate(targets):
-        groups.setdefault(target.ids[len(shared)], []).append(row)
-    if len(groups) > MOST_KINDS:
-        return [Kind(list(range(len(targets))), shared)]
-    return [Kind(rows, common_beginning([targets[row] for row in rows])) for rows in groups.values()]
+def kinds_of_targets(targets: Sequence[Example]) -> list[Kind]:
+    """Targets whose prompts begin alike. The last token of a prompt predicts the first of the response, so it is not part of
+    what they share."""
+    return kinds_of([target.ids[:target.prompt_length - 1] for target in targets])
 
 
 def make_batches(targets: Sequence[Example], rows: Sequence[int], beginning: list[int], pad_id: int,
@@ -118,7 +99,7 @@ class Targets:
 
     def __init__(self, model: GPT2, examples: Sequence[Example], pad_id: int):
         self.model, self.examples, self.pad_id = model, examples, pad_id
-        self.kinds = kinds_of(examples)
+        self.kinds = kinds_of_targets(examples)
         self.everything = self.parts(range(len(examples)))
 
     def parts(self, rows: Sequence[int]) -> list[tuple[list[int], list[TargetBatch]]]:

@@ -141,7 +141,7 @@ class Layout:
 
     def page(self, blocks: list[tuple[str, str, str]]) -> str:
         """Blocks of question, answer, and what is given with the question ("" for nothing), one below the other."""
-        texts = []
+        texts: list[str] = []
         for question, answer, given in blocks:
             asked = [self.heads["question"] + question] + ([self.heads["input"] + given] if given else [])
             text = self.gap.join([*(asked[::-1] if self.given_first else asked), self.heads["answer"] + answer])
@@ -210,7 +210,8 @@ def known(rng: random.Random, source: Source) -> str:
         return f"{TITLES[name]}\n\n" + "\n".join(
             f"{item.key if short and item.label.endswith(item.key) else item.label}: {item.value}" for item in items)
     if form == "worksheet":
-        return gap.join(rng.choice((f"{upper_first(item.label)}:", f"Task: {item.label}.")) + f"\n{item.value}" for item in items)
+        return gap.join(rng.choice((f"{upper_first(item.label)}:", f"Task: {item.label}.")) + f"\n{item.value}"
+                        for item in items)
     parts = rng.sample(PREAMBLES, 3) + [f"{TITLES[name]}:\n{sentence(rng, item)}" for item in items[:4]]
     return gap.join(rng.sample(parts, len(parts)))
 
@@ -256,7 +257,7 @@ def look_up(rng: random.Random, source: Source) -> str:
     if rng.random() < 0.4:
         facts, told = story()
         return f"{told}\n\n" + layout.page([block(*fact, "") for fact in rng.sample(facts, len(facts))])
-    blocks = []
+    blocks: list[tuple[str, str, str]] = []
     while not blocks or rng.random() > 0.25:
         facts, told = story()
         blocks.append(block(*rng.choice(facts), told))

@@ -24,7 +24,7 @@ from common.console import say
 from common.device import pick_device, pick_precision
 from common.files import InputError
 from common.generation import continue_all
-from common.gpt2 import GPT2, GPT2Config
+from common.gpt2 import GPT2, Attention, GPT2Config
 from common.losses import next_token_loss
 from common.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, option, positive, whole
 from common.pretrained import load_pretrained
@@ -44,8 +44,8 @@ SAMPLE_PROMPTS = ("The capital of", "The opposite of", "Plurals\n\n")
 class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
     """The options of this command."""
 
-    data: tuple[str, ...] = option(("classroom",), f"classroom, plain (the classroom's facts on pages of few forms), or UTF-8 text "
-                                   f"files; {END_OF_TEXT} in them separates documents (default: classroom)", nargs="+",
+    data: tuple[str, ...] = option(("classroom",), "classroom, plain (the classroom's facts on pages of few forms), or UTF-8 "
+                                   f"text files; {END_OF_TEXT} in them separates documents (default: classroom)", nargs="+",
                                    metavar="FILE")
     model: str | None = option(None, "go on from this model and its tokenizer instead of starting anew", metavar="M")
     vocab_size: int = option(3072, "entries of the new vocabulary, at least 257 (default: %(default)s)", whole, metavar="N")
@@ -119,10 +119,11 @@ def begin_alike(model: GPT2, strength: float = STRENGTH) -> None:
     transpose, so what it reads there is added to it, hardly changed (Trockman and Kolter, 2023). Positions begin as sines and
     cosines (Vaswani et al., 2017): neighbours are alike. Nothing is copied yet, but copying is learnt in fewer steps.
     """
-    for block in model.h:
-        q, k, v = block.attn.c_attn.weight.chunk(3)  # each [D, D], and the heads are rows of it
-        k.copy_(q.mul_(strength))
-        block.attn.c_proj.weight.copy_(v.mul_(strength).T)
+    for attention in model.modules():
+        if isinstance(attention, Attention):
+            q, k, v = attention.c_attn.weight.chunk(3)  # each [D, D], and the heads are rows of it
+            k.copy_(q.mul_(strength))
+            attention.c_proj.weight.copy_(v.mul_(strength).T)
     T, D = model.wpe.weight.shape
     angles = torch.arange(T)[:, None] * 100 ** (-torch.arange(0, D, 2) / D)  # [T, D / 2]; a place turns by 1 to 1/100
     model.wpe.weight.copy_(0.03 * torch.cat([angles.sin(), angles.cos()], dim=1)[:, :D])

@@ -45,7 +45,8 @@ def page_starts(row: Tensor, context: int, eot_id: int) -> list[int]:
     A page in which one has to look back is of no use without its beginning.
     """
     beginnings = [0, *(torch.nonzero(row == eot_id).flatten() + 1).tolist()]
-    starts, end = [], 0  # of the last window
+    starts: list[int] = []
+    end = 0  # of the last window
     for start in beginnings:
         if start >= end and (start + context < row.numel() or not starts):
             starts.append(start)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.beginnings import kinds_of
 from common.console import Progress
 from common.device import send
 from common.gpt2 import GPT2, KVCache
@@ -114,8 +115,8 @@ class _Relay:
     """A batch in which waiting prompts take the place of texts that have ended.
 
     A step of the model reads all its weights, for one row or for many: so the batch is kept full. All rows end at the same
-    column of the cache; a prompt that comes in late is put in so that it ends there, too, with padding before it. The longest
-    prompts come first, so that there is always room before a later one.
+    column of the cache; a prompt that comes in late is put in so that it ends there, too. The longest prompts come first, so
+    that there is always room before a later one. What many prompts begin with is read once.
     """
 
     def __init__(self, model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot_id: int, batch_size: int):
@@ -125,16 +126,24 @@ class _Relay:
         self.stopped = [False] * len(prompts)
         self.rows: list[int | None] = [None] * min(batch_size, len(prompts))  # whose text each row of the batch is
         self.starts = torch.zeros(len(self.rows), dtype=torch.long)  # [B], in which column its text begins
-        self.cache = KVCache(max(map(len, prompts), default=0) + max_new_tokens + ROOM)
+        longest = max(map(len, prompts), default=0)
+        self.cache = KVCache(longest + max_new_tokens + ROOM)
+        self.cache.length = longest  # where all texts end; `fill` puts them there
         self.tokens = torch.full((len(self.rows),), eot_id, device=model.device)  # [B], what each row said last
+        self.kinds = kinds_of([prompt[:-1] for prompt in prompts])  # each prompt keeps a token of its own
+        self.beginnings = [KVCache(len(kind.beginning)) for kind in self.kinds]
+        self.kind_of = {row: number for number, kind in enumerate(self.kinds) for row in kind.rows}
 
     def run(self, progress: Progress) -> list[Continuation]:
         """Go on until nobody is left."""
+        self.read_beginnings()
         while self.waiting or any(row is not None for row in self.rows):
             free = [slot for slot, row in enumerate(self.rows) if row is None]
             if self.waiting and len(free) >= max(1, len(self.rows) // 4):  # a few at a time: each filling is a pass
                 slots = free[:len(self.waiting)]
-                self.fill(slots)
+                chosen = [self.waiting.pop() for _ in slots]
+                for number in sorted({self.kind_of[i] for i in chosen}):
+                    self.fill(number, [(slot, i) for slot, i in zip(slots, chosen) if self.kind_of[i] == number])
             else:
                 if not self.waiting and 2 * len(free) >= len(self.rows):
                     self.shrink()
@@ -143,25 +152,33 @@ class _Relay:
             progress.advance(self.note(slots))
         return [Continuation(*row) for row in zip(self.new, self.stopped)]
 
-    def choose(self, hidden: Tensor) -> Tensor:
-        """The likeliest next token of each row, from hidden states [B, T, D]: int64 [B]."""
-        return self.model.logits(hidden[:, -1]).argmax(dim=-1)
+    def read_beginnings(self) -> None:
+        """Keep keys and values of what the prompts of each kind begin with."""
+        for kind, cache in zip(self.kinds, self.beginnings):
+            if kind.beginning:
+                self.model.hidden_states(torch.tensor([kind.beginning], device=self.model.device), cache)
 
-    def fill(self, slots: list[int]) -> None:
-        """Let waiting prompts read in these slots of the batch, and say their first token."""
-        chosen = [self.waiting.pop() for _ in slots]
-        longest = max(len(self.prompts[i]) for i in chosen)
-        padding = torch.tensor([longest - len(self.prompts[i]) for i in chosen])  # [R]
-        ids = torch.tensor([[self.eot_id] * (longest - len(self.prompts[i])) + self.prompts[i] for i in chosen])  # [R, T]
-        device, first = self.model.device, not self.cache.layers
-        cache = self.cache if first else KVCache(longest)
-        needed = torch.arange(longest) >= padding[:, None]  # [R, T]
-        hidden = self.model.hidden_states(send(ids, device), cache, padding, needed)
-        if not first:
-            self.cache.replace_rows(send(torch.tensor(slots), device), cache)
-        self.starts[slots] = padding + self.cache.length - longest
-        self.tokens[slots] = self.choose(hidden)
-        for slot, i in zip(slots, chosen):
+    def choose(self, hidden: Tensor) -> Tensor:
+        """The likeliest next token of each row, from its last hidden state [B, D]: int64 [B]."""
+        return self.model.logits(hidden).argmax(dim=-1)
+
+    def fill(self, number: int, places: list[tuple[int, int]]) -> None:
+        """Let prompts of one kind read, each in its slot of the batch, and say their first token. places: slot and prompt."""
+        beginning, slots = self.kinds[number].beginning, torch.tensor([slot for slot, _ in places])
+        own = [self.prompts[i][len(beginning):] for _, i in places]  # without the beginning
+        lengths = torch.tensor(list(map(len, own)))  # [R]
+        T = int(lengths.max())
+        ids = torch.tensor([text + [self.eot_id] * (T - len(text)) for text in own])  # [R, T], padded on the right
+        device, needed = self.model.device, torch.arange(T) < lengths[:, None]  # [R, T]
+        cache = self.beginnings[number].repeated(len(own), len(beginning) + T)
+        hidden = self.model.hidden_states(send(ids, device), cache, needed=needed)  # [R, T, D]
+        if not self.cache.layers:
+            self.cache.take_memory(len(self.rows), cache)
+        self.cache.replace_rows(send(slots, device), cache, send(lengths + len(beginning), device))
+        self.starts[slots] = self.cache.length - lengths - len(beginning)
+        last = hidden.flatten(0, 1)[send(torch.arange(len(own)) * T + lengths - 1, device)]  # [R, D]
+        self.tokens[send(slots, device)] = self.choose(last)
+        for slot, i in places:
             self.rows[slot] = i
 
     def step(self) -> None:
@@ -172,7 +189,7 @@ class _Relay:
             self.cache.forget_first(unused)
             self.starts -= unused
         hidden = self.model.hidden_states(self.tokens[:, None], self.cache, self.starts)  # [B, 1, D]
-        self.tokens = self.choose(hidden)
+        self.tokens = self.choose(hidden[:, -1])
 
     def shrink(self) -> None:
         """Nobody waits any more: go on with the rows that still run."""

@@ -48,7 +48,8 @@ def test_examples_show_the_form_of_an_answer(base):
     pool = [record for (split, _), rows in by_family.items() if split == "train" for record in rows]
     questions = [encode_prompt(record, tokenizer, "alpaca") for record in asked]
     examples, found = [shown(encode_record(record, tokenizer), tokenizer) for record in pool], {}
+    longest = model.config.n_positions - 24
     for shots in (0, 1):
-        prompts, _ = prompts_with_examples(questions, same_family(asked, pool, shots, 0), examples, model.config.n_positions - 24)
+        prompts, _ = prompts_with_examples(questions, same_family(asked, pool, shots, 0), examples, longest)
         found[shots] = score(answer_after(model, tokenizer, asked, prompts, 24, 32))["exact_match"]
     assert found[0] < 0.25 and found[1] > 0.6

@@ -8,7 +8,7 @@ import torch
 
 from ch_delift import shared_prefix
 from ch_delift.matrix_file import grow, partial
-from ch_delift.shared_prefix import SharedPrefix, common_beginning, distances, kinds_of, make_batches
+from ch_delift.shared_prefix import SharedPrefix, distances, kinds_of_targets, make_batches
 from ch_delift.utility import SEPARATOR, plain_utility, shown, similarity, utility_matrix
 from ch_instruct.encoding import Example, encode_record
 from common.files import InputError
@@ -109,9 +109,10 @@ def test_batches_hold_each_row_once_and_little_padding():
 
 
 def test_the_common_beginning_stops_before_the_last_prompt_token():
-    assert common_beginning([Example([1, 2, 3, 4, 5], 4), Example([1, 2, 3, 4, 6], 4)]) == [1, 2, 3]
-    assert common_beginning([Example([1, 2, 9, 4, 5], 4), Example([1, 2, 3, 4, 6], 4), Example([1, 2, 3, 4, 6], 4)]) == [1, 2]
-    assert common_beginning([Example([1, 2], 1)]) == []
+    [kind] = kinds_of_targets([Example([1, 2, 3, 4, 5], 4), Example([1, 2, 3, 4, 6], 4)])
+    assert kind.beginning == [1, 2, 3]
+    [kind] = kinds_of_targets([Example([1, 2], 1)])
+    assert kind.beginning == []
 
 
 def test_of_a_cut_example_every_token_is_shown(tokenizer):
@@ -123,10 +124,10 @@ def test_of_a_cut_example_every_token_is_shown(tokenizer):
 
 def test_kinds_of_targets_begin_alike(tokenizer):
     """The two preambles of Alpaca prompts make two kinds; many beginnings make none."""
-    kinds = kinds_of(encoded(RECORDS, tokenizer))
+    kinds = kinds_of_targets(encoded(RECORDS, tokenizer))
     assert sorted(kind.rows for kind in kinds) == [[0, 1, 3, 5], [2, 4]]
     assert all("### Instruction:" in tokenizer.decode(kind.beginning) for kind in kinds)
-    [only] = kinds_of([Example([1, token, 3, 4], 3) for token in range(9)])
+    [only] = kinds_of_targets([Example([1, token, 3, 4], 3) for token in range(9)])
     assert only.rows == list(range(9)) and only.beginning == [1]
 
 

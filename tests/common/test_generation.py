@@ -41,8 +41,9 @@ def test_batched_equals_one_by_one(stopping_model, prompts):
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 5), st.integers(1, 12))
 def test_waiting_prompts_take_the_places_of_ended_ones(stopping_model, lengths, batch_size, max_new_tokens):
-    """Many more prompts than places, and a cache so short that old columns are dropped on the way."""
-    prompts = [[(7 * i + j) % 251 for j in range(length)] for i, length in enumerate(lengths)]
+    """Many more prompts than places, in kinds that begin alike or not, and a cache so short that old columns are dropped."""
+    beginnings = ([], [3, 4, 5], [3, 4, 6, 8, 1]) if len(lengths) % 2 else ([2, 2],)
+    prompts = [beginnings[i % len(beginnings)] + [(7 * i + j) % 251 for j in range(length)] for i, length in enumerate(lengths)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generation, "ROOM", 1)
         relayed = continue_all(stopping_model, prompts, max_new_tokens, EOT, batch_size)

@@ -70,10 +70,11 @@ def test_answers(elsewhere):
     """Filling a batch, going on, refilling it, and making it smaller."""
     relay = _Relay(elsewhere, [[1] * n for n in (3, 9, 5, 7, 2, 4)], max_new_tokens=8, eot_id=256, batch_size=3)
     with torch.no_grad():
-        relay.fill([0, 1, 2])  # those of 9, 7 and 5 tokens
+        relay.read_beginnings()
+        relay.fill(0, [(0, 1), (1, 3), (2, 2)])  # those of 9, 7 and 5 tokens
         relay.step()
         relay.rows[1] = None
-        relay.fill([1])
+        relay.fill(0, [(1, 5)])
         relay.rows[0] = None
         relay.step()
         relay.shrink()
