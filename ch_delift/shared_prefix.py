@@ -2,8 +2,8 @@
 
 Three things, none of which changes a number:
 
-- What comes before the targets' own words (the example, and the beginning that all targets of a kind share) is run once;
-  its keys and values then serve all these targets.
+- What comes before the targets' own words is run once: the example, and behind it the beginning that all targets of a kind
+  share. Their keys and values then serve all these targets.
 - The head runs only where there is a target.
 - Targets of like length share a batch.
 """
@@ -27,11 +27,13 @@ TOKENS_PER_PASS = {"cpu": 4096, "mps": 4096, "cuda": 65536}
 
 
 class SharedPrefix(KVCache):
-    """A cache of one text, which stands in front of every row of any number of batches."""
+    """A cache of one text, which stands in front of every row of any number of batches. `before` stands before the text."""
 
-    def __init__(self, model: GPT2, ids: list[int]):
-        super().__init__(len(ids))
-        one = KVCache(len(ids))  # an ordinary cache to read the text into; from then on `append` keeps nothing
+    def __init__(self, model: GPT2, ids: list[int], before: "SharedPrefix | None" = None):
+        length = len(ids) + (before.length if before else 0)
+        super().__init__(length)
+        # An ordinary cache to read the text into; from then on `append` keeps nothing.
+        one = before.repeated(1, length) if before else KVCache(length)
         model.hidden_states(torch.tensor([ids], device=model.device), one)
         self.layers, self.length = one.layers, one.length  # per layer [1, H, S, Dh]
 
@@ -112,8 +114,9 @@ class Targets:
     def errors(self, front: list[int], parts: list[tuple[list[int], list[TargetBatch]]]) -> np.ndarray:
         """d of the targets in these parts with `front` before each ([]: nothing), float32 [targets]; others are 0."""
         found = np.zeros(len(self.examples), dtype=np.float32)
+        before = SharedPrefix(self.model, front) if front else None
         for beginning, batches in parts:
-            prefix = SharedPrefix(self.model, front + beginning) if batches and front + beginning else None
+            prefix = SharedPrefix(self.model, beginning, before) if batches and beginning else before
             for batch in batches:
                 found[batch.rows] = distances(self.model, batch, prefix).cpu().numpy()
         return found

@@ -173,11 +173,11 @@ def test_the_model_is_left_as_it_was(model, tokenizer):
 def test_a_killed_run_goes_on_where_it_was(model, tokenizer, tmp_path, monkeypatch):
     file, examples = tmp_path / "utility.npy", []
 
-    def counting(model, ids):
+    def counting(model, ids, before=None):
         examples.append(ids)
-        if len(examples) == 8:  # for two kinds of targets: alone, two candidates, and half of the third
+        if len(examples) == 10:  # two kinds of targets alone; two candidates, each before two kinds; and half of the third
             raise KeyboardInterrupt
-        return SharedPrefix(model, ids)
+        return SharedPrefix(model, ids, before)
 
     monkeypatch.setattr(shared_prefix, "SharedPrefix", counting)
     with pytest.raises(KeyboardInterrupt):
@@ -185,9 +185,9 @@ def test_a_killed_run_goes_on_where_it_was(model, tokenizer, tmp_path, monkeypat
     assert not file.exists()  # only a whole matrix has its name
     done = ~np.isnan(np.load(partial(file))).any(axis=0)
     assert done.tolist() == [True, True, False, False, False, False]
-    examples[:] = [None] * 8
+    examples[:] = [None] * 10
     found = matrix(model, tokenizer, RECORDS, RECORDS, file=file)
-    assert len(examples) - 8 == 2 + 4 * 2  # alone, and only what was missing
+    assert len(examples) - 10 == 2 + 4 * 3  # alone, and only what was missing
     np.testing.assert_allclose(found, plain_matrix(model, tokenizer, RECORDS, RECORDS), atol=1e-5)
     assert [p.name for p in tmp_path.iterdir()] == ["utility.npy"]
     examples[:] = []
