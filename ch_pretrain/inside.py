@@ -1,4 +1,7 @@
-"""Looking into a running model: what shape everything has, and where each head looks."""
+"""Looking into a running model: what shape everything has, where each head looks, and what is lost without it."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,3 +50,46 @@ def attention_weights(model: GPT2, ids: Tensor) -> Tensor:
         ahead = torch.ones(T, T, dtype=torch.bool, device=scores.device).triu(1)
         weights.append(scores.masked_fill(ahead, -torch.inf).softmax(dim=-1))
     return torch.stack(weights)
+
+
+def head_scores(model: GPT2, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Where each head looks in lists that are written twice, as two scores (Olsson et al., 2022).
+
+    Induction score: how much of its attention a token of the second copy gives to the token *after* its first occurrence, which
+    is the one that comes next. Previous-token score: how much any token gives to the one just before it.
+
+    Args:
+        rows: int64 [1 + 2 L] each: end-of-text, a list of L tokens, and the same list again.
+
+    Returns:
+        Induction and previous-token score, float [layers, H] each: means over tokens and rows, 0 to 1.
+    """
+    induction, previous = [], []
+    for row in rows:
+        weights = attention_weights(model, row.to(model.device)).cpu()  # [layers, H, T, T]
+        L = row.numel() // 2
+        # The line on which query q meets key q - L + 1 begins at q = L - 1; the second copy begins two places further on.
+        induction.append(weights.diagonal(1 - L, 2, 3)[..., 2:].mean(dim=-1))
+        previous.append(weights.diagonal(-1, 2, 3).mean(dim=-1))
+    return torch.stack(induction).mean(dim=0), torch.stack(previous).mean(dim=0)
+
+
+@contextlib.contextmanager
+def without_heads(model: GPT2, heads: Sequence[tuple[int, int]]) -> Iterator[None]:
+    """Within this context these heads, as (layer, head) from 0, add nothing to the stream. Afterwards the model is as it was.
+
+    They still look, but what they fetched becomes zeros before the layer's projection mixes all heads.
+    """
+    def silence(head: int):
+        def hook(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+            fetched = inputs[0].unflatten(-1, (model.config.n_head, -1)).clone()  # [..., H, Dh]
+            fetched[..., head, :] = 0
+            return (fetched.flatten(-2),)
+        return hook
+
+    hooks = [model.h[layer].attn.c_proj.register_forward_pre_hook(silence(head)) for layer, head in heads]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

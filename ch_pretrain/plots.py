@@ -1,4 +1,4 @@
-"""The chapter's pictures: where a head looks, how wide the data is on its way, and what may come next."""
+"""The chapter's pictures: where a head looks, how wide the data is on its way, what may come next, when looking back begins."""
 
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -49,3 +49,21 @@ def draw_next_tokens(ax: Axes, probabilities: dict[str, Tensor], tokens: list[st
     ax.set_xticks(range(len(tokens)), [visible(token) for token in tokens], fontsize=8)
     ax.set(xlabel="next token", ylabel="probability", ylim=(0, 1))
     ax.legend()
+
+
+def draw_looking_back(ax: Axes, looks: list[dict[str, float]], title: str = "") -> None:
+    """Loss of both copies of random words against tokens read, and on an axis of its own the best induction score.
+
+    Args:
+        looks: rows of `looking_back.csv`, as `read_looks` gives them.
+        title: stands above.
+    """
+    millions = [row["tokens"] / 1e6 for row in looks]
+    for name, label, colour in (("first_copy", "first copy", LIGHT), ("second_copy", "second copy", DARK)):
+        ax.plot(millions, [row[name] for row in looks], color=colour, marker="o", markersize=4, label=label)
+    ax.set(xlabel="tokens read (millions)", ylabel="loss (nats per token)", ylim=(0, None))
+    ax.set_title(title, fontsize=9)
+    scores = ax.twinx()
+    scores.plot(millions, [row["induction"] for row in looks], color=ACCENT, linestyle="--", label="best induction score")
+    scores.set(ylabel="share of attention", ylim=(0, 1))
+    ax.legend(handles=[*ax.lines, *scores.lines], loc="lower left", fontsize=8)

@@ -6,7 +6,8 @@
     python ch_pretrain/train.py --data a.txt --model gpt2 --lr 5e-5  # go on from a pretrained model
 
 Trains a byte-level BPE vocabulary on the text, cuts the text into windows, and learns to predict each next token. The
-run folder is a checkpoint that every other command takes as --model.
+run folder is a checkpoint that every other command takes as --model. With the classroom's pages its looking_back.csv tells
+when the model began to look back (see look_back.py).
 """
 
 import tempfile
@@ -17,7 +18,9 @@ import torch
 
 from ch_pretrain import classroom
 from ch_pretrain.bpe import train_bpe
+from ch_pretrain.look_back import LOOKS_FILE, add_look, read_looks
 from ch_pretrain.pages import pages
+from ch_pretrain.plots import draw_looking_back
 from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
 from common import distributed, options, plots, reports, runs
 from common.console import say
@@ -165,9 +168,20 @@ def main() -> None:
     torch.manual_seed(given.seed)  # of dropout
     how = TrainOptions(given.epochs, given.batch_size, given.accumulate, given.lr, precision, warmup=WARMUP)
     how = replace(how, evaluate_every=max(1, how.steps_per_epoch(len(data)) * given.epochs // EVALUATIONS))
-    run = fit(model, tokenizer, data, validation, next_token_loss, how, folder, given.resume)
+    total, of_classroom = how.total_steps(len(data)), len(given.data) == 1 and given.data[0] in CORPORA
+
+    def look(step: int) -> None:
+        """At each evaluation: does it look back by now?"""
+        if distributed.is_main() and (step % how.evaluate_every == 0 or step == total):
+            epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
+            windows = epochs * len(data) + rest * how.step_size
+            add_look(folder / LOOKS_FILE, model, tokenizer, step, windows * context)
+
+    run = fit(model, tokenizer, data, validation, next_token_loss, how, folder, given.resume, look if of_classroom else None)
     if distributed.is_main():
         plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, {"pretraining": run.history}))
+        if of_classroom:
+            plots.save_picture(folder / "looking_back.png", lambda ax: draw_looking_back(ax, read_looks(folder / LOOKS_FILE)))
         reports.finish_run(folder, {"arms": {"pretrained": reports.arm_result(run.best_loss, None, run.seconds)},
                                     "weights_sha256": runs.model_hash(model)})
         prompts = [tokenizer.encode(prompt) for prompt in SAMPLE_PROMPTS]

@@ -1,6 +1,10 @@
+import copy
+
+import pytest
 import torch
 
-from ch_pretrain.inside import attention_weights, output_shapes
+from ch_pretrain import inside
+from ch_pretrain.inside import attention_weights, head_scores, output_shapes, without_heads
 
 IDS = torch.tensor([[5, 9, 2, 7, 7, 1]])
 
@@ -40,3 +44,40 @@ def test_no_hook_stays(tiny_model):
     attention_weights(tiny_model, IDS[0])
     output_shapes(tiny_model, IDS)
     assert all(not module._forward_hooks for module in tiny_model.modules())
+
+
+def test_scores_by_hand(tiny_model, monkeypatch):
+    """Places 0 to 6 hold end-of-text, a, b, c, a, b, c: what comes after the second a stood at place 2."""
+    weights = torch.zeros(1, 2, 7, 7)
+    weights[0, 0, [4, 5, 6], [2, 3, 4]] = torch.tensor([0.9, 0.6, 0.3])
+    weights[0, 0, [2, 3], [0, 1]] = 1.0  # the same distance, but in the first copy nothing has stood before
+    weights[0, 1, range(1, 7), range(6)] = torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
+    monkeypatch.setattr(inside, "attention_weights", lambda model, ids: weights * (1.0 if ids[1] == 7 else 0.5))
+    lists = [torch.tensor([0, first, 8, 9, first, 8, 9]) for first in (7, 6)]
+    for rows, share in ((lists[:1], 1.0), (lists, 0.75)):  # the second row has half of the first's attention
+        induction, previous = head_scores(tiny_model, rows)
+        torch.testing.assert_close(induction, share * torch.tensor([[0.6, 0.0]]))
+        torch.testing.assert_close(previous, share * torch.tensor([[0.0, 0.5]]))
+
+
+def test_scores_of_a_model_have_its_heads(tiny_model):
+    scores = head_scores(tiny_model, [torch.tensor([1, 2, 3, 2, 3]), torch.tensor([1, 5, 6, 7, 8, 5, 6, 7, 8])])
+    assert all(score.shape == (2, 4) and ((score > 0) & (score < 1)).all() for score in scores)
+
+
+def test_a_head_left_out_is_one_whose_columns_of_the_projection_are_zero(tiny_model):
+    plain = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        plain.h[0].attn.c_proj.weight[:, 8:16] = 0  # head 1 of four, each 8 wide
+        plain.h[1].attn.c_proj.weight[:, :8] = 0
+        whole = tiny_model(IDS)
+        with without_heads(tiny_model, [(0, 1), (1, 0)]):
+            without = tiny_model(IDS)
+        torch.testing.assert_close(without, plain(IDS))
+        assert not torch.allclose(without, whole) and torch.equal(tiny_model(IDS), whole)
+
+
+def test_heads_come_back_after_an_error_and_one_that_is_not_there_is_refused(tiny_model):
+    with pytest.raises(IndexError), without_heads(tiny_model, [(0, 4)]):
+        tiny_model(IDS)
+    assert all(not module._forward_pre_hooks for module in tiny_model.modules())

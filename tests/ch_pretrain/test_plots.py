@@ -1,7 +1,7 @@
 import torch
 from matplotlib.figure import Figure
 
-from ch_pretrain.plots import draw_attention, draw_next_tokens, draw_shapes
+from ch_pretrain.plots import draw_attention, draw_looking_back, draw_next_tokens, draw_shapes
 
 
 def axes():
@@ -27,3 +27,13 @@ def test_next_tokens_of_each_setting_stand_side_by_side():
     draw_next_tokens(ax, {"cold": torch.tensor([0.9, 0.1]), "hot": torch.tensor([0.6, 0.4])}, ["a", "b"])
     assert [round(bar.get_height(), 3) for bar in ax.patches] == [0.9, 0.1, 0.6, 0.4]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["cold", "hot"]
+
+
+def test_looking_back_is_drawn_against_millions_of_tokens():
+    ax = axes()
+    draw_looking_back(ax, [{"step": 1, "tokens": 5e5, "first_copy": 7.0, "second_copy": 6.0, "induction": 0.0},
+                           {"step": 2, "tokens": 1e6, "first_copy": 6.5, "second_copy": 1.5, "induction": 0.7}])
+    losses, scores = ax.lines, ax.figure.axes[1].lines
+    assert [list(line.get_xdata()) for line in [*losses, *scores]] == [[0.5, 1.0]] * 3
+    assert [list(line.get_ydata()) for line in [*losses, *scores]] == [[7.0, 6.5], [6.0, 1.5], [0.0, 0.7]]
+    assert len(ax.get_legend().get_texts()) == 3

@@ -6,7 +6,7 @@ import torch
 
 from ch_pretrain.train import begin_alike, split_documents
 from common.pretrained import load_pretrained
-from tests.conftest import assert_refused, make_model, run_command
+from tests.conftest import assert_refused, kill_and_resume, make_model, run_command
 
 FILES = ["config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors", "report.json", "run.json",
          "tokenizer_config.json", "training_state.pt", "vocab.json"]
@@ -28,6 +28,20 @@ def test_own_text_gives_a_model_that_goes_on_from_it(in_process, tmp_path):
     assert told.startswith("one two")
     assert_refused(in_process("ch_pretrain/train.py", "--data", folder / "rhyme.txt", "--smoke", "--out", folder / "base"),
                    "already holds something")
+
+
+@pytest.mark.slow
+def test_looking_back_is_measured_at_each_evaluation_and_survives_a_kill(tmp_path):
+    given = ["ch_pretrain/train.py", "--smoke", "--precision", "fp32"]
+    run_command(*given, "--out", tmp_path / "whole", folder=tmp_path)
+    kill_and_resume(*given, folder=tmp_path / "broken", when="looking_back.csv")
+    assert sorted(p.name for p in (tmp_path / "whole").iterdir()) == sorted([*FILES, "looking_back.csv", "looking_back.png"])
+    evaluated = [(row["step"], row["tokens"]) for row in csv.DictReader(open(tmp_path / "whole" / "metrics.csv"))
+                 if row["validation_loss"] and row["step"] != "0"]
+    looks = [(row["step"], row["tokens"]) for row in csv.DictReader(open(tmp_path / "whole" / "looking_back.csv"))]
+    assert looks == evaluated and len(looks) >= 20
+    texts = [(tmp_path / name / "looking_back.csv").read_text() for name in ("whole", "broken")]
+    assert texts[0] == texts[1]
 
 
 def test_training_goes_on_from_a_model(in_process, tmp_path):
