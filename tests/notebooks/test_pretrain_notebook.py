@@ -15,7 +15,7 @@ def told() -> str:
 
 
 def test_every_idea_has_its_picture(told):
-    assert pictures(run_small("01")) == 8
+    assert pictures(run_small("01")) == 11
 
 
 def test_more_merges_make_longer_tokens(told):
@@ -42,6 +42,25 @@ def test_truth_falls_and_variety_rises_with_the_temperature(told):
     rows = [tuple(map(int, row)) for row in re.findall(r"^\d\.\d +(\d+)% +(\d+)%", told, flags=re.M)]
     right, variety = zip(*rows)
     assert len(rows) == 7 and right[0] > 90 > 50 > right[-1] and variety[0] < variety[-1]
+
+
+def test_the_second_copy_is_known_and_by_which_heads(told):
+    first, second, share = map(float, re.search(
+        r"loss per token (\S+) nats in the first copy, (\S+) in the second \((\d+)%\)", told).groups())
+    assert second < first / 2 and share == pytest.approx(100 * second / first, abs=1)
+    whole, one, together, control = map(int, re.search(
+        r"copy's loss is (\d+)% of the first's; without the strongest induction head (\d+)%, without all \d+\s"
+        r"(\d+)%, without the \d+ others of their layers (\d+)%", told).groups())
+    assert whole < one < together and control < together / 2  # "costs less than all of them together"
+    without, place = map(int, re.search(r"finds its place with (\d+)% of its attention instead of\s(\d+)%", told).groups())
+    assert without < place / 2
+
+
+def test_looking_back_begins_at_some_tokens_and_never_without_such_pages(told):
+    before, after = map(float, re.search(r"below half of the first's between (\S+) and (\S+) million tokens", told).groups())
+    assert 0 < before < after
+    shares = [int(share) for share in re.findall(r"million: (\d+)% of the first's, best induction score", told)]
+    assert len(shares) == 4 and shares[1] < 50 < 80 < min(shares[0], *shares[2:])  # "at first nearly as hard"; the control
 
 
 def test_the_layers_agree_and_the_fault_is_named(told):
