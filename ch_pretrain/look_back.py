@@ -7,7 +7,6 @@ et al., 2022), which find the place where the present word stood before and say 
 """
 
 import csv
-import io
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,13 +88,10 @@ def add_look(path: Path, model: GPT2, tokenizer: Tokenizer, step: int, tokens: i
     with evaluating(model):
         first, second = copy_losses(model, tokenizer)
         induction, _ = head_scores(model, written_twice(tokenizer, model.config.n_positions))
-    before = [row for row in read_looks(path) if row["step"] < step] if path.exists() else []
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in [*(tuple(row.values()) for row in before), (step, tokens, first, second, induction.max().item())]:
-        writer.writerow([int(row[0]), int(row[1]), *(f"{value:.4f}" for value in row[2:])])
-    write_text(path, text.getvalue())
+    before = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
+    lines = [",".join(COLUMNS), *(line for line in before if int(line.partition(",")[0]) < step),
+             f"{step},{tokens},{first:.4f},{second:.4f},{induction.max():.4f}"]
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def main() -> None:

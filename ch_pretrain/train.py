@@ -180,7 +180,7 @@ def main() -> None:
     run = fit(model, tokenizer, data, validation, next_token_loss, how, folder, given.resume, look if of_classroom else None)
     if distributed.is_main():
         plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, {"pretraining": run.history}))
-        if of_classroom:
+        if (folder / LOOKS_FILE).exists():
             plots.save_picture(folder / "looking_back.png", lambda ax: draw_looking_back(ax, read_looks(folder / LOOKS_FILE)))
         reports.finish_run(folder, {"arms": {"pretrained": reports.arm_result(run.best_loss, None, run.seconds)},
                                     "weights_sha256": runs.model_hash(model)})
