@@ -61,9 +61,11 @@ def draw_looking_back(ax: Axes, looks: list[dict[str, float]], title: str = "") 
     millions = [row["tokens"] / 1e6 for row in looks]
     for name, label, colour in (("first_copy", "first copy", LIGHT), ("second_copy", "second copy", DARK)):
         ax.plot(millions, [row[name] for row in looks], color=colour, marker="o", markersize=4, label=label)
-    ax.set(xlabel="tokens read (millions)", ylabel="loss (nats per token)", ylim=(0, None))
+    highest = max(row["first_copy"] for row in looks)
+    ax.set(xlabel="tokens read (millions)", ylabel="loss (nats per token)", ylim=(0, 1.15 * highest))
     ax.set_title(title, fontsize=9)
     scores = ax.twinx()
-    scores.plot(millions, [row["induction"] for row in looks], color=ACCENT, linestyle="--", label="best induction score")
+    scores.plot(millions, [row["induction"] for row in looks], color=ACCENT, linestyle="--", marker=".",
+                label="best induction score")
     scores.set(ylabel="share of attention", ylim=(0, 1))
-    ax.legend(handles=[*ax.lines, *scores.lines], loc="lower left", fontsize=8)
+    ax.legend(handles=[*ax.lines, *scores.lines], loc="center left", fontsize=8)
