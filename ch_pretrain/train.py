@@ -167,17 +167,19 @@ def main() -> None:
 
     torch.manual_seed(given.seed)  # of dropout
     how = TrainOptions(given.epochs, given.batch_size, given.accumulate, given.lr, precision, warmup=WARMUP)
-    how = replace(how, evaluate_every=max(1, how.steps_per_epoch(len(data)) * given.epochs // EVALUATIONS))
-    total, of_classroom = how.total_steps(len(data)), len(given.data) == 1 and given.data[0] in CORPORA
+    total = how.total_steps(len(data))
+    every = max(1, total // EVALUATIONS)
 
     def look(step: int) -> None:
         """At each evaluation: does it look back by now?"""
-        if distributed.is_main() and (step % how.evaluate_every == 0 or step == total):
+        if distributed.is_main() and (step % every == 0 or step == total):
             epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
             windows = epochs * len(data) + rest * how.step_size
             add_look(folder / LOOKS_FILE, model, tokenizer, step, windows * context)
 
-    run = fit(model, tokenizer, data, validation, next_token_loss, how, folder, given.resume, look if of_classroom else None)
+    of_classroom = len(given.data) == 1 and given.data[0] in CORPORA
+    run = fit(model, tokenizer, data, validation, next_token_loss, replace(how, evaluate_every=every), folder, given.resume,
+              look if of_classroom else None)
     if distributed.is_main():
         plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, {"pretraining": run.history}))
         if (folder / LOOKS_FILE).exists():
