@@ -177,9 +177,10 @@ def main() -> None:
             windows = epochs * len(data) + rest * how.step_size
             add_look(folder / LOOKS_FILE, model, tokenizer, step, windows * context)
 
-    of_classroom = len(given.data) == 1 and given.data[0] in CORPORA
+    # Only where words are known, and where a token and the same again fit.
+    looking = len(given.data) == 1 and given.data[0] in CORPORA and model.config.n_positions > 2
     run = fit(model, tokenizer, data, validation, next_token_loss, replace(how, evaluate_every=every), folder, given.resume,
-              look if of_classroom else None)
+              look if looking else None)
     if distributed.is_main():
         plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, {"pretraining": run.history}))
         if (folder / LOOKS_FILE).exists():
