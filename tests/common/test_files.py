@@ -4,6 +4,8 @@ import pytest
 
 from common.files import InputError, Journal, read_json, sha256, write_json, write_text, write_whole
 
+ENTRY: dict = {}  # any object
+
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     write_text(tmp_path / "a.txt", "old")
@@ -38,23 +40,23 @@ def test_sha256_is_that_of_the_content(tmp_path):
 
 def test_a_journal_only_grows(tmp_path):
     path = tmp_path / "new" / "votes.jsonl"
-    journal = Journal(path)
+    journal = Journal(path, ENTRY, "no entry")
     for entry in ({"a": 1}, {"text": "two\nlines \u2028 and ü"}):
         journal.append(entry)
     before = path.read_bytes()
-    again = Journal(path)
+    again = Journal(path, ENTRY, "no entry")
     assert again.entries == journal.entries == [{"a": 1}, {"text": "two\nlines \u2028 and ü"}]
     again.append({"b": 2})
-    assert path.read_bytes().startswith(before) and Journal(path).entries[2] == {"b": 2}
+    assert path.read_bytes().startswith(before) and Journal(path, ENTRY, "no entry").entries[2] == {"b": 2}
 
 
 def test_a_journal_survives_a_cut(tmp_path):
     path = tmp_path / "votes.jsonl"
     path.write_bytes(b'{"a": 1}\n{"b": 2')
-    journal = Journal(path)
+    journal = Journal(path, ENTRY, "no entry")
     journal.append({"c": 3})
-    assert Journal(path).entries == [{"a": 1}, {"c": 3}]
+    assert Journal(path, ENTRY, "no entry").entries == [{"a": 1}, {"c": 3}]
     path.write_bytes(b'{"a": 1}\nhello\n')
-    with pytest.raises(InputError, match="line 2 is not JSON"):
-        Journal(path)
+    with pytest.raises(InputError, match="line 2 is no entry"):
+        Journal(path, ENTRY, "no entry")
     assert path.read_bytes() == b'{"a": 1}\nhello\n'
