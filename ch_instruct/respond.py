@@ -31,12 +31,13 @@ def main() -> None:
                         help="records answered together (default: %(default)s)")
     options.add(parser, options.DeviceOption, options.PrecisionOption)
     args = parser.parse_args()
+    if args.out.exists():
+        raise InputError(f"--out: {args.out} already exists; choose a new file.")
     page = args.out.with_suffix(".html")
     if page == args.out:
         raise InputError(f"--out {args.out}: the answers are JSON and the page beside them is .html; choose a .json name.")
-    for path in (args.out, page):
-        if path.exists():
-            raise InputError(f"--out: {path} already exists; choose a new file.")
+    if page.exists():
+        raise InputError(f"--out: {page} already exists; choose a new file.")
 
     records = load_questions(args.data)
     device = pick_device(args.device)

@@ -13,38 +13,63 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from common import distributed
-from common.files import InputError
+from common.files import InputError, out_of_memory, release
 
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose help names defaults and whose errors are one sentence with exit status 2."""
 
+    latest: "Parser"  # that of the running command
+
     def __init__(self, description: str):
         super().__init__(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.register("type", Path, _path)
+        Parser.latest = self
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        """Read the command line. What could not be written into a file again is refused, whatever the option."""
+        for text in sys.argv[1:] if args is None else args:
+            if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+                self.error(f"{text!r} is not allowed, it holds what is no character in UTF-8")
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """End with one sentence and exit status 2."""
-        self.exit(2, f"error: {message}; --help lists all options.\n")
+        self.exit(2, f"error: {' '.join(message.splitlines())}; --help lists all options.\n")
+
+    def what_takes_memory(self) -> str:
+        """Options of this command that take memory, for a sentence."""
+        names = [name for name in ("--batch-size", "--num-samples", "--max-length", "--max-new-tokens", "--width")
+                 if name in self._option_string_actions]
+        return " or ".join([*names, "the size of the model"])
 
 
-def _integer(text: str, lowest: int) -> int:
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be the name of a file or folder")
+    return Path(text)
+
+
+def _integer(text: str, lowest: int, highest: int) -> int:
     try:
         value = int(text)
     except ValueError:
         value = lowest - 1
     if value < lowest:
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a whole number from {lowest} up")
+    if value > highest:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be at most {highest}")
     return value
 
 
 def whole(text: str) -> int:
-    """A whole number from 1 up."""
-    return _integer(text, 1)
+    """A whole number from 1 up that 32 bits hold."""
+    return _integer(text, 1, 2**31 - 1)
 
 
 def natural(text: str) -> int:
-    """A whole number from 0 up."""
-    return _integer(text, 0)
+    """A whole number from 0 up, such as a seed. 63 bits hold it: several seeds count up from there, and PyTorch takes 64."""
+    return _integer(text, 0, 2**63 - 1)
 
 
 def _number(text: str, allowed: Callable[[float], bool], what: str) -> float:
@@ -58,13 +83,18 @@ def _number(text: str, allowed: Callable[[float], bool], what: str) -> float:
 
 
 def positive(text: str) -> float:
-    """A finite number above 0."""
-    return _number(text, lambda value: 0 < value < math.inf, "a number above 0")
+    """A number above 0 whose inverse and product with others float32 can hold."""
+    return _number(text, lambda value: 1e-30 <= value <= 1e30, "a number above 0 (from 1e-30 to 1e30)")
+
+
+def seconds(text: str) -> float:
+    """A time above 0, a day at most."""
+    return _number(text, lambda value: 0 < value <= 86_400, "a number of seconds above 0, at most 86400")
 
 
 def not_negative(text: str) -> float:
-    """A finite number from 0 up."""
-    return _number(text, lambda value: 0 <= value < math.inf, "a number from 0 up")
+    """A number from 0 up that float32 can hold."""
+    return _number(text, lambda value: 0 <= value <= 1e30, "a number from 0 up (to 1e30)")
 
 
 def share(text: str) -> float:
@@ -211,7 +241,7 @@ def run_command(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         if distributed.is_main():
-            print(f"error: {error}", file=sys.stderr)
+            print("error:", *str(error).splitlines(), file=sys.stderr)  # on one line, even if a name holds a line break
         sys.exit(2)
     except OSError as error:  # no permission, disk full, ...
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
@@ -219,5 +249,11 @@ def run_command(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("\nStopped. Go on with the same command and --resume --out FOLDER.", file=sys.stderr)
         sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"error: there is not enough memory; lower {Parser.latest.what_takes_memory()}.", file=sys.stderr)
+        sys.exit(2)
     finally:
+        release()
         distributed.stop()
