@@ -19,39 +19,68 @@ from common.gpt2 import GPT2
 from common.options import FolderOptions
 
 ROOT = Path(__file__).resolve().parents[1]
+PRECISIONS = ("fp32", "bf16")
 MAY_DIFFER = {"resume", "out", "device", "recompute", "timeout"}  # options that may change between a run and its resumption
 
 
 def check_run(args: FolderOptions | Namespace) -> None:
     """Refuse an output folder before any work is done: one that is in use, or one that cannot be resumed.
 
+    A folder that holds nothing, or no more than a run that was killed before it could write run.json, is as good as new.
+
     Raises:
-        InputError: if --out holds anything and --resume is not given, or --resume does not fit what is there.
+        InputError: if --out holds anything and --resume is not given, --resume does not fit what is there, or another
+            process is at work there.
     """
-    if not args.resume:
-        if args.out is not None and args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-            raise InputError(f"--out {args.out} already holds something; choose a new folder, or go on with that run by "
-                             "--resume.")
-        return
     if args.out is None:
-        raise InputError("--resume needs --out, the folder of the interrupted run.")
-    if not (args.out / "run.json").exists():
+        if args.resume:
+            raise InputError("--resume needs --out, the folder of the interrupted run.")
+        return
+    if args.out.is_dir() and distributed.is_main():
+        files.claim(args.out)
+    if not args.resume:
+        refuse_content(args.out)
+        return
+    if not args.out.is_dir() or (not is_resuming(args) and _content(args.out)):
         raise InputError(f"--resume: {args.out} holds no run (no run.json).")
-    recorded = read_run(args.out)["options"]
-    for name, value in plain_options(args).items():
-        if name not in MAY_DIFFER and recorded.get(name) != value:
-            raise InputError(f"--resume: the run in {args.out} has --{name.replace('_', '-')} {recorded.get(name)}, not "
-                             f"{value}; give the same options.")
+    if is_resuming(args):
+        recorded = read_run(args.out)["options"]
+        for name, value in plain_options(args).items():
+            if name not in MAY_DIFFER and recorded.get(name) != value:
+                raise InputError(f"--resume: the run in {args.out} has --{name.replace('_', '-')} {recorded.get(name)}, not "
+                                 f"{value}; give the same options.")
+
+
+def refuse_content(folder: Path) -> None:
+    """Raise an InputError if there is anything in this place but temporary files of a killed process."""
+    if folder.exists() and (not folder.is_dir() or _content(folder)):
+        raise InputError(f"--out {folder} already holds something; choose a new folder, or go on with that run by --resume.")
+
+
+def _content(folder: Path) -> list[Path]:
+    return sorted(set(folder.iterdir()) - set(files.leftovers(folder)))
+
+
+def is_resuming(args: FolderOptions | Namespace) -> bool:
+    """Whether there is a run to go on with: --resume in a folder without run.json begins anew."""
+    return bool(args.resume and args.out and (args.out / "run.json").exists())
 
 
 def read_run(folder: Path) -> dict[str, Any]:
     """What `open_run` wrote into this folder."""
-    return files.read_json(folder / "run.json")
+    return files.read_json(folder / "run.json", {"options": {str: object}, "facts": {str: object}}, "no run.json of a run",
+                           "put it back as it was, or start a new run")
 
 
 def recorded_precision(args: FolderOptions, precision: str) -> str:
     """`precision`; or when resuming, what it was decided to be the first time, perhaps on another machine."""
-    return read_run(args.out)["facts"]["precision"] if args.resume and args.out else precision
+    if not is_resuming(args) or args.out is None:
+        return precision
+    recorded = read_run(args.out)["facts"].get("precision")
+    if recorded not in PRECISIONS:
+        raise InputError(f"{args.out / 'run.json'} says precision = {recorded!r}; it must be {' or '.join(PRECISIONS)}: put it "
+                         "back as it was, or start a new run.")
+    return recorded
 
 
 def plain_options(args: object) -> dict[str, Any]:
@@ -70,7 +99,14 @@ def open_run(chapter: str, args: FolderOptions | Namespace, facts: dict[str, obj
     When resuming, the facts must be those of the first time.
     """
     folder = Path(distributed.from_main(str(_make_folder(chapter, args.out)) if distributed.is_main() else ""))
-    if args.resume:
+    resuming = is_resuming(args)
+    if distributed.is_main():
+        files.claim(folder)
+        if not resuming:
+            refuse_content(folder)  # once more: another run may have begun here since `check_run`
+        for path in files.leftovers(folder):
+            path.unlink()
+    if resuming:
         recorded = read_run(folder)["facts"]
         for name, value in facts.items():
             if recorded.get(name) != value:

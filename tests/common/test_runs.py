@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from argparse import Namespace
 from dataclasses import fields, replace
 from pathlib import Path
@@ -6,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from ch_instruct.pipeline import FineTuning
-from common import runs
+from common import files, runs
 from common.files import InputError
 from common.runs import check_run, data_hash, model_hash, open_run
-from tests.conftest import make_model
+from tests.conftest import ROOT, make_model
 
 # Every option of fine-tuning with a value that is not its default. A new option must be added here, and so be decided on.
 OTHER = {"model": "gpt2", "data": "alpaca", "format": "phi3", "subset": Path("subset.json"), "loss_on": "all", "lr": 1e-3,
@@ -73,10 +75,76 @@ def test_a_resumed_run_keeps_its_precision(begun):
 def test_a_folder_in_use_and_one_without_a_run_are_refused(begun, tmp_path):
     with pytest.raises(InputError, match="already holds something"):
         check_run(begun)
-    (tmp_path / "empty").mkdir()
-    assert check_run(replace(begun, out=tmp_path / "empty")) is None
-    with pytest.raises(InputError, match=r"holds no run \(no run\.json\)"):
-        check_run(replace(begun, resume=True, out=tmp_path / "empty"))
+    (tmp_path / "other").mkdir()
+    assert check_run(replace(begun, out=tmp_path / "other")) is None
+    (tmp_path / "other" / "letter.txt").write_text("Dear Anna")
+    for out in (tmp_path / "other", tmp_path / "missing", tmp_path / "other" / "letter.txt"):
+        with pytest.raises(InputError, match=r"holds no run \(no run\.json\)"):
+            check_run(replace(begun, resume=True, out=out))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_killed_before_it_wrote_run_json_can_be_begun_again_by_either_command(resume, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.28691.tmp").write_text('{"comm')
+    options = FineTuning(out=tmp_path / "run", resume=resume)
+    check_run(options)
+    assert runs.recorded_precision(options, "bf16") == "bf16"
+    open_run("some", options, {"precision": "bf16"})
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+
+
+def test_temporary_files_of_a_killed_run_go_when_it_goes_on_and_no_others(begun):
+    (begun.out / "utility").mkdir()
+    for name in (".metrics.csv.28691.tmp", "utility/.data-data.npy.partial.7.tmp", ".mine.tmp", "notes.tmp"):
+        (begun.out / name).write_text("x")
+    open_run("some", replace(begun, resume=True), {})
+    assert {path.name for path in begun.out.rglob("*tmp")} == {".mine.tmp", "notes.tmp"}
+
+
+# Waits for a line of its input after it has claimed a folder.
+HOLD = "import sys; from pathlib import Path; from common import files; files.claim(Path(sys.argv[1])); print('held'); input()"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are not locked there")
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_in_which_another_process_is_at_work_is_refused(resume, begun, tmp_path):
+    files.release()
+    out = begun.out if resume else tmp_path / "new"
+    out.mkdir(exist_ok=True)
+    with subprocess.Popen([sys.executable, "-c", HOLD, out], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=f"Another process is at work in {out}; wait for its end, or choose another"):
+            check_run(replace(begun, resume=resume, out=out))
+        other.kill()
+    assert check_run(replace(begun, resume=resume, out=out)) is None  # a killed process holds nothing
+
+
+def test_a_run_that_began_meanwhile_is_seen(tmp_path):
+    """Both looked at the folder before either made it."""
+    options = FineTuning(out=tmp_path / "run")
+    check_run(options)
+    check_run(options)
+    open_run("some", options, {"first": 1})
+    with pytest.raises(InputError, match="already holds something"):
+        open_run("some", options, {"second": 2})
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["facts"] == {"first": 1}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"options": {}}', '{"options": [], "facts": {}}'])
+def test_a_damaged_run_json_is_told(content, begun):
+    (begun.out / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"run\.json is no run\.json of a run .*or start a new run"):
+        check_run(replace(begun, resume=True))
+
+
+@pytest.mark.parametrize("precision", [None, "fp16", 32, ["fp32"]])
+def test_a_precision_that_there_is_not_is_told(precision, tmp_path):
+    options = FineTuning(out=tmp_path / "run", resume=True)
+    open_run("some", replace(options, resume=False), {"precision": precision})
+    with pytest.raises(InputError, match="it must be fp32 or bf16"):
+        runs.recorded_precision(options, "fp32")
 
 
 def test_a_run_records_what_it_was(begun, monkeypatch, tmp_path):
