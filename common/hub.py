@@ -1,10 +1,14 @@
 """Fetching from the Hugging Face hub, and checking what came."""
 
+import contextlib
 import re
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, set_client_factory, snapshot_download
 from huggingface_hub.errors import (
     HFValidationError,
     HTTPError,
@@ -13,10 +17,18 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
     XetDownloadError,
 )
+from huggingface_hub.utils._http import default_client_factory
 from huggingface_hub.utils.logging import set_verbosity_error
 
 from common import files
 from common.files import InputError
+
+PATIENCE = 15.0  # seconds without progress after which nothing more is asked of the hub; one request may last 10 more
+constants.HF_HUB_DISABLE_XET = True  # its downloads have no time limit that could be set
+
+
+class NoProgress(Exception):
+    """The hub has been silent for PATIENCE seconds."""
 
 
 class Pin(NamedTuple):
@@ -47,11 +59,17 @@ def download(name: str, pin: Pin, patterns: list[str], kind: str = "model") -> P
     local, instead = {"model": ("folder", "copy the files to a folder and use --model FOLDER"),
                       "dataset": ("file", "copy the file here and use --data FILE")}[kind]
     set_verbosity_error()  # the client tells of each retry; one sentence at the end is enough
+    fetch = partial(snapshot_download, pin.repo, repo_type=kind, revision=pin.revision, allow_patterns=patterns)
     try:
-        folder = Path(snapshot_download(pin.repo, repo_type=kind, revision=pin.revision, allow_patterns=patterns))
+        try:
+            with impatience(Path(constants.HF_HUB_CACHE) / f"{kind}s--{pin.repo.replace('/', '--')}"):
+                folder = Path(fetch())
+        except NoProgress:
+            folder = Path(fetch(local_files_only=True))  # whole, or not there
     except LocalEntryNotFoundError as error:
-        raise InputError(f"{name} is no {local} here and not in the local cache, and the hub cannot be reached (or "
-                         f"HF_HUB_OFFLINE is set): go online once, set HF_ENDPOINT to a mirror, or {instead}.") from error
+        raise InputError(f"{name} is no {local} here and not in the local cache, and the hub cannot be reached or does not "
+                         f"answer (or HF_HUB_OFFLINE is set): go online once, set HF_ENDPOINT to a mirror, or {instead}; what "
+                         "came so far is kept for the next try.") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise InputError(f"The hub has no {kind} {pin.repo!r} that can be read without a login, and there is no {local} "
                          f"{name!r} here; check the spelling.") from error
@@ -64,6 +82,44 @@ def download(name: str, pin: Pin, patterns: list[str], kind: str = "model") -> P
     for path in sorted(folder.glob("*")):  # nothing, if the repository has no such files
         check_download(path, pin)
     return folder
+
+
+@contextlib.contextmanager
+def impatience(folder: Path) -> Iterator[None]:
+    """Within this context the hub's client, which tries again for minutes, asks nothing more after PATIENCE without progress.
+
+    Progress is an answer, or a file in `folder`, the repository's in the cache, that has grown.
+
+    Raises:
+        NoProgress: from within the client.
+    """
+    heard = time.time()
+
+    def watched(send: Callable[..., Any]) -> Callable[..., Any]:
+        def send_in_time(*request: Any, **options: Any) -> Any:
+            nonlocal heard
+            grown = max((path.stat().st_mtime for path in folder.glob("blobs/*")), default=heard)
+            if time.time() - max(heard, min(grown, time.time())) > PATIENCE:
+                raise NoProgress
+            answer = send(*request, **options)
+            if not options.get("stream"):  # the head of a large file is no progress yet, its body is
+                heard = time.time()
+            for name in ("retry-after", "ratelimit"):
+                answer.headers.pop(name, None)  # the client would wait for as long as a server asks
+            return answer
+
+        return send_in_time
+
+    def make_client() -> Any:
+        client = default_client_factory()
+        client.send = watched(client.send)  # type: ignore[method-assign]
+        return client
+
+    set_client_factory(make_client)
+    try:
+        yield
+    finally:
+        set_client_factory(default_client_factory)
 
 
 def check_download(path: Path, pin: Pin) -> None:
