@@ -3,16 +3,19 @@
 import http.client
 import json
 import os
+import threading
 import time
 import urllib.error
 import urllib.request
+from typing import IO
 from urllib.parse import urlsplit
 
 from common.console import shorten
-from common.files import InputError
+from common.files import InputError, check, parse_json
 
 KEY_VARIABLE = "JUDGE_API_KEY"  # its own name, so that no other service's key is sent to a server it is not meant for
 TRIES = 5
+MOST_BYTES = 4 << 20  # of an answer
 FIRST_WAIT = 1.0  # seconds before the second try; doubled before each further one
 LONGEST_WAIT = 60.0  # however long a server asks to be left alone
 PROBE_TIMEOUT = 10.0
@@ -29,7 +32,7 @@ class JudgeServer:
 
     Args:
         url: the server's address up to and with /v1.
-        timeout: seconds to wait for an answer.
+        timeout: seconds to wait for a whole answer, whatever the server does meanwhile.
 
     Raises:
         InputError: if the address or the key cannot be used.
@@ -70,8 +73,8 @@ class JudgeServer:
         if status >= 500:  # `transformers serve` has no list without a hub cache, but can answer
             return []
         try:
-            return [model["id"] for model in json.loads(text)["data"]]
-        except (ValueError, LookupError, TypeError) as error:
+            return [model["id"] for model in parse_json(text, {"data": [{"id": str}]})["data"]]
+        except (ValueError, RecursionError) as error:
             raise InputError(f"--url {self.url}: what answers there is not an OpenAI-compatible server (HTTP {status} to "
                              f"/models: {shorten(text)!r}); with most of those the address ends in /v1.") from error
 
@@ -105,24 +108,48 @@ class JudgeServer:
         if status != 200:
             raise NoReply(f"HTTP {status}: {shorten(text)}")
         try:
-            reply = json.loads(text)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError) as error:
+            check(content := json.loads(text), {"choices": [{"message": {"content": object}}]})
+            reply = content["choices"][0]["message"]["content"]
+        except (ValueError, LookupError, RecursionError) as error:
             raise NoReply(f"not a chat completion: {shorten(text)}") from error
         # Null where a hosted model refuses; half a character where the reply was cut inside one.
         return reply.encode("utf-8", "replace").decode() if isinstance(reply, str) else ""
 
     def _fetch(self, path: str, body: dict | None, timeout: float) -> tuple[int, str, float]:
-        """One request: the status, the text, and for how many seconds the server asks to be left alone."""
+        """One request: the status, the text, and for how many seconds the server asks to be left alone.
+
+        Raises:
+            OSError or HTTPException: if there is no whole answer of at most MOST_BYTES in `timeout` seconds. A time limit of
+                the connection would begin anew with each byte, so a thread waits that can be left behind.
+        """
+        found: list[tuple[int, str, float] | Exception] = []
+
+        def exchange() -> None:
+            try:
+                found.append(self._exchange(path, body, timeout))
+            except (OSError, http.client.HTTPException) as error:
+                found.append(error)
+
+        worker = threading.Thread(target=exchange, daemon=True)
+        worker.start()
+        worker.join(timeout)
+        if not found:
+            raise TimeoutError
+        if isinstance(found[0], Exception):
+            raise found[0]
+        return found[0]
+
+    def _exchange(self, path: str, body: dict | None, timeout: float) -> tuple[int, str, float]:
         request = urllib.request.Request(self.url + path, headers={"Content-Type": "application/json"},
                                          data=None if body is None else json.dumps(body).encode())
         if self.key:
             request.add_unredirected_header("Authorization", f"Bearer {self.key}")  # never sent on to another server
         try:
             with self.opener.open(request, timeout=timeout) as answer:
-                status, content, headers = answer.status, answer.read(), answer.headers
+                status, content, headers = answer.status, _read(answer), answer.headers
         except urllib.error.HTTPError as answer:
             with answer:
-                status, content, headers = answer.code, answer.read(), answer.headers
+                status, content, headers = answer.code, _read(answer), answer.headers
         text = content.decode("utf-8", "replace")
         if len(self.key) >= 8:  # some servers repeat the key; shorter ones, as local servers take them, are no secret
             text = text.replace(self.key, "[key]")
@@ -146,6 +173,14 @@ class JudgeServer:
         ollama = "ollama serve" if port == 11434 else f"OLLAMA_HOST={self.host}:{port} ollama serve"
         return (f"start one in another terminal with `{ollama}` (and fetch the model with `ollama pull {self.model}`), "
                 f"`llama-server -m MODEL.gguf --port {port}`, or `transformers serve --port {port}`")
+
+
+def _read(answer: IO[bytes]) -> bytes:
+    """The body of an answer, of at most MOST_BYTES."""
+    content = answer.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(f"its answer is longer than {MOST_BYTES:,} bytes")
+    return content + answer.read()  # nothing; or an error, if less came than was announced
 
 
 def _reason(error: Exception) -> str:
