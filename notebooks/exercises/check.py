@@ -5,7 +5,8 @@
 
 Runs the student's cells in order in a fresh Python process, then the instructor's tests, hidden ones among them; test cells
 in the student's file are not looked at. Needs no network. The code runs with your rights: grade strangers' files in a
-container. Exit status 0 with full points, 1 with fewer.
+container. A cell may take a minute and print 200,000 characters, and the process take 4 GB (`limits.py`): that stops accidents,
+not malice. Exit status 0 with full points, 1 with fewer.
 """
 
 import copy
@@ -38,7 +39,13 @@ class Verdict(NamedTuple):
 
 def is_test(cell: NotebookNode) -> bool:
     """Whether a cell gives points."""
-    return bool(cell.metadata.get("nbgrader", {}).get("grade"))
+    return bool(mark(cell).get("grade"))
+
+
+def mark(cell: NotebookNode) -> dict:
+    """What nbgrader notes about a cell; nothing if there is no such note, or something else in its place."""
+    found = cell.metadata.get("nbgrader")
+    return found if isinstance(found, dict) else {}
 
 
 def error_of(cell: NotebookNode) -> tuple[str, str] | None:
@@ -77,11 +84,12 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
         if is_test(cell):
             titles.append(title)
             tests.append(copy.deepcopy(cell))
+    bounds = nbformat.v4.new_code_cell(f"from notebooks.exercises import limits; limits.apply(get_ipython(), {SECONDS_PER_CELL})")
     try:
-        run_notebook(nbformat.v4.new_notebook(cells=answers + tests), folder, SECONDS_PER_CELL, allow_errors=True)
+        run_notebook(nbformat.v4.new_notebook(cells=[bounds, *answers, *tests]), folder, SECONDS_PER_CELL, allow_errors=True)
     except DeadKernelError as error:
-        raise InputError("The notebook ended its Python process (os._exit, or out of memory?); mend that and try "
-                         "again.") from error
+        raise InputError("The notebook ended its Python process (os._exit, out of memory, or a loop that cannot be "
+                         "interrupted?); mend that and try again.") from error
 
     verdicts = []
     for title, test in zip(titles, tests):
@@ -102,8 +110,8 @@ def main() -> None:
     source = read_notebook(source_path(args.number))
     path = args.file or release_path(args.number)
     student = read_notebook(path)
-    known = {cell.metadata.nbgrader.grade_id for cell in source.cells if "nbgrader" in cell.metadata}
-    if not known & {cell.metadata.get("nbgrader", {}).get("grade_id") for cell in student.cells}:
+    known = [mark(cell)["grade_id"] for cell in source.cells if mark(cell)]
+    if not any(mark(cell).get("grade_id") in known for cell in student.cells):
         raise InputError(f"{path} holds nothing of exercise {args.number}; start from {release_path(args.number).name} in "
                          f"release/{args.number}.")
 

@@ -1,5 +1,6 @@
 import copy
 import sys
+import time
 
 import nbformat.v4
 import pytest
@@ -64,6 +65,25 @@ def test_the_students_own_tests_do_not_count(tmp_path):
 def test_code_that_ends_python_is_told(tmp_path):
     with pytest.raises(InputError, match="ended its Python process"):
         grade(with_answer("double", "import os; os._exit(1)"), SOURCE, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("answer", "hint"), [
+    ("def double(x):\n    while True: print('again and again')", "more than 200,000 characters are printed"),
+    ("def double(x): return len(bytearray(10 << 30))", "your code stops with MemoryError")])
+def test_endless_output_and_memory_end_within_the_limits(answer, hint, tmp_path):
+    started = time.monotonic()
+    (double, half), _ = grade(with_answer("double", answer), SOURCE, tmp_path)
+    assert hint in double.hint and half.points == 3
+    assert time.monotonic() - started < check.SECONDS_PER_CELL
+
+
+@pytest.mark.slow
+def test_a_loop_that_cannot_be_interrupted_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "SECONDS_PER_CELL", 1)
+    stubborn = "def double(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass"
+    with pytest.raises(InputError, match="a loop that cannot be interrupted"):
+        grade(with_answer("double", stubborn), SOURCE, tmp_path)
 
 
 @pytest.mark.slow

@@ -1,0 +1,52 @@
+"""Bounds for code that is being graded: time, output and memory of its process. They stop accidents, not malice."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+MOST_CHARACTERS = 200_000  # that a cell may print
+MOST_MEMORY = 4 << 30  # bytes of the process
+GRACE = 5.0  # seconds for a cell that is interrupted to end by itself
+
+
+def apply(shell: Any, seconds_per_cell: float) -> None:
+    """Bound every cell that runs after this one in the same process.
+
+    A cell that prints more than MOST_CHARACTERS fails, and so does one that takes more memory than MOST_MEMORY (where the
+    system can say so). A process whose cell is still at work GRACE seconds after it should have been interrupted ends.
+
+    Args:
+        shell: IPython's, as `get_ipython()` gives it in a cell.
+    """
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+    printed, timers = 0, [threading.Timer(0, print)]
+
+    def bounded(write: Callable[[str], Any]) -> Callable[[str], Any]:
+        def write_bounded(text: str) -> Any:
+            nonlocal printed
+            printed += len(text)
+            if printed > MOST_CHARACTERS:
+                raise RuntimeError(f"more than {MOST_CHARACTERS:,} characters are printed; is there a loop that never ends?")
+            return write(text)
+
+        return write_bounded
+
+    def begin(*_: Any) -> None:
+        nonlocal printed
+        printed = 0
+        timers[0] = threading.Timer(seconds_per_cell + GRACE, os._exit, [1])
+        timers[0].daemon = True
+        timers[0].start()
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.write = bounded(stream.write)  # type: ignore[method-assign]
+    shell.events.register("pre_run_cell", begin)
+    shell.events.register("post_run_cell", lambda *_: timers[0].cancel())
