@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ch_delift.utility import plain_utility
@@ -26,8 +25,8 @@ from ch_pretrain.pages import HELD_OUT
 from common import options
 from common.console import Progress, say, table
 from common.device import autocast
-from common.files import InputError
-from common.pretrained import find_folder
+from common.files import InputError, read_json, reading
+from common.pretrained import find_folder, load_pretrained
 from common.tokenizer import Tokenizer
 
 AT_ONCE = 8  # examples, between two steps of the progress bar
@@ -60,13 +59,13 @@ def read_model(name: str) -> tuple[Callable[[Tensor], Tensor], int, TheirTokeniz
     disable_progress_bar()
     set_verbosity_error()
     folder, extra = (Path(name).parent, {"gguf_file": Path(name).name}) if Path(name).is_file() else (find_folder(name), {})
-    try:
+    config = folder / "config.json"
+    if not extra and (not config.exists() or read_json(config, {str: object}).get("model_type") == "gpt2"):
+        load_pretrained(folder)  # says clearly what is wrong with a GPT-2, where there is something
+    with reading(name, "not to be read by transformers", "use another model"):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **extra).eval()
         return (lambda ids: model(ids, use_cache=False).logits, model.num_parameters(),
                 TheirTokenizer(AutoTokenizer.from_pretrained(folder, **extra)))
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"transformers cannot read {name} ({reason}).") from error
 
 
 def choose_records(per_family: int, families: tuple[str, ...] = (), of_each: int = 1) -> tuple[list[dict], list[dict]]:

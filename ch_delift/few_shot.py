@@ -94,7 +94,7 @@ def same_family(questions: list[dict], pool: list[dict], shots: int, seed: int) 
 def pools_of_subset(args: argparse.Namespace, records: list[dict], training: list[int]) -> dict[str, list[dict]]:
     """The records of the subset, and as many random ones of the training part, whose places are given."""
     may_be_shown = set(training)
-    chosen = [i for i in read_subset(args.subset, runs.data_hash(records)) if i in may_be_shown]
+    chosen = [i for i in read_subset(args.subset, runs.data_hash(records), len(records)) if i in may_be_shown]
     if not chosen:
         raise InputError(f"--subset {args.subset} names no record of the training part; use the --seed it was chosen with.")
     by_chance = [training[i] for i in random_subset(len(training), len(chosen), args.seed)]

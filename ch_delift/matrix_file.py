@@ -2,11 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from common import distributed
-from common.files import write_whole
+from common.files import reading, write_whole
 
 
 class Plan:
@@ -44,7 +45,20 @@ def grow(file: Path, shape: tuple[int, ...]) -> np.memmap:
             matrix.flush()
         write_whole(partial(file), fill)
     distributed.barrier()
-    return np.lib.format.open_memmap(partial(file), mode="r+")
+    return read(partial(file), shape, "r+")
+
+
+def read(file: Path, shape: tuple[int, ...], mode: Literal["r", "r+"] = "r") -> np.memmap:
+    """Open a matrix file, finished or not. float32, of this shape.
+
+    Raises:
+        InputError: if it is damaged, or of other records.
+    """
+    with reading(file, "no such matrix as belongs here", "remove it, and --resume measures it again"):
+        matrix = np.lib.format.open_memmap(file, mode=mode)
+        if matrix.dtype != np.float32 or matrix.shape != shape:
+            raise ValueError(f"{matrix.dtype} {list(matrix.shape)} instead of float32 {list(shape)}")
+        return matrix
 
 
 def finish(file: Path, matrix: np.memmap) -> np.ndarray:
@@ -54,4 +68,4 @@ def finish(file: Path, matrix: np.memmap) -> np.ndarray:
     if distributed.is_main():
         os.replace(partial(file), file)
     distributed.barrier()
-    return np.load(file, mmap_mode="r")
+    return read(file, matrix.shape)

@@ -1,7 +1,6 @@
 """From records to a subset: similarities, the objective of the stage, and greedy choice."""
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ch_delift.submodular import Matrix
 from ch_delift.utility import similarity, utility_matrix
 from ch_instruct.encoding import Example
 from common import files
+from common.device import check_memory
 from common.files import InputError
 from common.gpt2 import GPT2
 from common.tokenizer import Tokenizer
@@ -63,16 +63,15 @@ def budget_of(fraction: float, n: int) -> int:
     return budget
 
 
-def check_memory(rows: int, columns: int) -> None:
+def check_pairs(rows: int, columns: int) -> None:
     """Refuse a dense matrix that this machine cannot hold: greedy needs all of it in memory, twice for a moment.
 
     Raises:
         InputError: naming what it needs and what there is.
     """
-    needed = 2 * 4 * rows * columns  # 4 bytes a number; greedy turns the matrix round, so it is there twice
-    if hasattr(os, "sysconf") and needed > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
-        raise InputError(f"The utilities of {rows:,} x {columns:,} pairs need {needed / 1e9:,.0f} GB, and this machine has "
-                         f"{memory / 1e9:,.0f} GB; use --pairs neighbours:32, or columns:M with a small M.")
+    # 4 bytes a number; greedy turns the matrix round, so it is there twice
+    check_memory(2 * 4 * rows * columns, f"The utilities of {rows:,} x {columns:,} pairs need",
+                 "use --pairs neighbours:32, or columns:M with a small M")
 
 
 def check_utility(folder: Path, facts: dict[str, object]) -> None:
@@ -84,7 +83,8 @@ def check_utility(folder: Path, facts: dict[str, object]) -> None:
     if not (folder / "utility" / "facts.json").exists():
         raise InputError(f"--utility {folder} holds no utilities (no utility/facts.json); give the folder of a finished "
                          "ch_delift run.")
-    recorded = files.read_json(folder / "utility" / "facts.json")
+    recorded = files.read_json(folder / "utility" / "facts.json", {str: object}, "no note of a ch_delift run",
+                               "give the folder of another run, or leave --utility out")
     for name, value in facts.items():
         if recorded.get(name) != value:
             raise InputError(f"--utility {folder} was measured with {name} {str(recorded.get(name))[:16]}, and this run has "

@@ -31,7 +31,7 @@ from ch_delift.experiment import (
     differences,
     read_aloud,
 )
-from ch_delift.selection import Comparison, Pairs, budget_of, check_memory, check_utility
+from ch_delift.selection import Comparison, Pairs, budget_of, check_pairs, check_utility
 from ch_instruct import pipeline
 from ch_instruct.pipeline import Work
 from ch_instruct.records import load_records, split_records
@@ -61,7 +61,7 @@ def measure(work: Work, other: Work | None, given: Delift) -> tuple[Path, Compar
     if pairs.kind == "columns" and not most <= pairs.number <= n:
         raise InputError(f"--pairs {pairs} must have at least the {most} candidates that will be chosen, and at most all {n}.")
     if pairs.kind != "neighbours":
-        check_memory(n, pairs.number or n)
+        check_pairs(n, pairs.number or n)
     groups = {"data": work.examples["train"]}
     if other is not None:
         groups[str(OTHER[given.stage])] = other.examples["train"]

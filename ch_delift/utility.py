@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ch_delift.matrix_file import Plan, finish, grow
+from ch_delift.matrix_file import Plan, finish, grow, read
 from ch_delift.shared_prefix import Targets
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
@@ -89,9 +89,12 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
     Raises:
         InputError: if a target alone is longer than the context.
     """
-    if file is not None and file.exists():
-        return np.load(file, mmap_mode="r")
     plan = Plan(len(targets), len(candidates), pairs)
+    if file is not None and file.exists():
+        matrix = read(file, plan.shape)
+        if not np.isfinite(matrix).all():
+            raise InputError(f"{file} holds values that are no numbers; remove it, and --resume measures it again.")
+        return matrix
     fronts = [shown(candidate, tokenizer) for candidate in candidates]
     context, lengths = model.config.n_positions, np.array([len(t.ids) - 1 for t in targets])  # the last token is never read
     if lengths.max() > context:

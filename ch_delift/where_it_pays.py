@@ -30,6 +30,7 @@ DIFFERENT = 150  # records of the redundant set that are not another one in othe
 NOISE = 0.3
 LARGE_FAMILIES, LARGE = ("plural", "color", "larger"), 100  # of the skewed set
 TARGET_FAMILIES = ("plural", "past_tense", "opposite", "continent")
+INTERVAL = {"mean": float, "half_interval": float}  # in report.json
 CONDITIONS = ("plain", "redundant", "noisy", "warm", "skewed", "target")
 
 
@@ -113,11 +114,11 @@ def main() -> None:
         if not (run / "report.json").exists():
             say(f"\n{condition}")
             compare(condition, data, run, args.seeds, args.precision)
-        summary = read_json(run / "report.json")["summary"]
+        summary = read_json(run / "report.json", {"summary": {str: {"exact_match": (INTERVAL, None)}}})["summary"]
         arms = [arm for arm in summary if arm != "base"]
         rows.append([condition, *(f"{summary[arm]['exact_match']['mean']:.1%} ± "
                                   f"{summary[arm]['exact_match']['half_interval']:.1%}" for arm in arms)])
-        subset = read_json(run / "subset.json")["ids"]
+        subset = read_json(run / "subset.json", {"ids": [int]})["ids"]
         n = len(records) - len(others)
         by_chance = [what_was_chosen(records, random_subset(n, len(subset), seed)) for seed in range(5)]
         cells = zip(what_was_chosen(records, subset), map(fmean, zip(*by_chance)), ("{:.0f}", "{:.1%}", "{:.1%}"))

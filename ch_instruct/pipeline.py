@@ -115,7 +115,7 @@ def prepare(options: FineTuning) -> Work:
     data = smoke_records(loaded.records) if options.smoke else loaded.records
     places, data_hash = split_places(data, options.seed), runs.data_hash(data)
     if options.subset is not None:
-        places["train"] = take_subset(places["train"], options.subset, data_hash)
+        places["train"] = take_subset(places["train"], options.subset, data_hash, len(data))
     folder = find_folder(options.model)
     model, tokenizer = load_pretrained(folder, device, dropout=options.dropout)
     model.recompute = options.recompute
@@ -161,13 +161,13 @@ def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options:
     return parts
 
 
-def take_subset(training: list[int], file: Path, data_hash: str) -> list[int]:
-    """Those training records, as places in the data, that a subset file names.
+def take_subset(training: list[int], file: Path, data_hash: str, records: int) -> list[int]:
+    """Those training records, as places in the data (so many `records`), that a subset file names.
 
     Raises:
         InputError: if the file does not fit the data, or names no training record.
     """
-    wanted = set(read_subset(file, data_hash))
+    wanted = set(read_subset(file, data_hash, records))
     chosen = [place for place in training if place in wanted]
     if not chosen:
         raise InputError(f"--subset {file} names no record of the training part; use the --seed it was chosen with.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ch_instruct.public_sets import PUBLIC_SETS
 from ch_pretrain import classroom
-from common.files import InputError
+from common.files import InputError, reading
 
 TEST_SHARE, VALIDATION_SHARE = 0.10, 0.05
 SPLITS = ("train", "validation", "test")
@@ -79,21 +79,20 @@ def read_rows(path: Path, option: str = "--data") -> list:
     Raises:
         InputError: if there is no such file, or it is not JSON, or holds no rows. `option` says where its name was given.
     """
-    if not path.is_file():
-        raise InputError(f"{option} {path}: there is no such file.")
     where, form = f"{option} {path}", "JSON" if path.suffix == ".json" else "JSONL"
-    try:
+    if path.exists() and not path.is_file():
+        raise InputError(f"{where} is not a file; give a .json or .jsonl file.")
+    with reading(where, f"not {form} in UTF-8", "mend the file"):
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
+    if path.suffix == ".json":
+        with reading(where, f"not {form}", "mend the file"):
             rows = json.loads(text)
-        else:
-            rows = []
-            for number, line in enumerate(text.split("\n"), 1):  # a line feed alone ends a line of JSON
-                where = f"{option} {path}, line {number}"
-                if line.strip():
+    else:
+        rows = []
+        for number, line in enumerate(text.split("\n"), 1):  # a line feed alone ends a line of JSON
+            if line.strip():
+                with reading(f"{where}, line {number}", f"not {form}", "mend that line"):
                     rows.append(json.loads(line))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not {form} ({error}).") from error
     if not isinstance(rows, list):
         raise InputError(f"{option} {path} must hold a list of records, not a {type(rows).__name__}.")
     if not rows:
@@ -127,6 +126,7 @@ def _check(row: object, where: str) -> None:
         check_characters(row.get(key, ""), f"{where}: {key!r}")
     if row.get("split", "train") not in SPLITS:
         raise InputError(f"{where}: 'split' is {reprlib.repr(row['split'])}; it must be train, validation or test.")
+    check_characters(json.dumps(row, ensure_ascii=False), where)  # other keys are kept and written, too
 
 
 def _check_messages(messages: object, where: str) -> None:

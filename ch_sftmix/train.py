@@ -81,8 +81,21 @@ def reference_run(work: Work, folder: Path, seed: int, count: int | None = None)
 
     run = pipeline.train(work, data, next_token_loss, folder, seed, after_step=note)
     distributed.barrier()
-    rows = [files.read_json(folder / f"perplexities-{c}.json") for c in range(1, count + 1)]
+    rows = [read_perplexities(folder / f"perplexities-{c}.json", len(data)) for c in range(1, count + 1)]
     return run, torch.tensor(rows, dtype=torch.float64)
+
+
+def read_perplexities(path: Path, count: int) -> list[float]:
+    """The perplexities of so many responses, as the reference run, perhaps before an interruption, wrote them.
+
+    Raises:
+        InputError: if the file does not hold them.
+    """
+    advice = f"remove the folder {path.parent} and go on with --resume"
+    found = files.read_json(path, [float], "no list of perplexities", advice)
+    if len(found) != count:
+        raise InputError(f"{path} holds {len(found)} perplexities instead of {count}; {advice}.")
+    return found
 
 
 def make_halves(how: str, perplexities: Tensor, seed: int) -> tuple[list[int], list[int]]:
@@ -148,6 +161,8 @@ def compare(work: Work, given: SFTMix, base: pipeline.Arm, folder: Path, seed: i
 def main() -> None:
     given = options.parse(SFTMix, __doc__)
     work = pipeline.prepare(given)
+    if len(work.train_ids) < 2:
+        raise InputError("One training record cannot be halved; SFTMix needs at least 2.")
     folder = runs.open_run("ch_sftmix", work.options, work.facts)
     base = pipeline.test(work)
     if given.seeds == 1:

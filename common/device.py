@@ -55,6 +55,20 @@ def pick_precision(name: str, device: torch.device) -> tuple[str, str]:
     return ("bf16", f"this {what} multiplies bfloat16") if units else ("fp32", f"no bfloat16 units found in this {what}")
 
 
+def check_memory(needed: int, what: str, advice: str) -> None:
+    """Refuse, before any work, what this machine's memory cannot hold.
+
+    Args:
+        needed: bytes.
+        what: begins the sentence: "WHAT ... GB, and this machine has ... GB; ADVICE."
+
+    Raises:
+        InputError: if it is more than there is.
+    """
+    if hasattr(os, "sysconf") and needed > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        raise InputError(f"{what} {needed / 1e9:,.0f} GB, and this machine has {memory / 1e9:,.0f} GB; {advice}.")
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """A context in which matrix products run in bfloat16 if `precision` is "bf16"; weights stay in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

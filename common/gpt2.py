@@ -40,6 +40,13 @@ class GPT2Config:
     layer_norm_epsilon: float = 1e-5
     dropout: float = 0.0  # share of activations set to zero in training, 0 to 1
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model learns."""
+        D, inner = self.n_embd, self.n_inner or 4 * self.n_embd
+        per_layer = 4 * D * D + 2 * D * inner + 9 * D + inner  # the matrices of attention and MLP, and biases and gains
+        return (self.vocab_size + self.n_positions) * D + self.n_layer * per_layer + 2 * D
+
     def __post_init__(self):
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head}).")

@@ -3,18 +3,17 @@
     config.json  model.safetensors  vocab.json  merges.txt  tokenizer_config.json
 """
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from common import files
+from common.device import check_memory
 from common.files import InputError
 from common.gpt2 import GPT2, GPT2Config
 from common.hub import Pin, download
@@ -41,6 +40,9 @@ WANTED_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.js
 FIXED_SETTINGS = {"model_type": ("gpt2",), "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
                   "tie_word_embeddings": (True,), "scale_attn_weights": (True,),
                   "scale_attn_by_inverse_layer_idx": (False,), "add_cross_attention": (False,)}
+
+# The largest sizes that are taken for meant: with larger ones, only to build the model would take minutes or overflow.
+LARGEST = {"vocab_size": 10**7, "n_positions": 10**7, "n_embd": 10**5, "n_layer": 1000, "n_head": 10**5, "n_inner": 10**6}
 
 # Public files keep these linear layers as [in, out] ("Conv1D"); nn.Linear keeps [out, in].
 TRANSPOSED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
@@ -102,46 +104,48 @@ def find_folder(name: str) -> Path:
 def read_config(folder: Path) -> GPT2Config:
     """Read `config.json`; refuse models that are not GPT-2. Its dropout is not read: it is a matter of training."""
     path = folder / "config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for key, allowed in FIXED_SETTINGS.items():
-            value = content.get(key, allowed[0]) if key != "model_type" else content.get(key)
-            if value not in allowed:
-                raise InputError(f"{path} says {key} = {value!r}; only {' or '.join(map(repr, allowed))} is GPT-2 as "
-                                 "written here; use another model.")
-        sizes = {key: content[key] for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")}
-        for key, value in sizes.items():
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{path} says {key} = {value!r}; it must be a whole number from 1 up.")
-        inner, epsilon = content.get("n_inner"), content.get("layer_norm_epsilon", 1e-5)
-        if inner is not None and (not isinstance(inner, int) or inner < 1):
-            raise InputError(f"{path} says n_inner = {inner!r}; it must be null or a whole number from 1 up.")
-        return GPT2Config(**sizes, n_inner=inner, layer_norm_epsilon=float(epsilon))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} is no checkpoint: it has no config.json.") from error
-    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-        raise InputError(f"{path} is not the config.json of a GPT-2 ({type(error).__name__}: {error}).") from error
+    if not path.exists():
+        raise InputError(f"{folder} is no checkpoint: it has no config.json.")
+    content = files.read_json(path, {str: object}, "not the config.json of a GPT-2", "fetch or copy it again")
+    for key, allowed in FIXED_SETTINGS.items():
+        value = content.get(key, allowed[0]) if key != "model_type" else content.get(key)
+        if value not in allowed:
+            raise InputError(f"{path} says {key} = {value!r}; only {' or '.join(map(repr, allowed))} is GPT-2 as "
+                             "written here; use another model.")
+    for key, most in LARGEST.items():
+        value = content.get(key)
+        if not (key == "n_inner" and value is None) and not (type(value) is int and 1 <= value <= most):
+            raise InputError(f"{path} says {key} = {value!r}; it must be a whole number from 1 to {most}.")
+    epsilon = content.get("layer_norm_epsilon", 1e-5)
+    if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
+        raise InputError(f"{path} says layer_norm_epsilon = {epsilon!r}; it must be a number between 0 and 1.")
+    with files.reading(path, "not the config.json of a GPT-2", "fetch or copy it again"):
+        config = GPT2Config(**{key: content.get(key) for key in LARGEST}, layer_norm_epsilon=float(epsilon))
+    check_memory(4 * config.parameters, f"{path}: a model of {config.parameters:,} parameters needs", "use a smaller one")
+    return config
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of `model.safetensors`, or of the parts that `model.safetensors.index.json` lists."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    path = single
-    try:
-        if single.exists():
-            return load_file(single)
-        if index.exists():
-            path = index
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            tensors: dict[str, Tensor] = {}
-            for path in (folder / name for name in sorted(names)):
-                tensors |= load_file(path)
-            return tensors
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
-        raise InputError(f"{path} cannot be read as safetensors, it may be cut off ({error}); fetch or copy it "
-                         "again.") from error
-    raise InputError(f"{folder} has no model.safetensors; other formats (pytorch_model.bin, ...) are not read: convert "
-                     "them with transformers' save_pretrained.")
+    if single.exists():
+        return read_part(single)
+    if not index.exists():
+        raise InputError(f"{folder} has no model.safetensors; other formats (pytorch_model.bin, ...) are not read: convert "
+                         "them with transformers' save_pretrained.")
+    listed = files.read_json(index, {"weight_map": {str: str}}, "no list of safetensors files", "fetch or copy it again")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(listed["weight_map"].values())):
+        if Path(name).name != name:
+            raise InputError(f"{index} names the part {name!r}; parts lie in the same folder: fetch or copy it again.")
+        tensors |= read_part(folder / name)
+    return tensors
+
+
+def read_part(path: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors file."""
+    with files.reading(path, "not to be read as safetensors, it may be cut off", "fetch or copy it again"):
+        return load_file(path)
 
 
 def load_weights(model: GPT2, folder: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -165,12 +169,16 @@ def load_weights(model: GPT2, folder: Path, dtype: torch.dtype = torch.float32) 
     if missing or unexpected:
         raise InputError(f"{folder} does not hold this GPT-2: missing {_some(missing)}, unexpected {_some(unexpected)}.")
     for name, tensor in tensors.items():
-        if TRANSPOSED.fullmatch(name):
+        if TRANSPOSED.fullmatch(name) and tensor.dim() == 2:
             tensor = tensor.t()
         if tensor.shape != expected[name].shape:
             raise InputError(f"{folder}: {name} has shape {tuple(tensor.shape)}; config.json asks for "
                              f"{tuple(expected[name].shape)}.")
-        tensors[name] = tensor.to(expected[name].device if expected[name].device.type != "meta" else "cpu", dtype)
+        tensor = tensor.to(expected[name].device if expected[name].device.type != "meta" else "cpu", dtype)
+        if not tensor.isfinite().all():
+            raise InputError(f"{folder}: {name} holds values that are no finite numbers, so nothing can be computed with it; "
+                             "fetch or copy it again, or use an earlier checkpoint.")
+        tensors[name] = tensor
     if model.wte.weight.is_meta:
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         model.load_state_dict(tensors, assign=True)  # take the tensors themselves, there is nothing to copy into

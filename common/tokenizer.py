@@ -10,7 +10,7 @@ from pathlib import Path
 import tiktoken
 from tiktoken.load import load_tiktoken_bpe
 
-from common.files import InputError, write_text
+from common.files import InputError, check, read_json, reading, write_text
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -19,6 +19,10 @@ SPLIT_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(
 
 RANK_FILE = Path(__file__).parent / "assets" / "gpt2" / "r50k_base.tiktoken"
 RANK_FILE_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"  # tiktoken's own for r50k_base
+
+# What is needed of tokenizer.json.
+SINGLE_FILE = {"model": {"type": str, "vocab": {str: int}, "merges": [(str, [str])]},
+               "added_tokens": [{"content": str, "id": int}]}
 
 
 def _byte_alphabet() -> dict[int, str]:
@@ -110,31 +114,37 @@ class Tokenizer:
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
         """From a checkpoint folder: `vocab.json` with `merges.txt`, or `tokenizer.json`."""
+        what, advice = "no file of GPT-2's byte-level BPE", "fetch or copy it again"
         vocab_file, merges_file, single_file = (folder / name for name in ("vocab.json", "merges.txt", "tokenizer.json"))
-        try:
-            if vocab_file.exists() and merges_file.exists():
-                vocab = json.loads(vocab_file.read_text(encoding="utf-8"))
+        if vocab_file.exists() and merges_file.exists():
+            vocab = read_json(vocab_file, {str: int}, what, advice)
+            with reading(merges_file, what, advice):
                 lines = merges_file.read_text(encoding="utf-8").splitlines()
-                lines = lines[1:] if lines and lines[0].startswith("#version") else lines
-                merges = [tuple(line.split(" ")) for line in lines if line]
-            elif single_file.exists():
-                content = json.loads(single_file.read_text(encoding="utf-8"))
+            lines = lines[1:] if lines and lines[0].startswith("#version") else lines
+            merges = [line.split(" ") for line in lines if line]
+        elif single_file.exists():
+            content = read_json(single_file, {"model": {"type": str}}, what, advice)
+            with reading(single_file, what, advice):
                 kind, cut = content["model"]["type"], content.get("pre_tokenizer") or {}
                 if (kind != "BPE" or cut.get("type") != "ByteLevel" or cut.get("add_prefix_space")
                         or content.get("normalizer") is not None):
                     raise InputError(f"{single_file} ({kind}) is not GPT-2's byte-level BPE, without normalizer and with a "
                                      "ByteLevel pre-tokenizer that adds no space; use another model.")
-                vocab = content["model"]["vocab"] | {t["content"]: t["id"] for t in content["added_tokens"]}
-                merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in content["model"]["merges"]]
-            else:
-                raise InputError(f"{folder} has no tokenizer: put vocab.json and merges.txt (or tokenizer.json) "
-                                 "beside the weights.")
+                check(content, SINGLE_FILE)
+            vocab = content["model"]["vocab"] | {t["content"]: t["id"] for t in content["added_tokens"]}
+            merges = [m.split(" ") if isinstance(m, str) else m for m in content["model"]["merges"]]
+        else:
+            raise InputError(f"{folder} has no tokenizer: put vocab.json and merges.txt (or tokenizer.json) "
+                             "beside the weights.")
+        with reading(f"The tokenizer in {folder}", "not GPT-2's byte-level BPE", advice):
             chars = dict.fromkeys([*CHAR_TO_BYTE, *(left + right for left, right in merges)])
+            missing = [c for c in chars if c not in vocab]
+            if missing or min(vocab.values()) < 0 or len(set(vocab.values())) < len(vocab):
+                raise ValueError(f"it gives {missing[0]!r} no id" if missing else "its ids are not all different and from 0 up")
             ids = [vocab[c] for c in chars]
             tokens = [to_bytes(c) for c in chars]
-        except (KeyError, ValueError, TypeError, OSError) as error:
-            raise InputError(f"The tokenizer files in {folder} cannot be read as GPT-2's byte-level BPE "
-                             f"({type(error).__name__}: {error}); fetch or copy them again.") from error
+        if (folder / "tokenizer_config.json").exists():  # not needed here, but by other tools
+            read_json(folder / "tokenizer_config.json", {str: object}, "no tokenizer_config.json", advice)
         if END_OF_TEXT not in vocab:
             raise InputError(f"The tokenizer in {folder} has no {END_OF_TEXT} token, which ends documents and answers; use "
                              "another model.")

@@ -4,7 +4,9 @@ import csv
 import io
 import math
 import random
+import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common import distributed
+from common import distributed, files
 from common.console import Progress, say
 from common.device import autocast, evaluating
 from common.files import InputError, write_text, write_whole
@@ -24,6 +26,8 @@ from common.pretrained import load_weights, save_pretrained
 from common.tokenizer import Tokenizer
 
 STATE_FILE = "training_state.pt"
+STATE = {"state": {"step": int, "best_step": int, "best_loss": float, "waited": int, "seconds": float, "done": bool,
+                   "stopped_early": bool, "history": [{"step": int, "epoch": float, "tokens": int, "targets": int}]}}
 SECONDS_BETWEEN_SAVES = 300
 
 
@@ -297,18 +301,38 @@ def save_state(folder: Path, run: Run, model: GPT2, optimizer: torch.optim.Optim
 
 
 def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> Run:
-    """Put back what `save_state` wrote into this folder, if it did; return how far the run had come."""
-    if not (folder / STATE_FILE).exists():
+    """Put back what `save_state` wrote into this folder, if it did; return how far the run had come.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
         return Run()
-    # weights_only: a file from elsewhere may hold tensors and numbers, and no code that would run.
-    content = torch.load(folder / STATE_FILE, map_location=model.device, weights_only=True)
-    if "model" in content:
-        model.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-        torch.set_rng_state(content["rng"].cpu())
-        if "cuda_rng" in content:
-            torch.cuda.set_rng_state(content["cuda_rng"].cpu())
-    return Run(**content["state"])
+    advice = f"remove it, and --resume trains from the start of {folder} again"
+    if (folder / "model.safetensors").exists():
+        advice = (f"the best checkpoint is whole, and python {sys.argv[0]} --model {folder} with your other options, without "
+                  f"--resume and --out, starts from it; or {advice}")
+    with files.reading(path, "damaged", advice):
+        with zipfile.ZipFile(path) as archive:  # PyTorch's form: a checksum for each tensor, at which torch.load does not look
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} differs")
+        # weights_only: a file from elsewhere may hold tensors and numbers, and no code that would run.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        files.check(content, STATE)
+        run = Run(**content["state"])
+        if (run.history[-1]["step"] if run.history else 0) != run.step:
+            raise ValueError(f"its step is {run.step}, and its history ends elsewhere")
+        if not run.done:
+            model.load_state_dict(content["model"])
+            optimizer.load_state_dict(content["optimizer"])
+            for p, averages in optimizer.state.items():
+                if any(averages[name].shape != p.shape for name in ("exp_avg", "exp_avg_sq")):
+                    raise ValueError("AdamW's averages have other shapes than the weights")
+            torch.set_rng_state(content["rng"])
+            if "cuda_rng" in content:
+                torch.cuda.set_rng_state(content["cuda_rng"])
+    return run
 
 
 def history_csv(history: list[dict]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common import options
 from common.console import say, table
-from common.files import InputError
+from common.files import InputError, reading
 from common.gpt2 import GPT2
 from common.pretrained import find_folder, load_pretrained
 
@@ -84,8 +84,9 @@ def main() -> None:
 
     folder = find_folder(args.model)
     ours, tokenizer = load_pretrained(args.model)
-    theirs = GPT2LMHeadModel.from_pretrained(folder).eval().float()
-    their_ids = AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
+    with reading(args.model, "not to be read by transformers", "fetch or copy it again"):
+        theirs = GPT2LMHeadModel.from_pretrained(folder).eval().float()
+        their_ids = AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
     ids = tokenizer.encode(TEXT)
     say(f"{args.model}: the same tokens for {TEXT!r}: {'yes' if ids == their_ids else f'no, {ids} and {their_ids}'}")
 

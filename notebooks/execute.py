@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 
 from common import options
 from common.console import say
-from common.files import InputError, write_text
+from common.files import InputError, parse_json, reading, write_text
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -44,13 +44,11 @@ def read_notebook(path: Path) -> NotebookNode:
     Raises:
         InputError: if there is no such file, or it is no notebook.
     """
-    try:
-        notebook = nbformat.read(path, as_version=4)
+    with reading(path, "not a notebook", "save it again as .ipynb"):
+        text = path.read_text(encoding="utf-8")
+        parse_json(text, {"nbformat": int})  # whose texts can be written again
+        notebook = nbformat.reads(text, as_version=4)
         nbformat.validate(notebook)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
-    except (ValueError, KeyError, TypeError, AttributeError, nbformat.ValidationError) as error:
-        raise InputError(f"{path} is not a notebook ({type(error).__name__}); save it again as .ipynb.") from error
     return notebook
 
 

@@ -112,7 +112,7 @@ REFUSED = [
     ("notebooks/execute.py", ["09"], "There is no notebook '09'; choose from 01"),
     ("notebooks/exercises/release.py", ["9"], "There is no exercise '9'; choose from 01"),
     ("notebooks/exercises/check.py", ["9"], "There is no exercise '9'; choose from 01"),
-    ("notebooks/exercises/check.py", ["01", "mine.ipynb"], "mine.ipynb cannot be read"),
+    ("notebooks/exercises/check.py", ["01", "mine.ipynb"], "mine.ipynb: there is no such file"),
 ]
 
 

@@ -33,6 +33,7 @@ from common.files import InputError, Journal
 from common.pretrained import load_pretrained
 
 MOST_BYTES = 100_000  # of a question
+VOTE = dict.fromkeys(("time", "vote", "question", "left", "right", "left_answer", "right_answer"), str)
 MOST_BATTLES = 1000  # are remembered; older ones can no longer be voted on
 
 
@@ -104,10 +105,9 @@ def load_votes(path: Path) -> Journal:
     Raises:
         InputError: if a line of it is no vote.
     """
-    votes = Journal(path)
+    votes = Journal(path, VOTE, "no vote of an arena")
     for number, vote in enumerate(votes.entries, 1):
-        texts = isinstance(vote, dict) and [vote.get(key) for key in ("question", "left", "right", "vote")]
-        if not texts or not all(isinstance(text, str) for text in texts) or texts[3] not in POINTS or texts[1] == texts[2]:
+        if vote["vote"] not in POINTS or vote["left"] == vote["right"]:
             raise InputError(f"--votes {path}, line {number} is no vote of an arena; mend or remove that line, or choose "
                              "another file.")
     return votes

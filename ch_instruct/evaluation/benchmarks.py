@@ -192,7 +192,8 @@ def main() -> None:
                         help=f"one or several with commas between: classroom, {', '.join(BENCHMARKS)}; or names of the "
                              "harness (`lm_eval ls tasks`) or of your own task files")
     parser.add_argument("--tasks-folder", type=Path, metavar="FOLDER",
-                        help="a folder with task files of your own, .yaml in the harness's form (default: none)")
+                        help="a folder with task files of your own, .yaml in the harness's form; what stands behind "
+                             "!function in them is Python and runs with your rights (default: none)")
     parser.add_argument("--limit", type=options.whole, metavar="N", help="the first N questions of each task (default: all)")
     parser.add_argument("--batch-size", type=options.whole, default=16, metavar="N",
                         help="questions in one forward pass (default: %(default)s)")

@@ -30,6 +30,7 @@ from common import files, options, reports, runs
 from common.console import Progress, say, shorten, table
 from common.files import InputError, Journal
 
+REPLY = {"request": str, "reply": str}  # of a line in replies.jsonl
 GIVE_UP = 5  # failed requests in a row after which the server is taken for gone
 
 SCORE_PROMPT = """You rate how well an assistant answers. Read the request and the answer, and rate the answer from 0 (wrong,
@@ -185,7 +186,7 @@ def summarise_pairs(verdicts: list[tuple[str | None, str | None]]) -> dict:
 def judge_scores(server: JudgeServer, records: list[dict], folder: Path) -> dict:
     """Score every record; write verdicts.json; print the means. Returns the report's part."""
     prompts = [SCORE_PROMPT.format(asked=asked(record), answer=record["answer"]) for record in records]
-    replies, failures = ask_all(server, prompts, Journal(folder / "replies.jsonl"))
+    replies, failures = ask_all(server, prompts, Journal(folder / "replies.jsonl", REPLY, "no reply of a judge"))
     scores = [None if reply is None else find_score(reply) for reply in replies]
     files.write_json(folder / "verdicts.json", [
         record | {"score": score, "reply": reply} for record, score, reply in zip(records, scores, replies)])
@@ -204,7 +205,7 @@ def judge_pairs(server: JudgeServer, ours: list[dict], theirs: list[dict], folde
     """Compare the answers in both orders; write verdicts.json; print the win rate. Returns the report's part."""
     prompts = [PAIR_PROMPT.format(asked=asked(a), first=first["answer"], second=second["answer"])
                for a, b in zip(ours, theirs) for first, second in ((a, b), (b, a))]
-    replies, failures = ask_all(server, prompts, Journal(folder / "replies.jsonl"))
+    replies, failures = ask_all(server, prompts, Journal(folder / "replies.jsonl", REPLY, "no reply of a judge"))
     found = [None if reply is None else find_verdict(reply) for reply in replies]
     verdicts = list(zip(found[::2], found[1::2]))
     files.write_json(folder / "verdicts.json", [
@@ -244,7 +245,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--questions", type=Path, metavar="FILE", help="the questions of an MT-Bench answer file")
     parser.add_argument("--url", default="http://127.0.0.1:11434/v1", help="the judge's server (default: %(default)s)")
     parser.add_argument("--judge-model", required=True, metavar="NAME", help="the judge, by its name on the server")
-    parser.add_argument("--timeout", type=options.positive, default=120.0, metavar="SECONDS",
+    parser.add_argument("--timeout", type=options.seconds, default=120.0, metavar="SECONDS",
                         help="how long to wait for one reply (default: %(default)g)")
     options.add(parser, options.FolderOptions)
     args = parser.parse_args()

@@ -1,5 +1,6 @@
 """Reading answers that a command has written, whichever command it was, into one form."""
 
+import json
 import reprlib
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +94,7 @@ def _by_id(path: Path, option: str, turns: Callable[[dict], object]) -> dict[obj
                              "question_id and turns, an answer question_id and choices[0].turns.") from error
         if repeated:
             raise InputError(f"{where}: question_id {question_id!r} stands there a second time.")
+        check_characters(json.dumps(row, ensure_ascii=False), where)
         found[question_id] = row, _texts(texts, "turns", where)
     return found
 

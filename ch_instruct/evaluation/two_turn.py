@@ -19,7 +19,7 @@ import uuid
 from pathlib import Path
 
 from ch_instruct.encoding import encode_prompt
-from ch_instruct.records import read_rows
+from ch_instruct.records import check_characters, read_rows
 from ch_instruct.scoring import score
 from common import files, options
 from common.console import say, shorten, table
@@ -43,7 +43,7 @@ def load_questions(path: Path) -> list[dict]:
     seen = set()
     for number, question in enumerate(questions, 1):
         where = f"--questions {path}, question {number}"
-        if not isinstance(question, dict) or not isinstance(question.get("question_id"), (int, str)):
+        if not isinstance(question, dict) or type(question.get("question_id")) not in (int, str):
             raise InputError(f"{where} is {reprlib.repr(question)}; it must be an object with a question_id and turns.")
         if question["question_id"] in seen:
             raise InputError(f"{where} has the question_id {question['question_id']!r} of an earlier one; each needs its own.")
@@ -52,6 +52,7 @@ def load_questions(path: Path) -> list[dict]:
             texts = question.get(key) or []
             if not (isinstance(texts, list) and len(texts) in allowed and all(isinstance(text, str) for text in texts)):
                 raise InputError(f"{where}: {key!r} is {reprlib.repr(texts)}; it must be a list of two texts.")
+        check_characters(json.dumps(question, ensure_ascii=False), where)
     return questions
 
 

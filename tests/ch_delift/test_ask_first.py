@@ -73,7 +73,7 @@ def test_a_model_of_another_kind_and_ours_stand_side_by_side(in_process, tmp_pat
 def test_a_folder_that_transformers_cannot_read_is_named(in_process, tmp_path):
     (tmp_path / "empty").mkdir()
     assert_refused(in_process("ch_delift/ask_first.py", "--models", tmp_path / "empty"),
-                   f"transformers cannot read {tmp_path / 'empty'}")
+                   f"{tmp_path / 'empty'} is no checkpoint: it has no config.json")
 
 
 def test_damaged_weights_are_refused_in_one_sentence(in_process, tmp_path):
@@ -82,7 +82,7 @@ def test_damaged_weights_are_refused_in_one_sentence(in_process, tmp_path):
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 1}')
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights at all")
     assert_refused(in_process("ch_delift/ask_first.py", "--models", tmp_path / "broken"),
-                   f"transformers cannot read {tmp_path / 'broken'}")
+                   f"{tmp_path / 'broken' / 'config.json'}")
 
 
 def test_their_tokenizer_gives_the_same_ids(tmp_path):

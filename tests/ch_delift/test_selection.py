@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from scipy import sparse
 
 from ch_delift import selection
 from ch_delift.baselines import random_subset
-from ch_delift.selection import Comparison, Pairs, budget_of, check_memory, check_utility, objective
+from ch_delift.selection import Comparison, Pairs, budget_of, check_pairs, check_utility, objective
 from common.files import InputError
 from tests.ch_delift.test_utility import RECORDS, encoded, plain_matrix
 from tests.conftest import make_model
@@ -162,14 +163,14 @@ def test_utilities_of_something_else_are_refused(tmp_path):
 
 def test_a_matrix_as_large_as_the_memory_is_the_largest(monkeypatch):
     """Two matrices of float32 fill 8 bytes a pair."""
-    monkeypatch.setattr(selection.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 8, "SC_PHYS_PAGES": 12}[name])
-    assert check_memory(3, 4) is None
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 8, "SC_PHYS_PAGES": 12}[name])
+    assert check_pairs(3, 4) is None
     with pytest.raises(InputError, match=r"The utilities of 13 x 1 pairs need 0 GB, and this machine has 0 GB"):
-        check_memory(13, 1)
+        check_pairs(13, 1)
 
 
 def test_a_matrix_larger_than_the_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(selection.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}[name])
-    check_memory(700, 700)
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}[name])
+    check_pairs(700, 700)
     with pytest.raises(InputError, match=r"10,000 x 10,000 pairs need 1 GB.*use --pairs neighbours"):
-        check_memory(10_000, 10_000)
+        check_pairs(10_000, 10_000)

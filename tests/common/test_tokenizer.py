@@ -233,14 +233,14 @@ def overwrite(name: str, content: bytes):
     (without_end_of_text, END_OF_TEXT),
     (lambda folder: (folder / "merges.txt").unlink(), "merges.txt"),
     (lambda folder: (folder / "vocab.json").unlink(), "vocab.json"),
-    (overwrite("vocab.json", b'{"a": 0, '), "cannot be read"),
-    (overwrite("vocab.json", b"[]"), "cannot be read"),
-    (overwrite("vocab.json", b"\xff\xfe"), "cannot be read"),
-    (overwrite("merges.txt", b"#version: 0.2\na b c\n"), "cannot be read"),
-    (overwrite("merges.txt", b"#version: 0.2\na b\n"), "cannot be read"),  # "ab" is not in vocab.json
-    (overwrite("merges.txt", b"\xff\xfe"), "cannot be read"),
-    (only("tokenizer.json", "{"), "cannot be read"),
-    (only("tokenizer.json", "[]"), "cannot be read"),
+    (overwrite("vocab.json", b'{"a": 0, '), "byte-level BPE"),
+    (overwrite("vocab.json", b"[]"), "byte-level BPE"),
+    (overwrite("vocab.json", b"\xff\xfe"), "byte-level BPE"),
+    (overwrite("merges.txt", b"#version: 0.2\na b c\n"), "byte-level BPE"),
+    (overwrite("merges.txt", b"#version: 0.2\na b\n"), "byte-level BPE"),  # "ab" is not in vocab.json
+    (overwrite("merges.txt", b"\xff\xfe"), "byte-level BPE"),
+    (only("tokenizer.json", "{"), "byte-level BPE"),
+    (only("tokenizer.json", "[]"), "byte-level BPE"),
     (only("tokenizer.json", '{"model": {"type": "WordPiece", "vocab": {}}}'), "WordPiece"),
 ])
 def test_files_that_are_no_such_tokenizer_are_refused(tmp_path, damage, word):

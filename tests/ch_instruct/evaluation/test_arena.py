@@ -16,10 +16,10 @@ import torch
 
 from ch_instruct.evaluation.arena import MOST_BYTES, Arena, Server, answerer, load_votes
 from ch_instruct.evaluation.ratings import rate
-from common.files import InputError, Journal
-from common.pretrained import save_pretrained
+from common.files import InputError
+from common.pretrained import CLASSROOM_FOLDER, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ENVIRONMENT, command, make_model
+from tests.conftest import ENVIRONMENT, assert_refused, command, make_model
 
 SCRIPT = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
 QUESTIONS = [{"instruction": "Add.", "input": "1 2", "output": "3"}, {"instruction": "Say hi.", "output": "Hi"}]
@@ -82,7 +82,7 @@ def test_names_are_shown_after_the_vote_and_not_before(serve, tmp_path):
     assert vote(server, battle, "both bad") == 303
     _, page, _ = request(server, "GET", battle)
     assert "runs/model-one" in page and "runs/model-two" in page and "You voted: <b>Both are bad</b>" in page
-    [entry] = Journal(tmp_path / "votes.jsonl").entries
+    [entry] = load_votes(tmp_path / "votes.jsonl").entries
     assert entry["vote"] == "both bad" and entry["question"] == "Is it\nso?" and entry["time"].startswith("20")
     assert {entry["left"]: entry["left_answer"], entry["right"]: entry["right_answer"]} == {
         "runs/model-one": "yes", "runs/model-two": "no"}
@@ -195,7 +195,7 @@ def test_the_command_serves_until_ctrl_c(tmp_path):
         assert process.communicate(timeout=30)[0] == "\nStopped; votes in v.jsonl: 1.\n" and process.returncode == 0
     finally:
         process.kill()
-    [entry] = Journal(tmp_path / "v.jsonl").entries
+    [entry] = load_votes(tmp_path / "v.jsonl").entries
     assert {entry["left"], entry["right"]} == {"model", "classroom"} and entry["vote"] == "tie"
 
 
@@ -208,6 +208,46 @@ def test_a_file_that_holds_no_votes_is_left_alone(line, tmp_path):
     with pytest.raises(InputError, match="line 1 is no"):
         load_votes(path)
     assert path.read_text() == f"{line}\n"
+
+
+@pytest.mark.parametrize("content", ["notes without a last line feed", '{"my": "json"}', "[1, 2,\n 3]", "caf\u00e9\n", "[" * 100_000])
+def test_somebody_elses_file_is_left_alone(content, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="line [12] is no vote of an arena"):
+        load_votes(path)
+    assert path.read_text() == content
+
+
+def test_a_vote_that_lost_its_line_feed_is_kept_and_half_of_one_is_not(serve, tmp_path):
+    path, server = tmp_path / "votes.jsonl", serve()
+    vote(server, ask(server, question="?"), "left")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert len(load_votes(path).entries) == 1
+    path.write_bytes(whole + whole[:30])
+    again = serve()
+    assert path.read_bytes() == whole + whole[:30]  # only looked at
+    vote(again, ask(again, question="?"), "tie")
+    assert [entry["vote"] for entry in load_votes(path).entries] == ["left", "tie"]
+
+
+def test_nothing_is_made_before_the_port_is_known_to_be_free(serve, in_process):
+    port = serve().server_port
+    assert_refused(in_process("ch_instruct/evaluation/arena.py", "--models", "classroom", CLASSROOM_FOLDER, "--port", port),
+                   f"--port {port} cannot be listened at")
+    assert not any(Path.cwd().iterdir())
+
+
+def test_a_slow_request_keeps_nobody_waiting(serve):
+    """One that says that it will send a question, and does not."""
+    server = serve()
+    with socket.create_connection(("127.0.0.1", server.server_port)) as slow:
+        host = f"127.0.0.1:{server.server_port}"
+        slow.sendall(f"POST /ask HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nContent-Length: 99\r\n\r\nq".encode())
+        started = time.monotonic()
+        assert request(server, "GET", "/")[0] == 200
+        assert time.monotonic() - started < 5
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ch_instruct.evaluation import judge, judge_server
-from ch_instruct.evaluation.judge import find_score, find_verdict, outcome, summarise_pairs, win_interval
+from ch_instruct.evaluation.judge import REPLY, find_score, find_verdict, outcome, summarise_pairs, win_interval
 from common.files import InputError, Journal, write_json
 
 KEY = "sk-not-to-be-seen-anywhere-1234"
@@ -195,7 +195,7 @@ def test_a_broken_run_goes_on_without_asking_again(server, monkeypatch, tmp_path
     with pytest.raises(InputError, match="5 requests in a row failed, the last with: HTTP 503: something went wrong "
                                          r"\(5 tries\); .*--resume --out out"):
         run(monkeypatch, tmp_path, server, *options)
-    assert len(Journal(tmp_path / "out" / "replies.jsonl").entries) == 4
+    assert len(Journal(tmp_path / "out" / "replies.jsonl", REPLY, "no reply").entries) == 4
     with open(tmp_path / "out" / "replies.jsonl", "ab") as file:
         file.write(b'{"request": "cut off by a po')  # the power went away
 
