@@ -10,12 +10,14 @@ appended to a file of JSON lines and survive restarts; /ratings turns all of the
 import ipaddress
 import random
 import secrets
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import torch
@@ -122,6 +124,11 @@ class Server(ThreadingHTTPServer):
         self.arena, self.host = arena, host
         super().__init__((host, port), Handler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of errors, but not of a browser that went away or fell asleep."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
     @property
     def address(self) -> str:
         """What to type into the browser."""
@@ -158,7 +165,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(403, "Questions and votes are taken from the arena's own pages only.")
         if not length.isdecimal() or int(length) > MOST_BYTES:
             return self.send(413, arena_pages.ask_page(bool(arena.questions), "That question is far too long."))
-        form = {key: values[0] for key, values in parse_qs(self.rfile.read(int(length)).decode("utf-8", "replace")).items()}
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):  # the browser went away
+            return None
+        form = {key: values[0] for key, values in parse_qs(body.decode("utf-8", "replace")).items()}
         if self.path == "/ask":
             question = form.get("question", "").replace("\r\n", "\n").strip()
             if not question and not (form.get("next") and arena.questions):

@@ -1,9 +1,11 @@
 """The judge against a server that does what a script says: answers, refuses, babbles, fails, hangs, hangs up."""
 
+import contextlib
 import json
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -233,6 +235,64 @@ def test_the_key_goes_to_the_server_and_nowhere_else(server, monkeypatch, capsys
     with pytest.raises(InputError, match="characters that no key has") as error:
         run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "third")
     assert KEY not in str(error.value) and not (tmp_path / "third").exists()
+
+
+def drip(handler: Handler) -> None:
+    """A byte every tenth of a second, for as long as somebody listens."""
+    with contextlib.suppress(OSError):
+        while not handler.server.let_go.wait(0.1):
+            handler.wfile.write(b" ")
+
+
+def after_a_head(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    drip(handler)
+
+
+def within_a_head(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    drip(handler)
+
+
+def without_end(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        while True:
+            handler.wfile.write(b'{"id": "m"}, ' * 10_000)
+
+
+def in_circles(handler: Handler) -> None:
+    handler.send_response(302)
+    handler.send_header("Location", f"{handler.server.url}/{len(handler.path)}")
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
+@pytest.mark.parametrize(("answer", "words"), [
+    (after_a_head, "no answer in time"), (within_a_head, "no answer in time"), (in_circles, "HTTP 302|redirect|no server"),
+    (without_end, "longer than|no answer in time")])
+def test_a_server_gets_one_time_limit_whatever_it_does(answer, words, server, monkeypatch):
+    monkeypatch.setattr(judge_server, "PROBE_TIMEOUT", 1.0)
+    monkeypatch.setattr(judge_server, "TRIES", 2)
+    monkeypatch.setattr(Handler, "do_GET", answer)
+    monkeypatch.setattr(Handler, "do_POST", answer)
+    asked = judge_server.JudgeServer(server.url, "oracle", 1.0)
+    started = time.monotonic()
+    with pytest.raises(InputError, match=words):
+        asked.probe()
+    with pytest.raises(judge_server.NoReply, match=words):
+        asked.ask("?")
+    assert time.monotonic() - started < 3 * 1.0 + 2  # three requests
+
+
+@pytest.mark.parametrize("models", [b'{"data": [1]}', b'{"data": [{"id": 5}]}', b'{"data": [{"id": "\\ud800"}]}', b"[" * 100_000,
+                                    b"\xff\xfe", b'{"data": {"id": "a"}}'])
+def test_a_list_of_models_that_is_none_is_told(models, server):
+    server.models = models
+    with pytest.raises(InputError, match="is not an OpenAI-compatible server"):
+        judge_server.JudgeServer(server.url, "oracle", 1.0).probe()
 
 
 def test_the_key_is_not_sent_on(server, monkeypatch, tmp_path):
