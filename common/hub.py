@@ -23,7 +23,7 @@ from huggingface_hub.utils.logging import set_verbosity_error
 from common import files
 from common.files import InputError
 
-PATIENCE = 15.0  # seconds without progress after which nothing more is asked of the hub; one request may last 10 more
+PATIENCE = 15.0  # seconds without progress after which nothing more is asked of the hub; a request gets half as many
 constants.HF_HUB_DISABLE_XET = True  # its downloads have no time limit that could be set
 
 
@@ -96,12 +96,14 @@ def impatience(folder: Path) -> Iterator[None]:
     heard = time.time()
 
     def watched(send: Callable[..., Any]) -> Callable[..., Any]:
-        def send_in_time(*request: Any, **options: Any) -> Any:
+        def send_in_time(request: Any, **options: Any) -> Any:
             nonlocal heard
             grown = max((path.stat().st_mtime for path in folder.glob("blobs/*")), default=heard)
             if time.time() - max(heard, min(grown, time.time())) > PATIENCE:
                 raise NoProgress
-            answer = send(*request, **options)
+            # For each of connecting, sending and reading on; for some requests the client sets no limit.
+            request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), PATIENCE / 2)
+            answer = send(request, **options)
             if not options.get("stream"):  # the head of a large file is no progress yet, its body is
                 heard = time.time()
             for name in ("retry-after", "ratelimit"):

@@ -29,6 +29,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = "model.safetensors"
 PAGE = b"<!doctype html><html><body>Please log in to the guest network.</body></html>"
 IDS = [[1, 2, 3, 4]]
+START = 10  # seconds for Python and PyTorch to start, on a busy machine
 
 # Loads models by name with the project's own error handling, and prints the logits of each.
 LOAD = f"""
@@ -59,6 +60,10 @@ class Hub(ThreadingHTTPServer):
         self.repos: dict[str, dict[str, bytes]] = {}  # name -> file -> content
         self.body: bytes | None = None  # sent for the weights instead of them
         self.cut = False  # close the connection half-way through the weights
+        self.stalled = False  # send half of the weights, and then nothing
+        self.busy = False  # ask to be left alone for an hour, whatever is wanted
+        self.silent = False  # accept every request and never answer
+        self.let_go = threading.Event()
         self.portal = False  # a page with status 200 is the answer to everything
         self.requests: list[tuple[str, str]] = []
 
@@ -75,11 +80,15 @@ class Handler(BaseHTTPRequestHandler):
         hub, path = self.server, urlsplit(self.path).path
         hub.requests.append((self.command, path))
         parts = path.removeprefix("/datasets").strip("/").split("/")
-        if hub.portal:
+        if hub.silent:
+            hub.let_go.wait()
+        elif hub.busy:
+            self.answer(503, b"", {"Retry-After": "3600"})
+        elif hub.portal:
             self.answer(200, PAGE, {"Content-Type": "text/html"})
         elif parts[0] == "large":
             content = hub.repos["/".join(parts[1:3])][WEIGHTS]
-            self.answer(200, hub.body or content, {"ETag": quoted_sha256(content)}, cut=hub.cut)
+            self.answer(200, hub.body or content, {"ETag": quoted_sha256(content)}, cut=hub.cut, stalled=hub.stalled)
         elif parts[0] == "api" and (files := hub.repos.get("/".join(parts[2:4]))) is not None:
             self.answer_json(describe(files) if parts[4] == "revision" else [list_entry(*item) for item in files.items()])
         elif parts[2:3] == ["resolve"] and (content := hub.repos.get("/".join(parts[:2]), {}).get(parts[4])) is not None:
@@ -94,13 +103,15 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def answer(self, status: int, body: bytes, headers: dict[str, str], cut: bool = False) -> None:
+    def answer(self, status: int, body: bytes, headers: dict[str, str], cut: bool = False, stalled: bool = False) -> None:
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body[:len(body) // 2] if cut else body)
+            self.wfile.write(body[:len(body) // 2] if cut or stalled else body)
+            if stalled:
+                self.server.let_go.wait()
 
     def answer_json(self, content: object) -> None:
         self.answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
@@ -143,6 +154,7 @@ def serving(files: dict[str, bytes]) -> Iterator[Hub]:
     try:
         yield server
     finally:
+        server.let_go.set()
         server.shutdown()
         server.server_close()
 
@@ -283,6 +295,45 @@ def test_without_hub_and_cache_the_command_says_at_once_what_to_do(environment, 
     assert time.monotonic() - start < 20  # a client that tries again and again needs longer
     for words in ("someone/tiny", "HF_HUB_OFFLINE", "HF_ENDPOINT", "--model FOLDER"):
         assert words in sentence
+
+
+@pytest.mark.slow
+def test_a_hub_that_does_not_answer_is_given_up_within_half_a_minute(served_files, tmp_path, closed_address):
+    """Four faults at once, as each takes its time: what came is kept, and a next try fetches the rest."""
+    seconds, sentences = {}, {}
+
+    def attempt(fault: str, address: str) -> None:
+        (tmp_path / fault).mkdir()
+        started = time.monotonic()
+        sentences[fault] = refusal(run(str(ROOT / "ch_pretrain/generate.py"), "--model", "someone/tiny", "--prompt", "hi",
+                                       folder=tmp_path / fault, address=address))
+        seconds[fault] = time.monotonic() - started
+
+    with contextlib.ExitStack() as stack:
+        hubs = {fault: stack.enter_context(serving(served_files)) for fault in ("silent", "stalled", "busy")}
+        for fault, hub in hubs.items():
+            setattr(hub, fault, True)
+        addresses = {fault: hub.address for fault, hub in hubs.items()} | {"unreachable": closed_address}
+        threads = [threading.Thread(target=attempt, args=one) for one in addresses.items()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print({fault: f"{found:.1f} s" for fault, found in seconds.items()})
+        assert seconds.keys() == addresses.keys() and max(seconds.values()) < 30 + START, seconds
+        assert all("someone/tiny" in sentence and "--model FOLDER" in sentence for sentence in sentences.values())
+        assert len(cached(tmp_path / "stalled", "config.json")) == 1 and cached(tmp_path / "stalled", WEIGHTS) == []
+        hubs["stalled"].stalled = False
+        assert len(logits(load("someone/tiny", folder=tmp_path / "stalled", address=hubs["stalled"].address))) == 1
+
+
+@pytest.mark.slow
+def test_a_cached_model_needs_no_answer(downloaded, served_files, tmp_path):
+    shutil.copytree(downloaded[0], tmp_path, symlinks=True, dirs_exist_ok=True)
+    with serving(served_files) as hub:
+        hub.silent = True
+        [found] = logits(load("someone/tiny", folder=tmp_path, address=hub.address))
+    assert torch.equal(found, downloaded[1][0])
 
 
 @pytest.mark.slow
