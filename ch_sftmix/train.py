@@ -17,6 +17,7 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,10 +129,11 @@ def read_aloud(records: list[dict], perplexities: Tensor) -> None:
             say(f"  {-sure[i]:8.3f}  {one_line(records[i])}")
 
 
-def mixup_run(work: Work, halves: tuple[list[int], list[int]], folder: Path, seed: int, alpha: float, mu: float) -> Run:
-    """The SFTMix run, with as many steps on as many examples as the reference run."""
+def mixup_run(work: Work, halves: tuple[list[int], list[int]], folder: Path, seed: int, alpha: float, mu: float,
+              **changes: Any) -> Run:
+    """The SFTMix run, with as many steps on as many examples as the reference run; `changes` as for `pipeline.train`."""
     pairs = PairDataset(work.examples["train"], halves, work.tokenizer.eot_id, work.options.loss_on, alpha, mu, seed)
-    return pipeline.train(work, pairs, sftmix_loss, folder, seed, batch_size=work.options.batch_size // 2)
+    return pipeline.train(work, pairs, sftmix_loss, folder, seed, batch_size=work.options.batch_size // 2, **changes)
 
 
 def compare(work: Work, given: SFTMix, base: pipeline.Arm, folder: Path, seed: int) -> dict[str, dict]:

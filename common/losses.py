@@ -30,7 +30,7 @@ def up_to_last_target(targets: Tensor) -> Tensor:
     return (targets != IGNORE_INDEX).flip(1).cumsum(dim=1).flip(1) > 0
 
 
-def head_loss(model: GPT2, hidden: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+def head_loss(model: GPT2, hidden: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
     """Cross-entropy, -log p(target), summed over all targets, from hidden states.
 
     The head runs only at positions that have a target. With a vocabulary of 50,257 the head is a third of the work,
@@ -39,6 +39,7 @@ def head_loss(model: GPT2, hidden: Tensor, targets: Tensor) -> tuple[Tensor, int
     Args:
         hidden: float [B, T, D], from `model.hidden_states`.
         targets: int64 [B, T], on the CPU or where the model is; IGNORE_INDEX where there is none.
+        label_smoothing: share ε of each target, 0 to 1, that is spread evenly over the whole vocabulary (Szegedy et al., 2016).
 
     Returns:
         The sum (a scalar, in nats) and the number of targets. Callers divide sums by counts only after adding up
@@ -46,14 +47,15 @@ def head_loss(model: GPT2, hidden: Tensor, targets: Tensor) -> tuple[Tensor, int
     """
     has_target = targets != IGNORE_INDEX  # [B, T]
     logits = model.logits(take(hidden, has_target)).float()  # [N, V], N positions with a target
-    return F.cross_entropy(logits, send(take(targets, has_target), logits.device), reduction="sum"), logits.size(0)
+    wanted = send(take(targets, has_target), logits.device)  # [N]
+    return F.cross_entropy(logits, wanted, reduction="sum", label_smoothing=label_smoothing), logits.size(0)
 
 
-def next_token_loss(model: GPT2, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
+def next_token_loss(model: GPT2, batch: tuple[Tensor, Tensor], label_smoothing: float = 0.0) -> tuple[Tensor, int]:
     """The loss of plain training: `head_loss` of a batch of inputs and targets, int64 [B, T] each, as `collate` makes them.
 
     What stands behind a row's last target, padding above all, is not computed.
     """
     inputs, targets = batch
     hidden = model.hidden_states(send(inputs, model.device), needed=up_to_last_target(targets))
-    return head_loss(model, hidden, targets)
+    return head_loss(model, hidden, targets, label_smoothing)
