@@ -2,7 +2,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ch_sftmix.plots import draw_between, draw_confidence, draw_data_map, draw_mixup
+from ch_sftmix.plots import draw_between, draw_confidence, draw_data_map, draw_mixup, draw_reliability
 
 PERPLEXITIES = torch.tensor([[1.1, 5.0, 1.2, 9.0], [1.1, 3.0, 1.1, 9.0]])  # [C, N]
 HALVES = ([0, 2], [1, 3])
@@ -50,3 +50,12 @@ def test_between_shows_both_tokens_of_each_model_and_the_target():
     drawn = [list(line.get_ydata()) for line in ax.lines]
     assert drawn[:2] == [[0, 0.5, 1], [1, 0.5, 0]]
     assert torch.allclose(torch.tensor(drawn[2:]), torch.tensor([[0.0, 0.3, 1.0], [1.0, 0.3, 0.0]]))
+
+
+def test_the_reliability_diagram_shows_means_of_bins_and_leaves_empty_ones_out():
+    ax = axes()
+    bins = torch.tensor([[4.0, 1.2, 1.0], [0.0, 0.0, 0.0], [2.0, 1.8, 2.0]])  # how many, sum of probabilities, right ones
+    draw_reliability(ax, {"ntp": bins, "sftmix": bins})
+    _, drawn, _ = ax.lines
+    torch.testing.assert_close(torch.tensor(drawn.get_xydata()).float(), torch.tensor([[0.3, 0.25], [0.9, 1.0]]))
+    assert names(ax) == ["as sure as right", "ntp", "sftmix"]

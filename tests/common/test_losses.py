@@ -53,3 +53,18 @@ def test_a_hand_worked_value():
     total, count = head_loss(model, hidden, torch.tensor([[0, 2]]))
     torch.testing.assert_close(total.item() / 0.6931471805599453, 3.0)
     assert count == 2
+
+
+def test_label_smoothing_by_hand():
+    """Probabilities 1/2, 1/4, 1/4 and ε = 0.3, so 0.1 for each class. In units of log 2 the classes lose 1, 2, 2, together 5.
+
+    For target 0: 0.7 · 1 + 0.1 · 5 = 1.2; for target 2: 0.7 · 2 + 0.1 · 5 = 1.9.
+    """
+    model = make_model(vocab_size=3, n_embd=4, n_head=1)
+    with torch.no_grad():
+        model.wte.weight.zero_()
+        model.wte.weight[0, 0] = torch.log(torch.tensor(2.0))
+    hidden = torch.tensor([[[1.0, 0, 0, 0]] * 3])
+    total, count = head_loss(model, hidden, torch.tensor([[0, IGNORE_INDEX, 2]]), label_smoothing=0.3)
+    torch.testing.assert_close(total.item() / 0.6931471805599453, 3.1)
+    assert count == 2
