@@ -37,7 +37,7 @@ from common.options import (
     positive,
     whole,
 )
-from common.pretrained import find_folder, load_pretrained, load_weights
+from common.pretrained import find_folder, load_pretrained, load_weights, public_name
 from common.tokenizer import Tokenizer
 from common.training import Dataset, Run, TrainOptions, check_mps, evaluate, fit
 
@@ -56,7 +56,9 @@ class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, For
     loss_on: str = option("response", "what is learnt: the response alone, or the prompt too (default: %(default)s)",
                           choices=["response", "all"])
     lr: float | None = option(None, "peak learning rate (default: 3e-4 for models as narrow as classroom, 5e-5 from width "
-                              "512)", positive, metavar="X")
+                              "512; ten times that with --lora)", positive, metavar="X")
+    lora: int | None = option(None, "learn updates of this rank instead of the weights themselves (LoRA): far less memory, and "
+                              "an adapter beside the checkpoint (default: all weights)", whole, metavar="RANK")
     max_length: int | None = option(None, "longest example in tokens, prompt and response together (default: what the model "
                                     "can read)", whole, metavar="N")
     over_length: str = option("drop", "what happens to longer ones: leave them out, cut the response, or stop (default: "
@@ -80,7 +82,7 @@ class Work:
     @property
     def lr(self) -> float:
         """The peak learning rate."""
-        return self.options.lr or default_lr(self.model.config.n_embd)
+        return self.options.lr or default_lr(self.model.config.n_embd, self.options.lora is not None)
 
     @property
     def max_new_tokens(self) -> int:
@@ -96,7 +98,8 @@ class Work:
     def train_options(self, **changes: Any) -> TrainOptions:
         """The training options of the command line."""
         given = self.options
-        return replace(TrainOptions(given.epochs, given.batch_size, given.accumulate, self.lr, self.precision), **changes)
+        return replace(TrainOptions(given.epochs, given.batch_size, given.accumulate, self.lr, self.precision, lora=given.lora,
+                                    base=public_name(given.model)), **changes)
 
 
 def example_dataset(examples: list[Example], tokenizer: Tokenizer, loss_on: str = "response", seed: int = 0) -> Dataset:
@@ -118,6 +121,9 @@ def prepare(options: FineTuning) -> Work:
         places["train"] = take_subset(places["train"], options.subset, data_hash, len(data))
     folder = find_folder(options.model)
     model, tokenizer = load_pretrained(folder, device, dropout=options.dropout)
+    if options.lora is not None and options.lora > model.config.n_embd:
+        raise InputError(f"--lora {options.lora} is more than the width of {options.model}, which is {model.config.n_embd}; "
+                         "8 or 16 is usual.")
     model.recompute = options.recompute
     tokenizer.chat_template = chat_template(options.format)  # saved with every checkpoint
 
@@ -138,6 +144,8 @@ def prepare(options: FineTuning) -> Work:
                   "records": {split: len(part) for split, part in work.records.items()},
                   "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised}
     say(f"Model {options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {device} ({why})")
+    if options.lora is not None:
+        say(f"LoRA of rank {options.lora}: updates of the blocks' matrices are learnt, and nothing else")
     say(f"In the loss: {supervised:,} of {tokens:,} training tokens ({supervised / tokens:.0%}, --loss-on {options.loss_on}); "
         f"learning rate {work.lr:g}")
     return work

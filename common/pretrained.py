@@ -17,6 +17,7 @@ from common.device import check_memory
 from common.files import InputError
 from common.gpt2 import GPT2, GPT2Config
 from common.hub import Pin, download
+from common.lora import merged_weights
 from common.tokenizer import Tokenizer
 
 CLASSROOM_FOLDER = Path(__file__).parent / "assets" / "classroom"
@@ -99,6 +100,11 @@ def find_folder(name: str) -> Path:
         return download(name, Pin(name, "main"), WANTED_FILES)
     raise InputError(f"There is no model {name!r}: use classroom, {', '.join(PUBLIC)}, a hub id such as "
                      "distilbert/distilgpt2, or a folder with config.json and model.safetensors.")
+
+
+def public_name(name: str) -> str:
+    """The model `name` as other tools find it: its hub id, or its folder."""
+    return PUBLIC[name].repo if name in PUBLIC else str(CLASSROOM_FOLDER) if name == "classroom" else name
 
 
 def read_config(folder: Path) -> GPT2Config:
@@ -195,7 +201,8 @@ def _some(names: list[str]) -> str:
 def save_pretrained(model: GPT2, tokenizer: Tokenizer, folder: str | Path) -> None:
     """Write a checkpoint folder that this code, transformers and other readers of GPT-2 folders load.
 
-    The weights are written in the model's own dtype and come last, so a folder with `model.safetensors` is whole.
+    The weights are written in the model's own dtype and come last, so a folder with `model.safetensors` is whole. Updates by
+    LoRA are added to their matrices.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -209,5 +216,5 @@ def save_pretrained(model: GPT2, tokenizer: Tokenizer, folder: str | Path) -> No
         "resid_pdrop": config.dropout, "tie_word_embeddings": True, "bos_token_id": tokenizer.eot_id,
         "eos_token_id": tokenizer.eot_id, "dtype": str(model.wte.weight.dtype).removeprefix("torch.")})
     tensors = {"transformer." + name: (tensor.t() if TRANSPOSED.fullmatch(name) else tensor).contiguous()
-               for name, tensor in model.state_dict().items()}
+               for name, tensor in merged_weights(model).items()}
     files.write_whole(folder / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))

@@ -21,6 +21,7 @@ from common.console import Progress, say
 from common.device import autocast, evaluating
 from common.files import InputError, write_text, write_whole
 from common.gpt2 import GPT2
+from common.lora import add_lora, remove_lora, save_adapter
 from common.losses import Loss, next_token_loss
 from common.pretrained import load_weights, save_pretrained
 from common.tokenizer import Tokenizer
@@ -64,6 +65,8 @@ class TrainOptions:
     evaluate_every: int | None = None  # steps between evaluations; None means once an epoch
     patience: int | None = None  # stop after this many evaluations without a new best; None means never
     steps: int | None = None  # end after this many steps, whatever the epochs; None means after the epochs
+    lora: int | None = None  # rank of the updates that are learnt instead of the weights; None means all weights
+    base: str = ""  # hub id or folder of the pretrained model, for the adapter to name
 
     @property
     def step_size(self) -> int:
@@ -119,10 +122,16 @@ def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
 
+def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """By name, what is trained: all parameters, or the updates of LoRA."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def make_optimizer(model: torch.nn.Module, options: TrainOptions) -> torch.optim.AdamW:
-    """AdamW. Weight decay pulls on matrices and embeddings, not on biases and LayerNorm gains."""
-    groups = [{"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": options.weight_decay},
-              {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0}]
+    """AdamW over what is trained. Weight decay pulls on matrices and embeddings, not on biases and LayerNorm gains."""
+    trained = list(trained_parameters(model).values())
+    groups = [{"params": [p for p in trained if p.dim() >= 2], "weight_decay": options.weight_decay},
+              {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0}]
     # betas: how long the averages of gradients and of their squares remember, about 10 and 20 steps.
     return torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.95), fused=next(model.parameters()).device.type != "mps")
 
@@ -158,7 +167,7 @@ def accumulate_gradients(model: GPT2, data: Dataset, loss: Loss, items: list, op
                 sum_here, count_here = sum_here + part.detach(), count_here + count
     if distributed.world_size() == 1:
         return sum_here, count_here
-    distributed.add_up_gradients(list(model.parameters()))
+    distributed.add_up_gradients(list(trained_parameters(model).values()))
     total, targets = distributed.add_up(sum_here.item(), count_here)
     return torch.tensor(total, device=model.device), int(targets)
 
@@ -205,7 +214,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
         data, validation: what to learn from, and what to stop and choose by. Without validation items the last
             checkpoint is kept. Checkpoints are judged by the plain next-token loss, whatever is trained.
         loss: gives a sum and a count for one batch.
-        folder: gets the checkpoint, `metrics.csv` and, while training, `training_state.pt`.
+        folder: gets the checkpoint, `metrics.csv`, with LoRA `adapter/` and, while training, `training_state.pt`.
         resume: go on from `training_state.pt` if it is there. On the CPU in fp32 the result is bit for bit that of a
             run that was never interrupted.
         after_step: called with the number of each step done (from 1), on every rank.
@@ -215,6 +224,8 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
     """
     total = options.total_steps(len(data))
     evaluate_every = options.evaluate_every or options.steps_per_epoch(len(data))
+    if options.lora is not None:
+        add_lora(model, options.lora)
     optimizer = make_optimizer(model, options)
     run = load_state(folder, model, optimizer) if resume else Run()
     saved = time.monotonic()
@@ -264,7 +275,8 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
                 break
 
     distributed.barrier()  # the main process may still be writing
-    load_weights(model, folder)  # the best checkpoint, not the last
+    remove_lora(model)
+    load_weights(model, folder)  # the best checkpoint, not the last, with its updates merged
     return run
 
 
@@ -280,6 +292,8 @@ def judge_checkpoint(model: GPT2, tokenizer: Tokenizer, validation: Dataset, opt
     if better:
         run.best_step, run.best_loss = row["step"], row.get("validation_loss", math.inf)
         if distributed.is_main():
+            if options.lora is not None:
+                save_adapter(model, options.base, folder / "adapter")
             save_pretrained(model, tokenizer, folder)
     told = f"validation loss {row['validation_loss']:.4f}" if "validation_loss" in row else "no validation set"
     say(f"  epoch {row['epoch']:5.2f}  step {row['step']:5d}  training loss {train_loss:.4f}  {told}"
@@ -294,7 +308,7 @@ def save_state(folder: Path, run: Run, model: GPT2, optimizer: torch.optim.Optim
     content: dict[str, Any] = {"state": asdict(run)}
     if not run.done:
         # The weights as they are now, not the best ones; AdamW's averages; and where dropout's random numbers stand.
-        content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+        content |= {"model": trained_parameters(model), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
         if model.device.type == "cuda":
             content["cuda_rng"] = torch.cuda.get_rng_state()
     write_whole(folder / STATE_FILE, lambda path: torch.save(content, path))
@@ -324,7 +338,8 @@ def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> R
         if (run.history[-1]["step"] if run.history else 0) != run.step:
             raise ValueError(f"its step is {run.step}, and its history ends elsewhere")
         if not run.done:
-            model.load_state_dict(content["model"])
+            for name, p in trained_parameters(model).items():
+                p.data.copy_(content["model"][name])
             optimizer.load_state_dict(content["optimizer"])
             for p, averages in optimizer.state.items():
                 if any(averages[name].shape != p.shape for name in ("exp_avg", "exp_avg_sq")):

@@ -77,6 +77,8 @@ REFUSED = [
     ("ch_pretrain/train.py", ["--vocab-size", "200"], "--vocab-size 200 is too small"),
     ("ch_pretrain/train.py", ["--data", "missing.txt"], "--data missing.txt cannot be read"),
     ("ch_instruct/train.py", ["--max-length", "9999"], "--max-length 9999 is more than classroom can read"),
+    ("ch_instruct/train.py", ["--lora", "0"], "--lora: '0' is not allowed, it must be a whole number from 1 up"),
+    ("ch_instruct/train.py", ["--lora", "999"], "--lora 999 is more than the width of classroom"),
     ("ch_instruct/train.py", ["--max-length", "5"], "have more than 5 tokens"),
     ("ch_instruct/train.py", ["--over-length", "error", "--max-length", "40"], "choose --over-length drop or truncate"),
     ("ch_pretrain/generate.py", [], "the following arguments are required: --prompt"),

@@ -96,6 +96,17 @@ def test_the_phi3_style_and_loss_on_all_train_too(in_process, tmp_path):
     assert facts["supervised_tokens"] == facts["training_tokens"]
 
 
+@pytest.mark.slow
+def test_lora_leaves_an_adapter_beside_the_checkpoint(in_process, tmp_path):
+    told = in_process("ch_instruct/train.py", "--smoke", "--lora", 4, "--out", tmp_path / "run").stdout
+    assert "LoRA of rank 4" in told
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == sorted([*FILES, "adapter"])
+    assert sorted(p.name for p in (tmp_path / "run" / "adapter").iterdir()) == ["adapter_config.json",
+                                                                                  "adapter_model.safetensors"]
+    arms = json.loads((tmp_path / "run" / "report.json").read_text())["arms"]
+    assert arms["ntp"]["test_loss"] < arms["base"]["test_loss"]
+
+
 def test_merged_responses_keep_the_record_and_every_answer():
     record = {"instruction": "a", "output": "b", "family": "f"}
     wrong, right = {"answer": "x", "stopped": False}, {"answer": "b", "stopped": True}

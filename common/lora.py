@@ -1,0 +1,92 @@
+"""LoRA: leave the pretrained matrices as they are and learn a small update of each (Hu et al., 2021, arXiv 2106.09685).
+
+    h = W₀ x + ΔW x = W₀ x + (α / r) B A x          (equation 3, with the paper's scale)
+
+W₀ [d, k] is frozen. A [r, k] and B [d, r] are learnt: r (d + k) numbers instead of d · k, and the optimizer keeps its two
+averages for these alone. B begins at zero, so training starts at the pretrained model. Afterwards W₀ + (α / r) B A is one
+matrix again ("merged"): the model has the form, the files and the speed that it had before.
+
+The paper adapts queries and values; here, as is usual since, all four linear layers of each block are adapted.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from common import files
+from common.gpt2 import GPT2
+
+ALPHA = 16  # α. With α / r, a good learning rate depends little on r, so α is left alone
+ADAPTED = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))  # of each block
+
+
+class LoRALinear(nn.Linear):
+    """A linear layer with frozen W₀ and bias, and its update. The parameters keep their names; A and B are new ones."""
+
+    def __init__(self, linear: nn.Linear, r: int):
+        super().__init__(linear.in_features, linear.out_features, device="meta")  # takes no memory
+        self.weight, self.bias = linear.weight, linear.bias  # W₀ [d, k], b [d]
+        self.scale = ALPHA / r
+        d, k = self.weight.shape
+        self.A = nn.Parameter(self.weight.new_empty(r, k).uniform_(-1 / math.sqrt(k), 1 / math.sqrt(k)))  # as the authors' code
+        self.B = nn.Parameter(self.weight.new_zeros(d, r))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.scale * F.linear(F.linear(x, self.A), self.B)  # [..., k] -> [..., r] -> [..., d]
+
+    @torch.no_grad()
+    def merged(self) -> Tensor:
+        """W₀ + (α / r) B A, [d, k]."""
+        return self.weight + self.scale * self.B @ self.A
+
+
+def add_lora(model: GPT2, r: int) -> None:
+    """Freeze the model and give every layer of ADAPTED an update of rank r, drawn at random. r: from 1 to the model's width."""
+    model.requires_grad_(False)
+    for part, name in _places(model):
+        setattr(part, name, LoRALinear(getattr(part, name), r))
+
+
+def remove_lora(model: GPT2) -> None:
+    """Take the updates away, if there are any: the pretrained model, not frozen."""
+    for part, name in _places(model):
+        layer = getattr(part, name)
+        if isinstance(layer, LoRALinear):
+            plain = nn.Linear(layer.in_features, layer.out_features, device="meta")
+            plain.weight, plain.bias = layer.weight, layer.bias
+            setattr(part, name, plain)
+    model.requires_grad_(True)
+
+
+def _places(model: GPT2) -> Iterator[tuple[nn.Module, str]]:
+    return ((getattr(block, part), name) for block in model.h for part, name in ADAPTED)
+
+
+def merged_weights(model: GPT2) -> dict[str, Tensor]:
+    """The weights of an ordinary GPT-2 that computes the same: every update added to its W₀. Others are the model's own."""
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith((".A", ".B"))}
+    return weights | {f"{name}.weight": layer.merged() for name, layer in lora_layers(model).items()}
+
+
+def lora_layers(model: GPT2) -> dict[str, LoRALinear]:
+    """The adapted layers by name; none in an ordinary model."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, LoRALinear)}
+
+
+def save_adapter(model: GPT2, base: str, folder: Path) -> None:
+    """Write the updates alone, in the format of Hugging Face's `peft`. base: the hub id or folder of the pretrained model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    layers = lora_layers(model)
+    [r] = {layer.A.size(0) for layer in layers.values()}
+    files.write_json(folder / "adapter_config.json", {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": r, "lora_alpha": ALPHA,
+        "lora_dropout": 0.0, "bias": "none", "target_modules": sorted({name for _, name in ADAPTED}),
+        "fan_in_fan_out": True, "inference_mode": True})  # public files keep GPT-2's linear layers transposed
+    tensors = {f"base_model.model.transformer.{name}.lora_{letter}.weight": getattr(layer, letter).detach().contiguous()
+               for name, layer in layers.items() for letter in "AB"}
+    files.write_whole(folder / "adapter_model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
