@@ -164,8 +164,9 @@ def compare(experiment: Experiment, chosen: dict[str, Choice], given: Delift, ba
         if arm != "full" and budget < n:
             arms |= experiment.train(f"{arm}, equal epochs", subsets[arm], folder / "equal-epochs" / arm, seed, False)
     drawn = list(dict.fromkeys(arm for arm in ("delift", "random", "full", *names) if arm in names))[:3]
-    pipeline.finish(folder, arms, {arm: arms[arm].history for arm in drawn}, by_family=["base", *names], seed=seed,
-                    stage=given.stage, fraction=given.fraction, chosen=budget, of=n)
+    method = f"next-token prediction on {budget:,} of {n:,} records, chosen by DELIFT (arXiv 2411.04425), {given.stage} stage"
+    pipeline.finish(experiment.work, folder, arms, {arm: arms[arm].history for arm in drawn}, "delift", method,
+                    by_family=["base", *names], seed=seed, stage=given.stage, fraction=given.fraction, chosen=budget, of=n)
     return {name: arm.result for name, arm in arms.items()}
 
 

@@ -13,9 +13,11 @@ import torch
 
 from ch_instruct import html_page
 from ch_instruct.collate import collate
+from ch_instruct.data_forms import field_pair
 from ch_instruct.encoding import Encoded, Example, encode_prompt, encode_records
+from ch_instruct.model_card import model_card
 from ch_instruct.prompts import chat_template
-from ch_instruct.records import load_records, split_places
+from ch_instruct.records import load_records, save_records, split_places
 from ch_instruct.scoring import score
 from ch_instruct.subset import read_subset
 from common import distributed, files, plots, reports, runs
@@ -48,9 +50,14 @@ MOST_NEW_TOKENS = 256  # no answer is longer, however long the training response
 class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, FormatOption, ModelOption):
     """The options of every chapter that trains on instruction records."""
 
-    data: str = option("classroom", "classroom, a public set by name (alpaca, dolly, ultrachat, ...), or a .json or .jsonl "
-                       "file of records with instruction, input and output, or with messages (default: %(default)s)",
-                       metavar="D")
+    data: str = option("classroom", "classroom, a public set by name (alpaca, dolly, ultrachat, ...), or a .json, .jsonl, .csv "
+                       "or .parquet file of records: Alpaca, OpenAI messages, ShareGPT, prompt and completion, question and "
+                       "answer (default: %(default)s)", metavar="D")
+    fields: tuple[str, ...] | None = option(None, "for a --data file of another form: which of its keys hold what, as in "
+                                            "instruction=question output=answer (default: by the known forms)", field_pair,
+                                            nargs="+", metavar="OURS=THEIRS")
+    save_data: Path | None = option(None, "write the records as they were understood to this new .json or .jsonl file "
+                                    "(default: nowhere)", Path, metavar="FILE")
     subset: Path | None = option(None, "train on these records of --data only, a subset.json from ch_delift/train.py "
                                  "(default: on all)", Path, metavar="FILE")
     loss_on: str = option("response", "what is learnt: the response alone, or the prompt too (default: %(default)s)",
@@ -107,14 +114,22 @@ def example_dataset(examples: list[Example], tokenizer: Tokenizer, loss_on: str 
     return Dataset(examples, partial(collate, pad_id=tokenizer.eot_id, loss_on=loss_on), lambda e: len(e.ids) - 1, seed)
 
 
+def check_new_file(options: FineTuning) -> None:
+    """Refuse a --save-data that cannot be written, or that is there already and not by the run that is resumed."""
+    file = options.save_data
+    if file is not None and (file.suffix not in (".json", ".jsonl") or (file.exists() and not options.resume)):
+        raise InputError(f"--save-data {file}: give a new file that ends in .json or .jsonl.")
+
+
 def prepare(options: FineTuning) -> Work:
-    """Check the options, read and encode the data, load the model. Prints a report; writes nothing."""
+    """Check the options, read and encode the data, load the model. Prints a report; writes nothing but --save-data."""
     if options.smoke:
         options = replace(options, epochs=1, batch_size=min(options.batch_size, 8))
     runs.check_run(options)
+    check_new_file(options)
     device = pick_device(options.device)
     distributed.start(device)
-    loaded = load_records(options.data)
+    loaded = load_records(options.data, fields=options.fields)
     data = smoke_records(loaded.records) if options.smoke else loaded.records
     places, data_hash = split_places(data, options.seed), runs.data_hash(data)
     if options.subset is not None:
@@ -127,7 +142,8 @@ def prepare(options: FineTuning) -> Work:
     model.recompute = options.recompute
     tokenizer.chat_template = chat_template(options.format)  # saved with every checkpoint
 
-    say(f"Data {options.data}: {len(data)} records, {options.format} prompts")
+    say(f"Data {options.data}: {len(data)} records, {options.format} prompts"
+        + (f"; read: {loaded.form}" if loaded.form else ""))
     for note in loaded.notes:
         say(f"  {note}")
     parts = encode_splits({split: [data[i] for i in ids] for split, ids in places.items()}, tokenizer, options,
@@ -139,6 +155,9 @@ def prepare(options: FineTuning) -> Work:
     work = Work(options, folder, model, tokenizer, {split: part.records for split, part in parts.items()}, examples,
                 precision, [places["train"][i] for i in parts["train"].places])
 
+    if options.save_data is not None and distributed.is_main():
+        save_records(options.save_data, loaded.records)
+        say(f"Records as they were understood: {options.save_data}")
     supervised, tokens = (sum(e.targets(loss_on) for e in examples["train"]) for loss_on in (options.loss_on, "all"))
     work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
                   "records": {split: len(part) for split, part in work.records.items()},
@@ -234,12 +253,14 @@ def train(work: Work, data: Dataset, loss: Loss, folder: Path, seed: int, after_
                work.options.resume, after_step)
 
 
-def finish(folder: Path, arms: dict[str, Arm], curves: dict[str, list[dict]], title: str = "",
-           by_family: list[str] | None = None, **facts: Any) -> None:
-    """The end of every experiment: responses.json, the same as a page to read, the loss curves, the tables, report.json.
+def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, list[dict]], tuned: str, method: str,
+           title: str = "", by_family: list[str] | None = None, **facts: Any) -> None:
+    """The end of every experiment: responses.json, the same as a page to read, the loss curves, the tables, report.json, and
+    the model card.
 
     Args:
         arms: by name; those with " on " in it were tested on other questions, and their responses are left out.
+        tuned, method: the arm whose checkpoint is in the folder, and how it was trained, in some words.
         curves: name -> history, at most three; `title` stands above them.
         by_family: whose families are printed (None: everybody's).
         facts: what else belongs into the report.
@@ -251,7 +272,13 @@ def finish(folder: Path, arms: dict[str, Arm], curves: dict[str, list[dict]], ti
     html_page.write_page(folder / "answers.html", responses, str(folder))
     plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, curves, title))
     show_answers(responses)
-    reports.finish_run(folder, facts | {"arms": {name: arm.result for name, arm in arms.items()}}, by_family)
+    given, results = work.options, {name: arm.result for name, arm in arms.items()}
+    if given.lora is not None:
+        method += f", as LoRA of rank {given.lora}"
+    files.write_text(folder / "README.md", model_card(
+        given.model, given.data, given.format, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
+        len(responses)))
+    reports.finish_run(folder, {"records": work.facts["records"]} | facts | {"arms": results}, by_family)
 
 
 def merge_responses(by_arm: dict[str, list[dict]]) -> list[dict]:

@@ -3,12 +3,15 @@
 import json
 import random
 import reprlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ch_instruct.data_forms import read_table, to_record
 from ch_instruct.public_sets import PUBLIC_SETS
 from ch_pretrain import classroom
-from common.files import InputError, reading
+from common.files import InputError, reading, write_json, write_text
 
 TEST_SHARE, VALIDATION_SHARE = 0.10, 0.05
 SPLITS = ("train", "validation", "test")
@@ -20,10 +23,12 @@ class Loaded:
 
     records: list[dict]
     notes: list[str] = field(default_factory=list)
+    form: str = ""  # in what form the records came, as in "52002 Alpaca"
 
 
-def load_records(data: str, option: str = "--data") -> Loaded:
-    """Read "classroom", a public set by name, or a .json or .jsonl file of Alpaca records or conversations.
+def load_records(data: str, option: str = "--data", fields: Sequence[str] | None = None) -> Loaded:
+    """Read "classroom", a public set by name, or a .json, .jsonl, .csv or .parquet file of records in one of the forms of
+    `data_forms.FORMS`, or with keys as `fields` says ("instruction=question", ...).
 
     An Alpaca record has the texts "instruction" and "output" and may have "input". A conversation has "messages"; it
     gets instruction, input and output of its last turn (see `last_turn`). Both may also have "split" (train, validation
@@ -31,9 +36,11 @@ def load_records(data: str, option: str = "--data") -> Loaded:
     nothing and are left out; exact duplicates are counted. Both are noted with their row numbers.
 
     Raises:
-        InputError: if the file is missing, is no JSON, holds no records, or a record lacks a text. `option` says where
+        InputError: if the file is missing, cannot be read, holds no records, or a record lacks a text. `option` says where
             its name was given.
     """
+    if fields and (data == "classroom" or data in PUBLIC_SETS):
+        raise InputError(f"--fields {' '.join(fields)}: the keys of {data} are known; give --fields with a file of your own.")
     if data == "classroom":
         return Loaded(classroom.records())
     if data in PUBLIC_SETS:
@@ -41,10 +48,16 @@ def load_records(data: str, option: str = "--data") -> Loaded:
         rows = [known.convert(row) for row in read_rows(known.fetch(data))]
     elif data.endswith((".json", ".jsonl")):
         rows = read_rows(Path(data), option)
+    elif data.endswith((".csv", ".parquet")):
+        rows = read_table(Path(data), option)
     else:
-        raise InputError(f"{option} {data}: use classroom, {', '.join(PUBLIC_SETS)}, or a file that ends in .json or .jsonl.")
+        raise InputError(f"{option} {data}: use classroom, {', '.join(PUBLIC_SETS)}, or a file that ends in .json, .jsonl, "
+                         ".csv or .parquet.")
+    forms: Counter[str] = Counter()
     for number, row in enumerate(rows, 1):
-        _check(row, f"{data}, record {number}")
+        form, rows[number - 1] = to_record(row, where := f"{data}, record {number}", fields)
+        forms[form] += 1
+        _check(rows[number - 1], where)
 
     notes, kept, empty, repeated = [], [], [], []
     seen: dict[tuple[str, ...], int] = {}
@@ -64,7 +77,18 @@ def load_records(data: str, option: str = "--data") -> Loaded:
         notes.append(f"exact repetitions of earlier records (kept): {_rows(repeated)}")
     if not kept:
         raise InputError(f"{option} {data}: no record is left, all have an empty instruction, output or message.")
-    return Loaded(kept, notes)
+    return Loaded(kept, notes, ", ".join(f"{count} {form}" for form, count in forms.items()))
+
+
+def save_records(path: Path, records: list[dict]) -> None:
+    """Write records as --data reads them, .json or .jsonl. What `last_turn` took from a conversation is left out again."""
+    rows = [{key: value for key, value in record.items() if key not in ("instruction", "input", "output")}
+            if "messages" in record else record for record in records]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".json":
+        write_json(path, rows)
+    else:
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def load_questions(data: str) -> list[dict]:
@@ -110,9 +134,7 @@ def last_turn(record: dict) -> dict:
     return record | {"instruction": question["content"], "input": said, "output": answer["content"]}
 
 
-def _check(row: object, where: str) -> None:
-    if not isinstance(row, dict):
-        raise InputError(f"{where} is a {type(row).__name__}; it must be an object with instruction and output, or messages.")
+def _check(row: dict, where: str) -> None:
     texts = ["instruction", "input", "output", "family"]
     if "messages" in row:
         _check_messages(row["messages"], where)

@@ -21,7 +21,8 @@ def main() -> None:
     base = pipeline.test(work)
     run = pipeline.train(work, work.dataset("train"), next_token_loss, folder, work.options.seed, patience=PATIENCE)
     tuned = pipeline.test(work, run)
-    pipeline.finish(folder, {"base": base, "ntp": tuned}, {"fine-tuning": run.history})
+    pipeline.finish(work, folder, {"base": base, "ntp": tuned}, {"fine-tuning": run.history}, "ntp",
+                    "plain next-token prediction")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,13 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), quantile * stdev(values) / math.sqrt(n)
 
 
+def share_interval(share: float, n: int) -> tuple[float, float]:
+    """95 % confidence interval of a share seen in n independent cases (Wilson, 1927): lowest and highest, from 0 to 1."""
+    z = 1.959964  # of the normal distribution
+    centre, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+
+
 def p_value(differences: Sequence[float]) -> float:
     """How likely a mean this far from 0 would be, on either side, if the true one were 0: Student's t test, 0 to 1.
 

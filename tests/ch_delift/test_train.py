@@ -47,6 +47,7 @@ def run(small):
 def test_it_writes_the_whole_run_folder(run):
     folder, _ = run
     assert {p.name for p in folder.iterdir()} == {
+        "README.md",
         "answers.html", "config.json", "curve", "curve.json", "equal-epochs", "fractions.png", "full", "gains.png", "gradient",
         "high-loss", "losses.png", "low-loss", "map.png", "merges.txt", "metrics.csv", "model.safetensors", "random",
         "report.json", "responses.json", "run.json", "se", "subset.json", "tokenizer_config.json", "training_state.pt",

@@ -104,9 +104,9 @@ def test_folder_instead_of_a_file(tmp_path):
     assert_load_refused(str(tmp_path / "folder.json"))
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a", "a.json.gz"])
+@pytest.mark.parametrize("name", ["a.txt", "a.tsv", "a", "a.json.gz"])
 def test_other_ending(tmp_path, name):
-    assert_load_refused(save(tmp_path / name, [GOOD]), ".json or .jsonl")
+    assert_load_refused(save(tmp_path / name, [GOOD]), ".json, .jsonl, .csv or .parquet")
 
 
 @pytest.mark.parametrize(("name", "content"), [
@@ -139,7 +139,7 @@ def test_no_records(tmp_path, name, content):
 @pytest.mark.parametrize(("bad", "words"), [
     ("text", ["must be an object"]), (None, ["must be an object"]), ([GOOD], ["must be an object"]),
     ({"output": "b"}, ["no 'instruction'", "'output'"]), ({"instruction": "a"}, ["no 'output'", "'instruction'"]),
-    ({}, ["no 'instruction'", "nothing"]), ({"prompt": "a", "completion": "b"}, ["'prompt', 'completion'"]),
+    ({}, ["of no known form", "nothing"]), ({"ask": "a", "say": "b"}, ["'ask', 'say'", "instruction=ask output=say"]),
     (GOOD | {"instruction": 3}, ["'instruction' is 3", "must be a text"]),
     (GOOD | {"output": None}, ["'output' is None", "must be a text"]),
     (GOOD | {"output": ["a", "b"]}, ["'output'", "must be a text"]),

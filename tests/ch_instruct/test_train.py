@@ -3,14 +3,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
+from ch_instruct.model_card import QUESTION
 from ch_instruct.pipeline import merge_responses
-from ch_instruct.prompts import chat_template
+from ch_instruct.prompts import chat_template, format_prompt
 from common.pretrained import load_pretrained
 from tests.conftest import assert_refused, run_command
 
-FILES = ["answers.html", "config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors", "report.json",
-         "responses.json", "run.json", "tokenizer_config.json", "training_state.pt", "vocab.json"]
+FILES = ["README.md", "answers.html", "config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors",
+         "report.json", "responses.json", "run.json", "tokenizer_config.json", "training_state.pt", "vocab.json"]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,19 @@ def test_transformers_loads_the_run_folder(run):
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert len(their_tokenizer) == tokenizer.vocab_size
     assert their_tokenizer.chat_template == chat_template("alpaca")
+
+
+@pytest.mark.slow
+def test_the_model_card_is_read_by_the_hubs_own_parser(run):
+    folder, _ = run
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "mit" and card.data.library_name == "transformers" and card.data.base_model is None
+    facts = json.loads((folder / "run.json").read_text())["facts"]
+    assert facts["data_sha256"] in card.text and "48 train, 6 validation, 6 test" in card.text
+    arms = json.loads((folder / "report.json").read_text())["arms"]
+    for name, arm in arms.items():
+        assert f"| {name} | {arm['test_loss']:.4f} | {arm['exact_match']:.1%} (" in card.text
+    assert format_prompt({"instruction": QUESTION}) in card.text
 
 
 @pytest.mark.slow

@@ -39,8 +39,8 @@ def run(small):
 def test_it_writes_the_whole_run_folder(run):
     folder, _ = run
     assert sorted(p.name for p in folder.iterdir()) == sorted([
-        *CHECKPOINT, "answers.html", "confidence.png", "data_map.png", "dynamics.csv", "losses.png", "ntp", "report.json",
-        "responses.json", "run.json"])
+        *CHECKPOINT, "README.md", "answers.html", "confidence.png", "data_map.png", "dynamics.csv", "losses.png", "ntp",
+        "report.json", "responses.json", "run.json"])
     assert sorted(p.name for p in (folder / "ntp").iterdir()) == sorted(
         [*CHECKPOINT, *(f"perplexities-{c}.json" for c in (1, 2, 3))])
 
