@@ -69,7 +69,7 @@ REFUSED = [
     ("ch_delift/train.py", ["--kernel-model", "gtp2"], "There is no model 'gtp2'"),
     ("ch_delift/few_shot.py", ["--out", "a.json"], "one of the arguments --subset --same-family is required"),
     ("ch_delift/few_shot.py", ["--out", "a.json", "--subset", "none.json"], "--subset none.json: there is no such file"),
-    ("ch_delift/where_it_pays.py", ["--out", "a", "--seeds", "1"], "--seeds 1 gives no interval"),
+    ("ch_delift/where_it_pays.py", ["--small", "--pilot"], "--small and --pilot are different maps"),
     ("ch_instruct/train.py", ["--subset", "none.json"], "--subset none.json: there is no such file"),
     ("ch_instruct/train.py", ["--subset", ROOT / "common/assets/classroom/config.json"], "is no subset file"),
     ("ch_pretrain/classroom.py", ["--records", "a.json", "--families", "sums"], "invalid choice: 'sums'"),

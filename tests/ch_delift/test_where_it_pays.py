@@ -1,75 +1,65 @@
 import json
-from collections import Counter
 
 import pytest
 
 from ch_delift import where_it_pays
-from ch_delift.where_it_pays import training_part, what_was_chosen
+from ch_delift.conditions import Series, data_set, oracle
+from common.files import read_json
 from tests.conftest import assert_refused
 
-
-def test_plain_and_noisy_data_have_as_many_records():
-    plain, noisy = training_part("plain"), training_part("noisy")
-    assert len(plain) == len(noisy) == 500
-    assert not any("wrong" in r for r in plain)
-    assert sum("wrong" in r for r in noisy) / 500 == pytest.approx(0.3, abs=0.05)
+SERIES = Series("target", 0.05, "equal epochs", ("random", "oracle"), range(300, 302))
 
 
-def test_redundant_data_puts_150_questions_in_other_words():
-    records = training_part("redundant")
-    assert len(records) == 500
-    asked = Counter((r["family"], r["key"], r["output"]) for r in records)
-    assert len(asked) <= 150
-    first = records[0]
-    copies = [r for r in records if r["key"] == first["key"] and first["instruction"] in r["instruction"]]
-    assert len({r["instruction"] for r in copies}) == len(copies) >= 3
+@pytest.fixture
+def start(monkeypatch, tmp_path):
+    """Runs the command with a small plan and these options."""
+    def run(*options: str) -> None:
+        monkeypatch.setattr(where_it_pays, "plan", lambda given: [SERIES])
+        monkeypatch.setattr("sys.argv", ["where_it_pays.py", "--pilot", "--out", str(tmp_path / "out"), *options])
+        where_it_pays.main()
+
+    return run
 
 
-@pytest.mark.parametrize("large", [where_it_pays.LARGE_FAMILIES, ("home", "young", "addition")])
-def test_skewed_data_has_three_large_families_and_all_others(large):
-    families = Counter(r["family"] for r in training_part("skewed", large))
-    assert len(families) == 16
-    assert min(families[f] for f in large) > 90
-    assert max(n for f, n in families.items() if f not in large) == 15
+def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
+    ran: list[where_it_pays.Trial] = []
+    interruptions: list[where_it_pays.Trial] = []
+
+    def run_trial(trial, work, data, folder):
+        if len(ran) == 3 and not interruptions:
+            interruptions.append(trial)
+            raise KeyboardInterrupt
+        assert data == data_set("target", trial.seed) and len(work.examples["train"]) == len(data.training)
+        ran.append(trial)
+        return {"exact_match": 0.5 if trial.arm == "oracle" else 0.25}
+
+    monkeypatch.setattr(where_it_pays, "run_trial", run_trial)
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert len(ran) == 3 and not (tmp_path / "out" / "report.json").exists()
+    start("--resume")
+    assert ran == list(where_it_pays.trials(SERIES))  # every one, and each once
+    start("--resume")
+    assert len(ran) == len(set(ran))
+    found = read_json(tmp_path / "out" / "report.json")[SERIES.name]["scores"]
+    assert found["oracle"]["minus_random"] == [0.25, 0] and found["oracle"]["data_sets"] == [0.5, 0.5]
+    assert "target, 5%, equal epochs" in capsys.readouterr().out
 
 
-def test_what_was_chosen_counts_different_questions_wrong_answers_and_target_families():
-    data = [{"family": "plural", "key": "1"}, {"family": "plural", "key": "1", "wrong": "yes"}, {"family": "b", "key": "1"}]
-    assert what_was_chosen(data, [0, 1]) == [1, 0.5, 1.0]
-    assert what_was_chosen(data, [2, 0]) == [2, 0.0, 0.5]
+@pytest.mark.slow
+def test_a_trial_trains_on_what_its_arm_chose_and_is_tested(start, monkeypatch, tmp_path):
+    monkeypatch.setattr(where_it_pays, "TRAININGS", 1)
+    monkeypatch.setattr(where_it_pays, "EPOCHS", 2)
+    start()
+    entries = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]
+    assert [(e["seed"], e["arm"]) for e in entries] == [(300, "random"), (300, "oracle"), (301, "random"), (301, "oracle")]
+    for entry in entries:
+        assert len(set(entry["places"])) == 18 and entry["steps"] == 6 and 0 <= entry["exact_match"] <= 1
+    assert entries[1]["places"] == oracle(data_set("target", 300), 18) and entries[1]["large"] == 1
 
 
-def test_conditions_that_are_done_are_shown_and_not_repeated(in_process, tmp_path):
-    for condition, score in (("plain", 0.5), ("skewed", 0.75)):
-        (tmp_path / "out" / condition).mkdir(parents=True)
-        summary = {arm: {"exact_match": {"mean": score, "half_interval": 0.01}} for arm in (
-            "base", "delift", "random", "delift - random", "delift, equal epochs - random, equal epochs")}
-        (tmp_path / "out" / condition / "report.json").write_text(json.dumps({"summary": summary}))
-        (tmp_path / "out" / condition / "subset.json").write_text(json.dumps({"ids": [0, 1, 2]}))
-    told = in_process("ch_delift/where_it_pays.py", "--out", tmp_path / "out", "--conditions", "plain", "skewed").stdout
-    line = next(line for line in told.splitlines() if line.startswith("delift"))
-    assert line.split() == ["delift", "50.0%", "±", "1.0%", "75.0%", "±", "1.0%"]
-    assert (tmp_path / "out" / "differences.png").exists()
-    assert "different questions" in told and "equal steps" not in told
-
-
-def test_a_folder_with_other_records_is_refused(in_process, tmp_path):
+def test_other_options_and_a_folder_in_use_are_refused(in_process, tmp_path):
+    assert_refused(in_process("ch_delift/where_it_pays.py", "--small", "--pilot"), "--small and --pilot")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "skewed.json").write_text("[]")
-    done = in_process("ch_delift/where_it_pays.py", "--out", tmp_path / "out", "--conditions", "skewed")
-    assert_refused(done, "other records", "choose a new folder")
-    assert (tmp_path / "out" / "skewed.json").read_text() == "[]"
-
-
-def test_warm_kernels_come_from_a_model_fine_tuned_on_the_same_data_and_targets_from_four_families(tmp_path, monkeypatch):
-    ran: list[list[str]] = []
-    monkeypatch.setattr(where_it_pays, "run_script", lambda script, *arguments: ran.append([script, *map(str, arguments)]))
-    where_it_pays.compare("warm", tmp_path / "warm.json", tmp_path / "warm", 2, "fp32")
-    first, second = ran
-    assert first[0] == "ch_instruct/train.py" and first[first.index("--data") + 1] == str(tmp_path / "warm.json")
-    assert second[second.index("--kernel-model") + 1] == first[1]
-    where_it_pays.compare("target", tmp_path / "target.json", tmp_path / "target", 2, "fp32")
-    assert ran[-1][ran[-1].index("--stage") + 1] == "task"
-    records = json.loads(open(ran[-1][ran[-1].index("--target") + 1]).read())
-    assert {r["family"] for r in records} == set(where_it_pays.TARGET_FAMILIES)
-    assert {r["split"] for r in records} == {"train", "validation", "test"}
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert_refused(in_process("ch_delift/where_it_pays.py", "--out", tmp_path / "out"), "already holds something")

@@ -1,0 +1,123 @@
+"""The conditions of `where_it_pays.py`: kinds of data on which choosing could pay, and an oracle that says how much.
+
+A data set is made by its seed alone: its records, which families are large, which questions are asked again, what the target
+is, and the test questions. Nothing is kept for validation: someone who has so few records would train on them. `conditions.md`
+says what was fixed before any method was tried.
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from ch_pretrain import classroom
+
+FIRST_SET = 1000  # data seed s is the classroom of seed 1000 + s: no question of the usual test part decides anything here
+
+
+class Condition(NamedTuple):
+    """One kind of data: what is chosen from, for which stage of DELIFT, and how much."""
+
+    name: str
+    fraction: float  # of the training records that is chosen
+    stage: str = "instruction"
+
+
+class DataSet(NamedTuple):
+    """The records of one data set."""
+
+    training: list[dict]  # to choose from
+    test: list[dict]
+    target: list[dict]  # what the model is to become good at, none of it in the other two; empty where that is everything
+
+    def large_families(self) -> set[str]:
+        """The families of the target, or else the three that have the most records."""
+        counts = Counter(record["family"] for record in self.training)
+        return {record["family"] for record in self.target} or {family for family, _ in counts.most_common(LARGE[0])}
+
+
+CONDITIONS = {c.name: c for c in (Condition("skewed", 0.1), Condition("redundant", 0.1),
+                                  Condition("target", 0.05, "task"), Condition("noisy", 0.1))}
+PRIMARY = ("skewed", "redundant", "target")  # the other is descriptive
+PER_FAMILY = 20  # records, where all families have the same number
+LARGE, SMALL = (3, 90), (15, 6)  # families and records of each, of skewed data
+THINGS, POPULAR, COPIES = 5, 10, 27  # of redundant data: things of each family; things that are asked again, and how often
+TARGETS = (4, 10)  # families of the target, and records of each that tell it
+NOISE = 0.3  # share of wrong answers in noisy data
+
+
+def thing(record: dict) -> tuple[str, str]:
+    """What a record asks about, in whatever words."""
+    return record["family"], record["key"]
+
+
+def data_set(condition: str, seed: int) -> DataSet:
+    """The data set of a condition (a name among `CONDITIONS`) with this seed, the same one each time."""
+    rng = random.Random(f"{condition} {seed}")
+    records = classroom.records(FIRST_SET + seed, noise=NOISE if condition == "noisy" else 0.0)
+    test = [record for record in records if record["split"] == "test"]
+    by_family: dict[str, list[dict]] = defaultdict(list)
+    for record in records:
+        if record["split"] == "train":
+            by_family[record["family"]].append(record)
+    families = rng.sample(sorted(by_family), len(by_family))
+    sizes, target = dict.fromkeys(families, PER_FAMILY), []
+    if condition == "skewed":
+        sizes = {family: (LARGE if i < LARGE[0] else SMALL)[1] for i, family in enumerate(families)}
+    if condition == "redundant":
+        by_family = {family: list({thing(record): record for record in found}.values()) for family, found in by_family.items()}
+        sizes = dict.fromkeys(families, THINGS)
+    training = [record for family, size in sizes.items() for record in by_family[family][:size]]
+    if condition == "redundant":
+        training += [record | {"instruction": classroom.reword(record["instruction"], turn)}
+                     for record in rng.sample(training, POPULAR) for turn in range(COPIES)]
+    if condition == "target":
+        wanted, each = families[:TARGETS[0]], TARGETS[1]
+        target = [record for family in wanted for record in by_family[family][PER_FAMILY:PER_FAMILY + each]]
+        test = [record for record in test if record["family"] in wanted]
+    rng.shuffle(training)
+    return DataSet(training, test, target)
+
+
+def oracle(data: DataSet, budget: int) -> list[int]:
+    """What one would choose who knows everything: right answers, of the target's families alone, the same number of each
+    family, and of different things before any is asked again. Places in the training records."""
+    wanted = {record["family"] for record in data.target or data.training}
+    asked: Counter = Counter()
+    by_family: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for place, record in enumerate(data.training):
+        if "wrong" not in record and record["family"] in wanted:
+            by_family[record["family"]].append((asked[thing(record)], place))  # how often it was asked before
+            asked[thing(record)] += 1
+    turns = sorted((turn, place) for found in by_family.values() for turn, (_, place) in enumerate(sorted(found)))
+    return [place for _, place in turns[:budget]]  # a turn takes one record of each family
+
+
+def what_was_chosen(data: DataSet, places: Sequence[int]) -> dict[str, float]:
+    """How many different things these training records ask about, and which shares of them have a wrong answer and are of
+    the large families (or the target's); the last also of all data."""
+    chosen, large = [data.training[place] for place in places], data.large_families()
+    return {"different": len({thing(record) for record in chosen}), "wrong": fmean("wrong" in record for record in chosen),
+            "large": fmean(record["family"] in large for record in chosen),
+            "large_in_data": fmean(record["family"] in large for record in data.training)}
+
+
+class Series(NamedTuple):
+    """The same comparison on several data sets of one kind."""
+
+    condition: str
+    fraction: float
+    schedule: str  # "equal epochs": each record is seen as often; "equal steps": as many steps as all data would take
+    arms: tuple[str, ...]
+    seeds: range  # of the data sets
+
+    @property
+    def name(self) -> str:
+        """As it stands above a table."""
+        return f"{self.condition}, {self.fraction:.0%}, {self.schedule}"
+
+    @property
+    def primary(self) -> bool:
+        """Whether it is one of those that were named beforehand; all others are descriptive."""
+        return self.condition in PRIMARY and self[1:3] == (CONDITIONS[self.condition].fraction, "equal epochs")
