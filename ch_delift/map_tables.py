@@ -1,17 +1,24 @@
 """What the trials of `where_it_pays.py` come to: scores, shares of the oracle's gain, tests, and what was chosen.
 
-An entry is one training: the fields of a `Trial`, "exact_match", "places" (the chosen training records, in order), and what
-`what_was_chosen` says of them. Trainings of one arm on one data set are averaged; intervals and tests are over data sets.
+An entry is one training: the fields of a `Trial`, "exact_match", "places" (the chosen training records), "choosing" (seconds)
+and what `what_was_chosen` says. Trainings of one arm on one data set are averaged; intervals and tests are over data sets.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
 from ch_delift.conditions import Series
+from ch_delift.plots import draw_differences
 from common.console import say, table
 from common.files import write_json
-from common.reports import mean_interval
+from common.plots import save_picture
+from common.reports import holm, mean_interval, mean_or_none, p_value
+
+CHOSEN = {"choosing": ("seconds to choose", "{:.2f}"), "different": ("different things", "{:.1f}"),
+          "wrong": ("wrong answers", "{:.0%}"), "large": ("large families", "{:.0%}"),
+          "large_in_data": ("of all data", "{:.0%}"), "other_families": ("match in the others", "{:.1%}")}
 
 
 def of_arm(entries: Sequence[dict], series: Series, arm: str) -> Iterator[list[dict]]:
@@ -21,9 +28,9 @@ def of_arm(entries: Sequence[dict], series: Series, arm: str) -> Iterator[list[d
         yield [e for e in entries if (e["condition"], e["fraction"], e["schedule"], e["seed"], e["arm"]) == wanted]
 
 
-def by_data_set(entries: Sequence[dict], series: Series, arm: str, measure: str = "exact_match") -> list[float]:
-    """An arm's measure on each data set of a series."""
-    return [fmean(entry[measure] for entry in found) for found in of_arm(entries, series, arm)]
+def by_data_set(entries: Sequence[dict], series: Series, arm: str, measure: str = "exact_match") -> list:
+    """An arm's measure on each data set of a series; None where it does not apply."""
+    return [mean_or_none([entry[measure] for entry in found]) for found in of_arm(entries, series, arm)]
 
 
 def percent(mean_and_half: tuple[float, float]) -> str:
@@ -48,11 +55,68 @@ def score_table(found: dict[str, dict]) -> str:
          "-" if row["share_of_oracle"] is None else f"{row['share_of_oracle']:.0%}"] for arm, row in found.items()])
 
 
+def choice_means(entries: Sequence[dict], series: Series) -> dict[str, dict]:
+    """What each arm of a series chose, means over data sets; see `CHOSEN`."""
+    return {arm: {measure: mean_or_none(by_data_set(entries, series, arm, measure)) for measure in CHOSEN}
+            for arm in series.arms}
+
+
+def choice_table(found: dict[str, dict]) -> str:
+    """The arms of a series, one row each."""
+    return table(["what was chosen", *(heading for heading, _ in CHOSEN.values())], [
+        [arm, *("-" if row[measure] is None else form.format(row[measure]) for measure, (_, form) in CHOSEN.items())]
+        for arm, row in found.items()])
+
+
+def overlaps(entries: Sequence[dict], series: Series, among: Sequence[str] = ("se", "gradient", "delift")) -> dict[str, float]:
+    """Which share of its choice each two of these arms have in common, means over data sets; by chance it is the fraction."""
+    chosen = {arm: [set(found[0]["places"]) for found in of_arm(entries, series, arm)] for arm in among if arm in series.arms}
+    return {f"{one} and {other}": fmean(len(a & b) / len(a) for a, b in zip(chosen[one], chosen[other]))
+            for one, other in combinations(chosen, 2)}
+
+
+def primaries(entries: Sequence[dict], plan: Sequence[Series]) -> list[dict]:
+    """The comparisons that were named beforehand: DELIFT minus random subsets and minus SE, over data sets.
+
+    "p" is that of a t test; "p_holm" is corrected for the number of these comparisons.
+    """
+    rows: list[dict] = []
+    for series, other in ((series, other) for series in plan if series.primary for other in ("random", "se")):
+        if {"delift", other} <= set(series.arms):
+            differences = [a - b for a, b in zip(by_data_set(entries, series, "delift"), by_data_set(entries, series, other))]
+            rows.append({"condition": series.condition, "minus": other, "differences": differences,
+                         "difference": mean_interval(differences), "p": p_value(differences)})
+    return [row | {"p_holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]))]
+
+
+def primary_table(rows: Sequence[dict]) -> str:
+    """The primary comparisons, one row each."""
+    return table(["primary comparisons", "difference", "p", "p after Holm"], [
+        [f"{row['condition']}: DELIFT - {row['minus']}", percent(row["difference"]), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"]
+        for row in rows])
+
+
+def draw_primaries(path: Path, rows: Sequence[dict]) -> None:
+    """The primary comparisons as a picture, in points."""
+    found: dict[str, dict] = {}
+    for row in rows:
+        mean, half = row["difference"]
+        found.setdefault(row["condition"], {})[f"DELIFT - {row['minus']}"] = (100 * mean, 100 * half)
+    save_picture(path, lambda ax: draw_differences(ax, found, "points of exact match, equal epochs (95 % interval)"))
+
+
 def show(folder: Path, plan: Sequence[Series], entries: Sequence[dict]) -> None:
-    """Print the tables, and write all that they hold to report.json."""
+    """Print the tables, draw the primary comparisons, and write all that they hold to report.json."""
     report: dict[str, dict] = {}
     for series in plan:
-        report[series.name] = {"scores": scores(entries, series)}
-        say(f"\n{series.name}: {len(series.seeds)} data sets, mean ± half of the 95 % interval\n")
-        say(score_table(report[series.name]["scores"]))
-    write_json(folder / "report.json", report)
+        report[series.name] = found = {"primary": series.primary, "data_sets": list(series.seeds),
+                                       "scores": scores(entries, series), "choices": choice_means(entries, series),
+                                       "overlaps": overlaps(entries, series)}
+        say(f"\n{series.name}{'' if series.primary else ' (descriptive)'}: {len(series.seeds)} data sets, mean ± half of the "
+            f"95 % interval\n\n{score_table(found['scores'])}\n\n{choice_table(found['choices'])}\n")
+        for pair, share in found["overlaps"].items():
+            say(f"{pair} have {share:.0%} of their choice in common (by chance {series.fraction:.0%})")
+    if rows := primaries(entries, plan):
+        say("\n" + primary_table(rows))
+        draw_primaries(folder / "differences.png", rows)
+    write_json(folder / "report.json", {"series": report, "primaries": rows})

@@ -133,11 +133,11 @@ def draw_differences(ax: Axes, found: dict[str, dict[str, tuple[float, float]]],
     """Differences between two ways to choose, with their intervals; an interval that holds 0 is no difference seen.
 
     Args:
-        found: condition -> {schedule: (mean, half of the 95 % interval)}, in points.
+        found: condition -> {what is subtracted: (mean, half of the 95 % interval)}, in points; the same two everywhere.
     """
-    for shift, colour, schedule in zip((-0.12, 0.12), (DARK, LIGHT), next(iter(found.values()))):
-        means, halves = zip(*(schedules[schedule] for schedules in found.values()))
-        ax.errorbar(means, np.arange(len(found)) + shift, xerr=halves, fmt="o", color=colour, capsize=3, label=schedule)
+    for shift, colour, name in zip((-0.12, 0.12), (DARK, LIGHT), next(iter(found.values()))):
+        means, halves = zip(*(differences[name] for differences in found.values()))
+        ax.errorbar(means, np.arange(len(found)) + shift, xerr=halves, fmt="o", color=colour, capsize=3, label=name)
     ax.axvline(0, color="black", linewidth=1, linestyle=":")
     ax.set(yticks=range(len(found)), yticklabels=found, ylim=(len(found) - 0.5, -0.5), xlabel=xlabel)
     ax.legend()

@@ -10,6 +10,7 @@ The kinds of data are told in `conditions.py`, and what was fixed before any met
 set is one repetition: intervals and tests are over data sets. All pairs of utilities are measured.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -87,8 +88,9 @@ def subset(trial: Trial, data: DataSet, budget: int) -> Sequence[int]:
 
 def run_trial(trial: Trial, work: Work, data: DataSet, folder: Path) -> dict[str, Any]:
     """Choose, train from the base model, and test. Returns what is kept of it."""
-    n = len(data.training)
+    n, began = len(data.training), time.perf_counter()
     places = subset(trial, data, budget_of(trial.fraction, n))
+    seconds = time.perf_counter() - began
     given = work.train_options()
     steps = given.total_steps(n if trial.schedule == "equal steps" else len(places))
     examples = pipeline.example_dataset([work.examples["train"][i] for i in places], work.tokenizer, seed=trial.turn)
@@ -96,7 +98,7 @@ def run_trial(trial: Trial, work: Work, data: DataSet, folder: Path) -> dict[str
     result = pipeline.test(work, run).result
     others = [score for family, score in result["families"].items() if family not in data.large_families()]
     return {"exact_match": result["exact_match"], "other_families": fmean(others) if others else None, "steps": steps,
-            "places": list(places), **what_was_chosen(data, places)}
+            "choosing": seconds, "places": list(places), **what_was_chosen(data, places)}
 
 
 def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from ch_delift import where_it_pays
 from ch_delift.conditions import Series, data_set, oracle
+from ch_delift.map_tables import CHOSEN
 from common.files import read_json
 from tests.conftest import assert_refused
 
@@ -31,7 +32,7 @@ def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
             raise KeyboardInterrupt
         assert data == data_set("target", trial.seed) and len(work.examples["train"]) == len(data.training)
         ran.append(trial)
-        return {"exact_match": 0.5 if trial.arm == "oracle" else 0.25}
+        return {"exact_match": 0.5 if trial.arm == "oracle" else 0.25, **dict.fromkeys(CHOSEN, 0.0), "places": [0]}
 
     monkeypatch.setattr(where_it_pays, "run_trial", run_trial)
     with pytest.raises(KeyboardInterrupt):
@@ -41,7 +42,7 @@ def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
     assert ran == list(where_it_pays.trials(SERIES))  # every one, and each once
     start("--resume")
     assert len(ran) == len(set(ran))
-    found = read_json(tmp_path / "out" / "report.json")[SERIES.name]["scores"]
+    found = read_json(tmp_path / "out" / "report.json")["series"][SERIES.name]["scores"]
     assert found["oracle"]["minus_random"] == [0.25, 0] and found["oracle"]["data_sets"] == [0.5, 0.5]
     assert "target, 5%, equal epochs" in capsys.readouterr().out
 
@@ -58,8 +59,7 @@ def test_a_trial_trains_on_what_its_arm_chose_and_is_tested(start, monkeypatch, 
     assert entries[1]["places"] == oracle(data_set("target", 300), 18) and entries[1]["large"] == 1
 
 
-def test_other_options_and_a_folder_in_use_are_refused(in_process, tmp_path):
-    assert_refused(in_process("ch_delift/where_it_pays.py", "--small", "--pilot"), "--small and --pilot")
+def test_a_folder_in_use_is_refused(in_process, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     assert_refused(in_process("ch_delift/where_it_pays.py", "--out", tmp_path / "out"), "already holds something")
