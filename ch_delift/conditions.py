@@ -111,6 +111,7 @@ class Series(NamedTuple):
     schedule: str  # "equal epochs": each record is seen as often; "equal steps": as many steps as all data would take
     arms: tuple[str, ...]
     seeds: range  # of the data sets
+    trainings: int = 1  # of each arm on each data set, with other orders and other random subsets; their mean counts
 
     @property
     def name(self) -> str:

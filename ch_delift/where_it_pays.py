@@ -32,7 +32,7 @@ from common.losses import next_token_loss
 from common.options import FolderOptions, ModelOption, PrecisionOption, option
 
 EPOCHS, BATCH = 10, 8
-TRAININGS = 2  # of each arm on each data set, with other orders; their mean counts. Random subsets differ in them
+PILOT_SETS = range(100, 103)  # data seeds
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Map(FolderOptions, ModelOption, PrecisionOption):
 
 def plan(given: Map) -> list[Series]:
     """What is compared."""
-    return [Series(c.name, c.fraction, "equal epochs", ("random", "oracle"), range(100, 104)) for c in CONDITIONS.values()]
+    return [Series(c.name, c.fraction, "equal epochs", ("random", "oracle"), PILOT_SETS) for c in CONDITIONS.values()]
 
 
 class Trial(NamedTuple):
@@ -68,7 +68,7 @@ def trials(series: Series) -> Iterator[Trial]:
     """All trainings of a series, one data set after the other."""
     for seed in series.seeds:
         for arm in series.arms:
-            for turn in range(TRAININGS):
+            for turn in range(series.trainings):
                 yield Trial(series.condition, series.fraction, series.schedule, seed, arm, turn)
 
 

@@ -8,14 +8,14 @@ from ch_delift.map_tables import CHOSEN
 from common.files import read_json
 from tests.conftest import assert_refused
 
-SERIES = Series("target", 0.05, "equal epochs", ("random", "oracle"), range(300, 302))
+SERIES = Series("target", 0.05, "equal epochs", ("random", "oracle"), range(300, 302), 2)
 
 
 @pytest.fixture
 def start(monkeypatch, tmp_path):
     """Runs the command with a small plan and these options."""
-    def run(*options: str) -> None:
-        monkeypatch.setattr(where_it_pays, "plan", lambda given: [SERIES])
+    def run(*options: str, series: Series = SERIES) -> None:
+        monkeypatch.setattr(where_it_pays, "plan", lambda given: [series])
         monkeypatch.setattr("sys.argv", ["where_it_pays.py", "--pilot", "--out", str(tmp_path / "out"), *options])
         where_it_pays.main()
 
@@ -49,9 +49,8 @@ def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_trial_trains_on_what_its_arm_chose_and_is_tested(start, monkeypatch, tmp_path):
-    monkeypatch.setattr(where_it_pays, "TRAININGS", 1)
     monkeypatch.setattr(where_it_pays, "EPOCHS", 2)
-    start()
+    start(series=SERIES._replace(trainings=1))
     entries = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]
     assert [(e["seed"], e["arm"]) for e in entries] == [(300, "random"), (300, "oracle"), (301, "random"), (301, "oracle")]
     for entry in entries:
