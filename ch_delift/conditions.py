@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
+
 from ch_pretrain import classroom
 
 FIRST_SET = 1000  # data seed s is the classroom of seed 1000 + s: no question of the usual test part decides anything here
@@ -101,6 +103,23 @@ def what_was_chosen(data: DataSet, places: Sequence[int]) -> dict[str, float]:
     return {"different": len({thing(record) for record in chosen}), "wrong": fmean("wrong" in record for record in chosen),
             "large": fmean(record["family"] in large for record in chosen),
             "large_in_data": fmean(record["family"] in large for record in data.training)}
+
+
+def utilities_of_pairs(utility: np.ndarray, data: DataSet) -> dict[str, float | None]:
+    """Mean utilities of kinds of pairs: two that ask about the same thing, two others of one family, and all others.
+
+    Args:
+        utility: [target or else training records, training records].
+
+    Returns:
+        kind -> mean, None where there is no such pair. No record is paired with itself.
+    """
+    rows = data.target or data.training
+    same, family = (np.array([[what(a) == what(b) for b in data.training] for a in rows])
+                    for what in (thing, lambda record: record["family"]))
+    others = np.ones_like(same) if data.target else ~np.eye(len(rows), dtype=bool)
+    kinds = {"same thing": same & others, "same family": family & ~same, "other families": ~family}
+    return {kind: float(utility[pairs].mean()) if pairs.any() else None for kind, pairs in kinds.items()}
 
 
 class Series(NamedTuple):

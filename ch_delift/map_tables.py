@@ -75,6 +75,18 @@ def overlaps(entries: Sequence[dict], series: Series, among: Sequence[str] = ("s
             for one, other in combinations(chosen, 2)}
 
 
+def pair_table(entries: Sequence[dict], plan: Sequence[Series]) -> tuple[dict[str, dict], str]:
+    """The mean utility of each kind of pair in the data sets of each condition, and the same as a table."""
+    found: dict[str, dict] = {}
+    for series in plan:
+        if "delift" in series.arms and series.condition not in found:
+            told = [entries_here[0]["pairs"] for entries_here in of_arm(entries, series, "delift")]
+            found[series.condition] = {kind: mean_or_none([pairs[kind] for pairs in told]) for kind in told[0]}
+    rows = [[condition, *("-" if mean is None else f"{mean:+.3f}" for mean in means.values())]
+            for condition, means in found.items()]
+    return found, table(["mean utility of pairs", *next(iter(found.values()), {})], rows)
+
+
 def primaries(entries: Sequence[dict], plan: Sequence[Series]) -> list[dict]:
     """The comparisons that were named beforehand: DELIFT minus random subsets and minus SE, over data sets.
 
@@ -119,4 +131,7 @@ def show(folder: Path, plan: Sequence[Series], entries: Sequence[dict]) -> None:
     if rows := primaries(entries, plan):
         say("\n" + primary_table(rows))
         draw_primaries(folder / "differences.png", rows)
-    write_json(folder / "report.json", {"series": report, "primaries": rows})
+    pairs, told = pair_table(entries, plan)
+    if pairs:
+        say("\n" + told)
+    write_json(folder / "report.json", {"series": report, "primaries": rows, "utilities": pairs})

@@ -10,29 +10,44 @@ The kinds of data are told in `conditions.py`, and what was fixed before any met
 set is one repetition: intervals and tests are over data sets. All pairs of utilities are measured.
 """
 
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ch_delift.baselines import random_subset
-from ch_delift.conditions import CONDITIONS, DataSet, Series, data_set, oracle, what_was_chosen
+from ch_delift.baselines import highest, random_subset
+from ch_delift.conditions import (
+    CONDITIONS,
+    PRIMARY,
+    DataSet,
+    Series,
+    data_set,
+    oracle,
+    utilities_of_pairs,
+    what_was_chosen,
+)
+from ch_delift.experiment import score_choice
 from ch_delift.map_tables import show
-from ch_delift.selection import budget_of
+from ch_delift.selection import Comparison, budget_of, objective
 from ch_instruct import pipeline
 from ch_instruct.encoding import encode_record
 from ch_instruct.pipeline import FineTuning, Work
 from common import options, runs
 from common.console import say
-from common.files import InputError, Journal
+from common.files import InputError, Journal, read_json, write_json
 from common.losses import next_token_loss
 from common.options import FolderOptions, ModelOption, PrecisionOption, option
+from common.pretrained import load_weights
 
 EPOCHS, BATCH = 10, 8
-PILOT_SETS = range(100, 103)  # data seeds
+SETS, PILOT_SETS, SMALL_SETS = range(8), range(100, 103), range(200, 202)  # data seeds, none of them in two maps
+FEWER_SETS = range(3)  # of what is only described
+FRACTIONS = (0.05, 0.1, 0.15, 0.3)
+METHODS = ("random", "oracle", "se", "delift")
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,16 @@ class Map(FolderOptions, ModelOption, PrecisionOption):
 
 def plan(given: Map) -> list[Series]:
     """What is compared."""
-    return [Series(c.name, c.fraction, "equal epochs", ("random", "oracle"), PILOT_SETS) for c in CONDITIONS.values()]
+    if given.pilot:
+        return [Series(c.name, c.fraction, "equal epochs", ("random", "oracle"), PILOT_SETS) for c in CONDITIONS.values()]
+    if given.small:
+        return [Series(name, CONDITIONS[name].fraction, "equal epochs", METHODS, SMALL_SETS) for name in PRIMARY]
+    everything = (*METHODS, "gradient", "full")
+    series = [Series(name, CONDITIONS[name].fraction, "equal epochs", everything, SETS, 2) for name in PRIMARY]
+    series.append(Series("noisy", CONDITIONS["noisy"].fraction, "equal epochs", everything, FEWER_SETS))
+    series += [Series(name, CONDITIONS[name].fraction, "equal steps", METHODS, FEWER_SETS) for name in PRIMARY]
+    return series + [Series(name, fraction, "equal epochs", METHODS, FEWER_SETS) for name in PRIMARY
+                     for fraction in FRACTIONS if fraction != CONDITIONS[name].fraction]
 
 
 class Trial(NamedTuple):
@@ -68,7 +92,7 @@ def trials(series: Series) -> Iterator[Trial]:
     """All trainings of a series, one data set after the other."""
     for seed in series.seeds:
         for arm in series.arms:
-            for turn in range(series.trainings):
+            for turn in range(1 if arm == "full" else series.trainings):  # all data are no choice that could be another
                 yield Trial(series.condition, series.fraction, series.schedule, seed, arm, turn)
 
 
@@ -79,26 +103,62 @@ def encoded(work: Work, data: DataSet) -> Work:
                                                            for record in found] for part, found in records.items()})
 
 
-def subset(trial: Trial, data: DataSet, budget: int) -> Sequence[int]:
-    """The places of the records that this arm trains on."""
+def compare(work: Work, data: DataSet, folder: Path) -> Comparison:
+    """Ready to compare the training records with each other, or with the target. Utilities are measured anew, so that the
+    seconds are those of all of them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    groups = {"data": work.examples["train"]} | ({"target": work.examples["target"]} if data.target else {})
+    return Comparison(work.model, work.tokenizer, groups, folder, work.precision)
+
+
+def choose(trial: Trial, work: Work, data: DataSet, folder: Path) -> dict[str, Any]:
+    """What a method would choose, as much of it as any fraction asks for, and how many seconds that took. DELIFT also tells
+    the mean utility of each kind of pair."""
+    load_weights(work.model, work.folder)  # the base model, not what was trained last
+    most, stage = budget_of(max(FRACTIONS), len(data.training)), CONDITIONS[trial.condition].stage
+    began = time.perf_counter()
+    if trial.arm == "gradient":
+        goal = replace(work, examples={"train": work.examples["target"]}) if data.target else None
+        return {"places": highest(score_choice("gradient", work, goal), most), "choosing": time.perf_counter() - began}
+    comparison = compare(work, data, folder / "utility" / f"{trial.condition}-{trial.seed}")
+    by = comparison.by_utility if trial.arm == "delift" else comparison.by_hidden_states
+    found: dict[str, Any] = {"places": comparison.choose(objective(stage, by), most)[0],
+                             "choosing": time.perf_counter() - began}
+    if trial.arm == "delift":
+        rows = "target" if data.target else "data"
+        found["pairs"] = utilities_of_pairs(comparison.utility(rows, "data"), data)
+    return found
+
+
+def subset(trial: Trial, work: Work, data: DataSet, folder: Path) -> dict[str, Any]:
+    """The places of the records that this arm trains on, and what `choose` tells. What a method chose is kept in a file."""
+    n = len(data.training)
+    budget = budget_of(trial.fraction, n)
     if trial.arm == "random":
-        return random_subset(len(data.training), budget, trial.turn)
-    return oracle(data, budget)
+        return {"places": random_subset(n, budget, trial.turn), "choosing": 0.0}
+    if trial.arm in ("oracle", "full"):
+        return {"places": list(range(n)) if trial.arm == "full" else oracle(data, budget), "choosing": 0.0}
+    file = folder / "choices" / f"{trial.condition}-{trial.seed}-{trial.arm}.json"
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        write_json(file, choose(trial, work, data, folder))
+    found = read_json(file)
+    return found | {"places": found["places"][:budget]}  # greedy choices of all sizes begin alike
 
 
 def run_trial(trial: Trial, work: Work, data: DataSet, folder: Path) -> dict[str, Any]:
     """Choose, train from the base model, and test. Returns what is kept of it."""
-    n, began = len(data.training), time.perf_counter()
-    places = subset(trial, data, budget_of(trial.fraction, n))
-    seconds = time.perf_counter() - began
+    chosen = subset(trial, work, data, folder)
+    n, places = len(data.training), chosen["places"]
     given = work.train_options()
     steps = given.total_steps(n if trial.schedule == "equal steps" else len(places))
     examples = pipeline.example_dataset([work.examples["train"][i] for i in places], work.tokenizer, seed=trial.turn)
-    run = pipeline.train(work, examples, next_token_loss, folder, trial.turn, steps=steps, evaluate_every=steps)
+    run = pipeline.train(work, examples, next_token_loss, folder / "model", trial.turn, steps=steps, evaluate_every=steps)
     result = pipeline.test(work, run).result
     others = [score for family, score in result["families"].items() if family not in data.large_families()]
     return {"exact_match": result["exact_match"], "other_families": fmean(others) if others else None, "steps": steps,
-            "choosing": seconds, "places": list(places), **what_was_chosen(data, places)}
+            **chosen, **what_was_chosen(data, places)}
 
 
 def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path) -> None:
@@ -110,7 +170,7 @@ def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path) -> No
         for trial in trials_here:
             done += 1
             say(f"{done} of {len(todo)}: {condition}, data set {seed}, {trial.fraction:.0%}, {trial.schedule}, {trial.arm}")
-            journal.append(trial._asdict() | run_trial(trial, here, data, folder / "model"))
+            journal.append(trial._asdict() | run_trial(trial, here, data, folder))
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from ch_delift.conditions import (
@@ -16,6 +17,7 @@ from ch_delift.conditions import (
     data_set,
     oracle,
     thing,
+    utilities_of_pairs,
     what_was_chosen,
 )
 
@@ -100,3 +102,12 @@ def test_what_was_chosen_counts_things_wrong_answers_and_large_families():
     data = DataSet(records("a1", "a1!", "b1", "c1", "d1", "d2", "a2", "b2"), [], [])  # large: a, b and d
     assert what_was_chosen(data, [0, 1, 3, 4]) == {"different": 3, "wrong": 0.25, "large": 0.75, "large_in_data": 7 / 8}
     assert what_was_chosen(data._replace(target=records("c7")), [0, 3])["large"] == 0.5
+
+
+def test_pairs_are_of_one_thing_of_one_family_or_of_neither():
+    utility = np.array([[9, 1, 2, 3], [4, 9, 5, 6], [7, 8, 9, 1], [2, 3, 4, 9]], dtype=np.float32)
+    data = DataSet(records("a1", "a1", "a2", "b1"), [], [])
+    assert utilities_of_pairs(utility, data) == {
+        "same thing": (1 + 4) / 2, "same family": (2 + 5 + 7 + 8) / 4, "other families": pytest.approx(19 / 6)}
+    target = data._replace(target=records("b2"))
+    assert utilities_of_pairs(utility[:1], target) == {"same thing": None, "same family": 3, "other families": 4}

@@ -5,7 +5,8 @@ from ch_delift.conditions import Series
 from common.files import read_json
 
 SERIES = Series("skewed", 0.1, "equal epochs", ("random", "oracle", "se", "delift"), range(2))
-CHOICE = {"choosing": 2.0, "different": 4, "wrong": 0.0, "large": 0.5, "large_in_data": 0.75, "other_families": None}
+CHOICE = {"choosing": 2.0, "different": 4, "wrong": 0.0, "large": 0.5, "large_in_data": 0.75, "other_families": None,
+          "pairs": {"same thing": None, "same family": 0.1}}
 
 
 def entries(condition: str = "skewed", **values: list[float]) -> list[dict]:
@@ -69,4 +70,5 @@ def test_everything_that_is_shown_is_written(tmp_path, capsys):
     told, report = capsys.readouterr().out, read_json(tmp_path / "report.json")
     assert "noisy, 10%, equal epochs (descriptive): 2 data sets" in told and "skewed, 10%, equal epochs: 2" in told
     assert report["series"][SERIES.name]["scores"]["delift"]["share_of_oracle"] == pytest.approx(0.5)
+    assert report["utilities"]["noisy"] == {"same thing": None, "same family": pytest.approx(0.1)} and "+0.100" in told
     assert len(report["primaries"]) == 2 and (tmp_path / "differences.png").exists()

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from ch_delift import where_it_pays
-from ch_delift.conditions import Series, data_set, oracle
+from ch_delift import conditions, where_it_pays
+from ch_delift.conditions import DataSet, Series, data_set, oracle
 from ch_delift.map_tables import CHOSEN
 from common.files import read_json
 from tests.conftest import assert_refused
@@ -48,14 +48,48 @@ def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_trial_trains_on_what_its_arm_chose_and_is_tested(start, monkeypatch, tmp_path):
+def test_every_arm_trains_on_what_it_chose_and_is_tested(start, monkeypatch, tmp_path):
+    monkeypatch.setattr(conditions, "PER_FAMILY", 3)
     monkeypatch.setattr(where_it_pays, "EPOCHS", 2)
-    start(series=SERIES._replace(trainings=1))
+    start(series=SERIES._replace(fraction=0.15, arms=("random", "oracle", "se", "delift", "gradient", "full"), trainings=1))
     entries = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]
-    assert [(e["seed"], e["arm"]) for e in entries] == [(300, "random"), (300, "oracle"), (301, "random"), (301, "oracle")]
+    assert [e["arm"] for e in entries] == [*SERIES.arms, "se", "delift", "gradient", "full"] * 2
     for entry in entries:
-        assert len(set(entry["places"])) == 18 and entry["steps"] == 6 and 0 <= entry["exact_match"] <= 1
-    assert entries[1]["places"] == oracle(data_set("target", 300), 18) and entries[1]["large"] == 1
+        assert len(set(entry["places"])) == (54 if entry["arm"] == "full" else 8) and 0 <= entry["exact_match"] <= 1
+        assert entry["steps"] == (14 if entry["arm"] == "full" else 2)
+    assert entries[1]["places"] == oracle(data_set("target", 300), 8) and entries[1]["large"] == 1
+    assert entries[3]["pairs"]["same family"] != entries[3]["pairs"]["other families"] and entries[3]["choosing"] > 0
+    report = read_json(tmp_path / "out" / "report.json")
+    assert report["utilities"].keys() == {"target"}
+    assert len(report["series"]["target, 15%, equal epochs"]["overlaps"]) == 3
+
+
+def test_a_choice_is_made_once_and_cut_to_each_fraction(monkeypatch, tmp_path):
+    asked = []
+
+    def choose(trial, work, data, folder):
+        asked.append(trial.arm)
+        return {"places": list(range(50)), "choosing": 7.0}
+
+    monkeypatch.setattr(where_it_pays, "choose", choose)
+    data = DataSet([{}] * 100, [], [])
+    for fraction in (0.1, 0.3):
+        trial = where_it_pays.Trial("skewed", fraction, "equal epochs", 300, "se", 0)
+        chosen = where_it_pays.subset(trial, None, data, tmp_path)
+        assert chosen == {"places": list(range(round(100 * fraction))), "choosing": 7.0}
+    assert asked == ["se"]
+    where_it_pays.subset(trial._replace(seed=301), None, data, tmp_path)
+    assert asked == ["se", "se"]  # of another data set
+
+
+def test_the_map_has_six_primary_comparisons_on_data_sets_of_its_own():
+    plan, small, pilot = (where_it_pays.plan(where_it_pays.Map(**given)) for given in ({}, {"small": True}, {"pilot": True}))
+    first = [series for series in plan if series.primary]
+    assert [(series.condition, series.seeds) for series in first] == [(name, range(8)) for name in conditions.PRIMARY]
+    assert len({series.name for series in plan}) == len(plan)
+    seeds = [{seed for series in some for seed in series.seeds} for some in (plan, small, pilot)]
+    assert sum(map(len, seeds)) == len(set.union(*seeds))
+    assert {arm for series in pilot for arm in series.arms} == {"random", "oracle"}
 
 
 def test_a_folder_in_use_is_refused(in_process, tmp_path):
