@@ -43,7 +43,7 @@ from common.losses import next_token_loss
 from common.options import FolderOptions, ModelOption, PrecisionOption, option
 from common.pretrained import load_weights
 
-EPOCHS, BATCH = 10, 8
+EPOCHS, BATCH = 5, 8
 SETS, PILOT_SETS, SMALL_SETS = range(8), range(100, 103), range(200, 202)  # data seeds, none of them in two maps
 FEWER_SETS = range(3)  # of what is only described
 FRACTIONS = (0.05, 0.1, 0.15, 0.3)
