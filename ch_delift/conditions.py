@@ -105,20 +105,39 @@ def what_was_chosen(data: DataSet, places: Sequence[int]) -> dict[str, float]:
             "large_in_data": fmean(record["family"] in large for record in data.training)}
 
 
+def pairs_of(data: DataSet) -> tuple[np.ndarray, np.ndarray]:
+    """Which pairs ask about the same thing, and which are of one family. bool [target or else training records, training
+    records], both."""
+    rows = data.target or data.training
+    same_thing = np.array([[thing(a) == thing(b) for b in data.training] for a in rows])
+    return same_thing, np.array([[a["family"] == b["family"] for b in data.training] for a in rows])
+
+
+def known_similarity(data: DataSet) -> np.ndarray:
+    """The similarities that utilities would be if they told everything: 1 for the same thing, a half for the same family, 0 for
+    others and for wrong answers. Shape as in `pairs_of`."""
+    same_thing, same_family = pairs_of(data)
+    return (1.0 * same_thing + same_family) / 2 * np.array(["wrong" not in record for record in data.training])
+
+
+def family_sizes(data: DataSet) -> np.ndarray:
+    """How many of the records that are to be covered are of each one's family. [target or else training records]."""
+    families = [record["family"] for record in data.target or data.training]
+    return np.array([families.count(family) for family in families])
+
+
 def utilities_of_pairs(utility: np.ndarray, data: DataSet) -> dict[str, float | None]:
     """Mean utilities of kinds of pairs: two that ask about the same thing, two others of one family, and all others.
 
     Args:
-        utility: [target or else training records, training records].
+        utility: shape as in `pairs_of`.
 
     Returns:
         kind -> mean, None where there is no such pair. No record is paired with itself.
     """
-    rows = data.target or data.training
-    same, family = (np.array([[what(a) == what(b) for b in data.training] for a in rows])
-                    for what in (thing, lambda record: record["family"]))
-    others = np.ones_like(same) if data.target else ~np.eye(len(rows), dtype=bool)
-    kinds = {"same thing": same & others, "same family": family & ~same, "other families": ~family}
+    same_thing, same_family = pairs_of(data)
+    others = np.ones_like(same_thing) if data.target else ~np.eye(len(same_thing), dtype=bool)
+    kinds = {"same thing": same_thing & others, "same family": same_family & ~same_thing, "other families": ~same_family}
     return {kind: float(utility[pairs].mean()) if pairs.any() else None for kind, pairs in kinds.items()}
 
 

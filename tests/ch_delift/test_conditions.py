@@ -15,6 +15,8 @@ from ch_delift.conditions import (
     THINGS,
     DataSet,
     data_set,
+    family_sizes,
+    known_similarity,
     oracle,
     thing,
     utilities_of_pairs,
@@ -111,3 +113,11 @@ def test_pairs_are_of_one_thing_of_one_family_or_of_neither():
         "same thing": (1 + 4) / 2, "same family": (2 + 5 + 7 + 8) / 4, "other families": pytest.approx(19 / 6)}
     target = data._replace(target=records("b2"))
     assert utilities_of_pairs(utility[:1], target) == {"same thing": None, "same family": 3, "other families": 4}
+
+
+def test_what_utilities_would_be_if_they_told_everything():
+    data = DataSet(records("a1", "a1!", "a2", "b1"), [], [])
+    assert known_similarity(data).tolist() == [[1, 0, 0.5, 0], [1, 0, 0.5, 0], [0.5, 0, 1, 0], [0, 0, 0, 1]]
+    assert family_sizes(data).tolist() == [3, 3, 3, 1]
+    target = data._replace(target=records("b2"))
+    assert known_similarity(target).tolist() == [[0, 0, 0, 0.5]] and family_sizes(target).tolist() == [1]

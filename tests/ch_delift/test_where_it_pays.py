@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from ch_delift import conditions, where_it_pays
@@ -9,6 +10,9 @@ from common.files import read_json
 from tests.conftest import assert_refused
 
 SERIES = Series("target", 0.05, "equal epochs", ("random", "oracle"), range(300, 302), 2)
+
+
+ARMS = ("random", "oracle", "se", "delift", "gradient", "full", "known utility")
 
 
 @pytest.fixture
@@ -51,9 +55,9 @@ def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
 def test_every_arm_trains_on_what_it_chose_and_is_tested(start, monkeypatch, tmp_path):
     monkeypatch.setattr(conditions, "PER_FAMILY", 3)
     monkeypatch.setattr(where_it_pays, "EPOCHS", 2)
-    start(series=SERIES._replace(fraction=0.15, arms=("random", "oracle", "se", "delift", "gradient", "full"), trainings=1))
+    start(series=SERIES._replace(fraction=0.15, arms=ARMS, trainings=1))
     entries = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]
-    assert [e["arm"] for e in entries] == [*SERIES.arms, "se", "delift", "gradient", "full"] * 2
+    assert [e["arm"] for e in entries] == [*ARMS] * 2
     for entry in entries:
         assert len(set(entry["places"])) == (54 if entry["arm"] == "full" else 8) and 0 <= entry["exact_match"] <= 1
         assert entry["steps"] == (14 if entry["arm"] == "full" else 2)
@@ -80,6 +84,24 @@ def test_a_choice_is_made_once_and_cut_to_each_fraction(monkeypatch, tmp_path):
     assert asked == ["se"]
     where_it_pays.subset(trial._replace(seed=301), None, data, tmp_path)
     assert asked == ["se", "se"]  # of another data set
+
+
+def test_each_step_can_be_replaced_by_what_the_oracle_knows():
+    data = DataSet([{"family": family, "key": key} for family, key in ("a1", "a2", "b1")], [], [])
+    found = {arm: where_it_pays.similarities(arm, FakeComparison(), data)("data", "data") for arm in where_it_pays.REPLACED}
+    assert found["even rows"].tolist() == [[0.5, 1, 1.5], [0.5, 1, 1.5], [1, 2, 3]]
+    assert found["known utility"].tolist() == [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]
+    assert found["known utility, even rows"].tolist() == [[0.5, 0.25, 0], [0.25, 0.5, 0], [0, 0, 1]]
+    assert where_it_pays.similarities("delift", FakeComparison(), data)("data", "data").tolist() == [[1, 2, 3]] * 3
+
+
+class FakeComparison:
+    """Utilities that are easy to tell."""
+
+    by_hidden_states = None
+
+    def by_utility(self, rows: str, columns: str) -> np.ndarray:
+        return np.array([[1.0, 2.0, 3.0]] * 3)
 
 
 def test_the_map_has_six_primary_comparisons_on_data_sets_of_its_own():
