@@ -46,7 +46,7 @@ from common.losses import next_token_loss
 from common.options import FolderOptions, ModelOption, PrecisionOption, option
 from common.pretrained import load_weights
 
-EPOCHS, BATCH = 5, 8
+EPOCHS, BATCH, LR = 5, 8, 3e-4
 SETS, PILOT_SETS, SMALL_SETS = range(8), range(100, 103), range(200, 202)  # data seeds, none of them in two maps
 FEWER_SETS = range(3)  # of what is only described
 FRACTIONS = (0.05, 0.1, 0.15, 0.3)
@@ -186,7 +186,7 @@ def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path) -> No
 def main() -> None:
     given = options.parse(Map, __doc__)
     runs.check_run(given)
-    work = pipeline.prepare(FineTuning(model=given.model, precision=given.precision, epochs=EPOCHS, batch_size=BATCH))
+    work = pipeline.prepare(FineTuning(model=given.model, precision=given.precision, epochs=EPOCHS, batch_size=BATCH, lr=LR))
     folder = runs.open_run("where_it_pays", given, {name: work.facts[name] for name in ("model_sha256", "precision")})
     journal = Journal(folder / "trials.jsonl")
     known = {Trial(*(entry[name] for name in Trial._fields)) for entry in journal.entries}

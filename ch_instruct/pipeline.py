@@ -62,8 +62,7 @@ class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, For
                                  "(default: on all)", Path, metavar="FILE")
     loss_on: str = option("response", "what is learnt: the response alone, or the prompt too (default: %(default)s)",
                           choices=["response", "all"])
-    lr: float | None = option(None, "peak learning rate (default: 3e-4 for models as narrow as classroom, 5e-5 from width "
-                              "512; ten times that with --lora)", positive, metavar="X")
+    lr: float | None = option(None, "peak learning rate (default: 5e-5, ten times that with --lora)", positive, metavar="X")
     lora: int | None = option(None, "learn updates of this rank instead of the weights themselves (LoRA): far less memory, and "
                               "an adapter beside the checkpoint (default: all weights)", whole, metavar="RANK")
     max_length: int | None = option(None, "longest example in tokens, prompt and response together (default: what the model "
@@ -89,7 +88,7 @@ class Work:
     @property
     def lr(self) -> float:
         """The peak learning rate."""
-        return self.options.lr or default_lr(self.model.config.n_embd, self.options.lora is not None)
+        return self.options.lr or default_lr(self.options.lora is not None)
 
     @property
     def max_new_tokens(self) -> int:

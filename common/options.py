@@ -230,10 +230,9 @@ class TrainingOptions(Options):
                             share, metavar="X")
 
 
-def default_lr(width: int, lora: bool = False) -> float:
-    """A peak learning rate for a model of this width: narrow models take, and need, larger steps; and so does LoRA, ten times
-    as large ("LoRA Without Regret", Schulman et al., 2025)."""
-    return (3e-4 if width < 512 else 5e-5) * (10 if lora else 1)
+def default_lr(lora: bool = False) -> float:
+    """A peak learning rate for fine-tuning. LoRA takes steps ten times as large ("LoRA Without Regret", Schulman et al., 2025)."""
+    return 5e-4 if lora else 5e-5
 
 
 def run_command(main: Callable[[], None]) -> None:

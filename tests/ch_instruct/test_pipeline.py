@@ -28,9 +28,8 @@ def test_no_answer_gets_longer_than_the_cap():
     assert [work(Example([1] * (7 + n), 7)).max_new_tokens for n in (255, 256, 257, 900)] == [255, 256, 256, 256]
 
 
-def test_the_learning_rate_is_that_of_the_width_unless_given():
-    wide = make_model(n_embd=512, n_layer=1)
-    assert (work().lr, work(model=wide).lr, work(model=wide, lr=1e-3).lr) == (3e-4, 5e-5, 1e-3)
+def test_the_learning_rate_is_the_usual_one_unless_given():
+    assert (work().lr, work(lora=4).lr, work(lr=1e-3).lr) == (5e-5, 5e-4, 1e-3)
 
 
 def test_the_options_reach_training():

@@ -8,8 +8,8 @@ from common.files import InputError
 from common.options import default_lr, natural, not_negative, positive, share, whole
 
 
-def test_narrow_models_get_the_larger_learning_rate():
-    assert [default_lr(width) for width in (1, 256, 511, 512, 768, 1600)] == [3e-4] * 3 + [5e-5] * 3
+def test_lora_takes_larger_steps():
+    assert default_lr(lora=True) == pytest.approx(10 * default_lr())
 
 
 @pytest.mark.parametrize(("kind", "allowed", "refused"), [
