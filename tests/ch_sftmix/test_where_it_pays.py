@@ -75,7 +75,8 @@ def test_what_is_done_is_not_repeated(tmp_path, monkeypatch):
         return None, torch.ones(1, 4, dtype=torch.float64)
 
     work = SimpleNamespace(records={"train": [{}] * 4})
-    monkeypatch.setattr(where_it_pays, "ARMS", {"sftmix": arm("sftmix", [False, False]), "oracle": arm("oracle", [False, True])})
+    arms = {"sftmix": arm("sftmix", [False, False]), "oracle": arm("oracle", [False, True])}
+    monkeypatch.setattr(where_it_pays, "ARMS", arms)
     monkeypatch.setattr(where_it_pays, "reference_run", reference)
     monkeypatch.setattr(where_it_pays, "data_set", lambda seed, noise, count: [])
     monkeypatch.setattr(where_it_pays, "measure", lambda cell, run: {"seen": run})
@@ -97,20 +98,24 @@ def test_a_pair_of_equal_seeds_and_small_with_other_sizes_are_refused(in_process
     assert_refused(in_process(run, "--records", 5000), "--records 5000")
 
 
+ARMS_HERE = ["sftmix", "tenth left out", "oracle", "confident half", "mixup in confident half", "dropout"]
+
+
 @pytest.mark.slow
 def test_the_command_writes_and_tells_the_map_and_goes_on_with_it(in_process, tmp_path, monkeypatch):
     everything, few = classroom.records, {"train": 12, "validation": 2, "test": 3}
     monkeypatch.setattr(classroom, "records", lambda seed, noise: [
         r for split, n in few.items() for r in [r for r in everything(seed, noise) if r["split"] == split][:n]])
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
-    out, options = tmp_path / "out", ["--model", tmp_path / "model", "--records", 12, "--epochs", 1, "--noise", 0.0, 0.4,
-                                      "--seeds", 100, 101, "--precision", "fp32", "--out", tmp_path / "out"]
+    out = tmp_path / "out"
+    options = ["--model", tmp_path / "model", "--records", 12, "--epochs", 1, "--noise", 0.0, 0.4, "--seeds", 100, 101,
+               "--precision", "fp32", "--arms", *ARMS_HERE, "--out", out]
     text = in_process("ch_sftmix/where_it_pays.py", *options).stdout
     for words in ("other than the primary conditions", "p (Holm)", "Expected calibration error", "Gap in the unconfident half",
                   "mixup in confident half - confident half", "Wrong answers among"):
         assert words in text
     found = json.loads((out / "map.json").read_text())
-    assert len(found["primary"]) == 4 and set(found["results"]["0.4"]) == {"ntp", *ARMS}
+    assert len(found["primary"]) == 4 and [*found["results"]["0.4"]] == ["ntp", *ARMS_HERE]
     assert sorted(path.name for path in out.glob("*.png")) == ["reliability-0.4.png", "reliability-0.png"]
     one = found["results"]["0.4"]["sftmix"][0]
     assert sum(row[0] for row in one["bins"]) > 3 and len(one["training_loss"]) == 2 and one["steps"] == 1
