@@ -58,8 +58,9 @@ class Map(FolderOptions, PrecisionOption, DeviceOption, ModelOption):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(set(self.seeds)) < max(2, len(self.seeds)):
-            raise InputError(f"--seeds {' '.join(map(str, self.seeds))}: an interval needs two or more different ones.")
+        for name, values, least in (("seeds", self.seeds, 2), ("noise", self.noise, 1)):
+            if len(set(values)) < max(least, len(values)):
+                raise InputError(f"--{name} {' '.join(map(str, values))}: give {least} or more, and each only once.")
 
 
 SMALL: dict[str, Any] = {"records": 250, "seeds": (200, 201, 202), "arms": tuple(first for first, _ in PRIMARY)}
@@ -203,7 +204,8 @@ def main() -> None:
                                            for arm in ("ntp", "sftmix", "label smoothing") if arm in arms}
         save_picture(out / f"reliability-{noise:g}.png", partial(draw_reliability, binned=binned))
     ours, fixed = runs.plain_options(given), runs.plain_options(Map())
-    as_fixed = all(ours[name] == fixed[name] for name in ("model", "records", "epochs", "noise", "seeds"))
+    as_fixed = {first for first, _ in PRIMARY} <= {*given.arms} and all(
+        ours[name] == fixed[name] for name in ("model", "records", "epochs", "noise", "seeds"))
     title = "The primary comparisons" if as_fixed else "The same comparisons under other than the primary conditions"
     tell(results, f"{title}: {given.records} training records, {given.epochs} epochs, {len(given.seeds)} data sets")
 
