@@ -48,6 +48,7 @@ from common.pretrained import load_weights
 
 EPOCHS, BATCH, LR = 5, 8, 3e-4
 SETS, PILOT_SETS, SMALL_SETS = range(8), range(100, 103), range(200, 202)  # data seeds, none of them in two maps
+SMALL_RECORDS = 150  # so many of the training records are left with --small: pairs are their square
 FEWER_SETS = range(3)  # of what is only described
 FRACTIONS = (0.05, 0.1, 0.15, 0.3)
 METHODS = ("random", "oracle", "se", "delift")
@@ -59,7 +60,8 @@ REPLACED = ("known utility", "even rows", "known utility, even rows")
 class Map(FolderOptions, ModelOption, PrecisionOption):
     """The options of this command."""
 
-    small: bool = option(False, "two data sets of each kind and fewer arms, in minutes; these data sets are its own")
+    small: bool = option(False, f"two data sets of each kind, with {SMALL_RECORDS} records, and fewer arms, in minutes; "
+                         "they are not among those of the map")
     pilot: bool = option(False, "only the oracle and random subsets, on data sets that the map does not use")
 
     def __post_init__(self) -> None:
@@ -171,11 +173,12 @@ def run_trial(trial: Trial, work: Work, data: DataSet, folder: Path) -> dict[str
             **chosen, **what_was_chosen(data, places)}
 
 
-def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path) -> None:
-    """Run these trials; each is in the journal as soon as it is done."""
+def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path, records: int | None = None) -> None:
+    """Run these trials, with so many training records (None: all); each is in the journal as soon as it is done."""
     done = 0
     for (condition, seed), trials_here in groupby(todo, key=lambda trial: (trial.condition, trial.seed)):
         data = data_set(condition, seed)
+        data = data._replace(training=data.training[:records])  # they are in random order
         here = encoded(work, data)
         for trial in trials_here:
             done += 1
@@ -191,7 +194,8 @@ def main() -> None:
     journal = Journal(folder / "trials.jsonl")
     known = {Trial(*(entry[name] for name in Trial._fields)) for entry in journal.entries}
     series = plan(given)
-    run_all([trial for one in series for trial in trials(one) if trial not in known], work, journal, folder)
+    todo = [trial for one in series for trial in trials(one) if trial not in known]
+    run_all(todo, work, journal, folder, SMALL_RECORDS if given.small else None)
     show(folder, series, journal.entries)
 
 

@@ -18,9 +18,9 @@ ARMS = ("random", "oracle", "se", "delift", "gradient", "full", "known utility")
 @pytest.fixture
 def start(monkeypatch, tmp_path):
     """Runs the command with a small plan and these options."""
-    def run(*options: str, series: Series = SERIES) -> None:
+    def run(*options: str, series: Series = SERIES, kind: str = "--pilot") -> None:
         monkeypatch.setattr(where_it_pays, "plan", lambda given: [series])
-        monkeypatch.setattr("sys.argv", ["where_it_pays.py", "--pilot", "--out", str(tmp_path / "out"), *options])
+        monkeypatch.setattr("sys.argv", ["where_it_pays.py", kind, "--out", str(tmp_path / "out"), *options])
         where_it_pays.main()
 
     return run
@@ -49,6 +49,19 @@ def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
     found = read_json(tmp_path / "out" / "report.json")["series"][SERIES.name]["scores"]
     assert found["oracle"]["minus_random"] == [0.25, 0] and found["oracle"]["data_sets"] == [0.5, 0.5]
     assert "target, 5%, equal epochs" in capsys.readouterr().out
+
+
+def test_the_small_map_has_fewer_records(start, monkeypatch):
+    seen = []
+
+    def run_trial(trial, work, data, folder):
+        seen.append((data, len(work.examples["train"])))
+        return {"exact_match": 0.0, **dict.fromkeys(CHOSEN, 0.0), "places": [0]}
+
+    monkeypatch.setattr(where_it_pays, "run_trial", run_trial)
+    start(kind="--small", series=SERIES._replace(trainings=1, arms=("random", "oracle")))
+    whole = data_set("target", 300)
+    assert seen[0] == (whole._replace(training=whole.training[:where_it_pays.SMALL_RECORDS]), where_it_pays.SMALL_RECORDS)
 
 
 @pytest.mark.slow
