@@ -54,9 +54,9 @@ def release() -> None:
         os.close(_claimed.popitem()[1])
 
 
-def leftovers(folder: Path) -> list[Path]:
-    """The temporary files of `write_whole`, in this folder and below, that a killed process has left."""
-    return [path for path in folder.rglob(".*.tmp") if re.fullmatch(r"\..+\.\d+\.tmp", path.name)]
+def is_temporary(path: Path) -> bool:
+    """Whether this is the name of a temporary file of `write_whole`: a killed process leaves it."""
+    return bool(re.fullmatch(r"\..+\.\d+\.tmp", path.name))
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -58,7 +58,7 @@ def refuse_content(folder: Path) -> None:
 
 
 def _content(folder: Path) -> list[Path]:
-    return sorted(set(folder.iterdir()) - set(files.leftovers(folder)))
+    return [path for path in folder.iterdir() if not files.is_temporary(path)]
 
 
 def is_resuming(args: FolderOptions | Namespace) -> bool:
@@ -104,7 +104,7 @@ def open_run(chapter: str, args: FolderOptions | Namespace, facts: dict[str, obj
         files.claim(folder)
         if not resuming:
             refuse_content(folder)  # once more: another run may have begun here since `check_run`
-        for path in files.leftovers(folder):
+        for path in filter(files.is_temporary, folder.rglob(".*.tmp")):
             path.unlink()
     if resuming:
         recorded = read_run(folder)["facts"]

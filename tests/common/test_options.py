@@ -1,11 +1,14 @@
 import argparse
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
+import torch
 
 from ch_instruct.pipeline import FineTuning
-from common.files import InputError
-from common.options import default_lr, natural, not_negative, positive, share, whole
+from common.files import InputError, out_of_memory
+from common.options import default_lr, natural, not_negative, positive, seconds, share, whole
+from tests.conftest import assert_refused
 
 
 def test_lora_takes_larger_steps():
@@ -13,16 +16,17 @@ def test_lora_takes_larger_steps():
 
 
 @pytest.mark.parametrize(("kind", "allowed", "refused"), [
-    (whole, {"1": 1, "20": 20}, ["0", "-1", "1.5", "one", ""]),
-    (natural, {"0": 0, "7": 7}, ["-1", "0.5", "nan"]),
-    (positive, {"0.001": 0.001, "3": 3.0}, ["0", "-1", "inf", "nan", "x"]),
-    (not_negative, {"0": 0.0, "2.5": 2.5}, ["-0.1", "inf", "nan"]),
+    (whole, {"1": 1, "20": 20, "2147483647": 2**31 - 1}, ["0", "-1", "1.5", "one", "", "2147483648", "9" * 5000]),
+    (natural, {"0": 0, "7": 7, str(2**63 - 1): 2**63 - 1}, ["-1", "0.5", "nan", str(2**63), str(2**64)]),
+    (positive, {"0.001": 0.001, "3": 3.0}, ["0", "-1", "inf", "nan", "x", "1e300", "1e-300"]),
+    (not_negative, {"0": 0.0, "2.5": 2.5}, ["-0.1", "inf", "nan", "1e300"]),
+    (seconds, {"0.5": 0.5, "86400": 86400.0}, ["0", "86401", "nan"]),
     (share, {"0": 0.0, "0.5": 0.5, "1": 1.0}, ["-0.1", "1.1", "nan"])])
 def test_numbers_have_their_limits(kind, allowed, refused):
     for text, value in allowed.items():
         assert kind(text) == value
     for text in refused:
-        with pytest.raises(argparse.ArgumentTypeError, match="is not allowed, it must be a"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not allowed, it must be a(t most)?"):
             kind(text)
 
 
@@ -38,3 +42,47 @@ def test_values_from_a_notebook_are_checked_like_those_of_the_command_line(name,
 
 def test_defaults_need_no_check():
     assert all(getattr(FineTuning(), part.name) == part.default for part in fields(FineTuning))
+
+
+@pytest.mark.parametrize(("value", "words"), [
+    ("", "'' is not allowed, it must be the name of a file or folder"), ("  ", "must be the name"),
+    ("a\0b", r"'a\x00b' is not allowed, it holds what is no character"), ("\udcff", "no character")])
+def test_a_path_that_no_file_can_have_is_refused(value, words, in_process):
+    for script in ("ch_instruct/train.py", "ch_instruct/respond.py", "ch_instruct/evaluation/judge.py"):
+        assert_refused(in_process(script, "--out", value), words)
+    assert not any(Path.cwd().iterdir())
+
+
+@pytest.mark.parametrize("value", [".", "/", ".."])
+def test_a_place_that_holds_something_is_refused(value, in_process, tmp_path):
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd" / "mine.txt").write_text("mine")
+    for script in ("ch_instruct/train.py", "ch_instruct/respond.py", "ch_pretrain/train.py"):
+        assert_refused(in_process(script, "--out", value), "already")
+    assert [path.name for path in Path.cwd().iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")])
+def test_short_memory_ends_in_one_sentence_that_names_what_to_lower(error, in_process, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("common.training.fit", fail)
+    monkeypatch.setattr("common.generation.continue_batch", fail)
+    monkeypatch.setattr("ch_pretrain.train.fit", fail, raising=False)
+    assert_refused(in_process("ch_pretrain/generate.py", "--prompt", "a"),
+                   "there is not enough memory; lower --num-samples or --max-new-tokens or the size of the model.")
+    assert_refused(in_process("ch_pretrain/train.py", "--smoke"), "lower --batch-size or --max-length or --width or the size")
+
+
+def test_memory_that_is_not_there_is_told_from_other_errors(in_process, monkeypatch):
+    monkeypatch.setattr("common.generation.continue_batch", lambda *_, **__: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        in_process("ch_pretrain/generate.py", "--prompt", "a")
+
+
+def test_a_real_allocation_that_fails_is_seen():
+    with pytest.raises(RuntimeError) as real:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert out_of_memory(real.value)

@@ -252,6 +252,14 @@ def weights(change: Callable[[dict], object]) -> Callable[[Path], None]:
     return lambda folder: change_weights(folder, change)
 
 
+def vocab(**changes: object) -> Callable[[Path], None]:
+    """Change vocab.json."""
+    def damage(folder: Path) -> None:
+        path = folder / "vocab.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return damage
+
+
 def cut(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -284,6 +292,29 @@ REFUSED = {
     "layers not transposed": (weights(lambda t: t.update({"transformer.h.0.mlp.c_fc.weight": torch.ones(128, 32)})), "c_fc"),
     "fewer layers than stored": (config(n_layer=1), "h.1."),
     "unequal head": (weights(lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"] + 1})), "lm_head.weight"),
+    "no finite weight": (weights(lambda t: t.update({"transformer.ln_f.bias": torch.full((32,), torch.nan)})), "ln_f.bias holds"),
+    "an infinite weight": (weights(lambda t: t["transformer.wpe.weight"].__setitem__((3, 5), torch.inf)), "wpe.weight holds"),
+    "too large for float32": (weights(lambda t: t.update({"transformer.ln_f.bias": torch.full((32,), 1e300, dtype=torch.float64)})),
+                              "ln_f.bias holds"),
+    "a matrix of three dimensions": (weights(lambda t: t.update({"transformer.h.0.mlp.c_fc.weight": torch.ones(32, 128, 1)})),
+                                     "(32, 128, 1)"),
+    "epsilon that is no number": (config(layer_norm_epsilon=float("nan")), "layer_norm_epsilon = nan"),
+    "epsilon that no float holds": (config(layer_norm_epsilon=10**400), "layer_norm_epsilon = 1000"),
+    "epsilon that is a text": (config(layer_norm_epsilon="1e-5"), "layer_norm_epsilon = '1e-5'"),
+    "layers without end": (config(n_layer=10**9), "n_layer = 1000000000"),
+    "a width that overflows": (config(n_embd=10**19), "n_embd"),
+    "a size that no memory holds": (config(n_embd=10**5, n_head=1), "this machine has"),
+    "heads that are true": (config(n_head=True), "n_head = True"),
+    "another type's setting": (config(scale_attn_weights=[]), "scale_attn_weights"),
+    "a part elsewhere": (lambda f: write_index(f, '{"weight_map": {"a": "../model.safetensors"}}'), "'../model.safetensors'"),
+    "an index of numbers": (lambda f: write_index(f, '{"weight_map": {"a": 1}}'), "not a text"),
+    "deep nesting": (lambda f: (f / "config.json").write_text("[" * 100_000), "config.json"),
+    "another encoding": (lambda f: (f / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-16"), "config.json"),
+    "ids below 0": (vocab(a=-1), "from 0 up"), "an id twice": (vocab(a=5), "all different"),
+    "ids that are texts": (vocab(a="5"), "vocab.json"), "ids that are missing": (vocab(a=None), "vocab.json"),
+    "ids that are fractions": (vocab(a=5.5), "vocab.json"), "ids that are true": (vocab(a=True), "vocab.json"),
+    "an id that is huge": (vocab(a=10**30), "do not belong together"),
+    "other tools' settings": (lambda f: (f / "tokenizer_config.json").write_text("[1, 2"), "tokenizer_config.json"),
     "no tokenizer": (drop("vocab.json"), "tokenizer"),
     "a tokenizer larger than the model": (lambda f: Tokenizer.from_merges([(b"a", b"b")]).save(f, 64), "258"),
 }
