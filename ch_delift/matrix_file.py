@@ -49,7 +49,7 @@ def grow(file: Path, shape: tuple[int, ...]) -> np.memmap:
 
 
 def read(file: Path, shape: tuple[int, ...], mode: Literal["r", "r+"] = "r") -> np.memmap:
-    """Open a matrix file, finished or not. float32, of this shape.
+    """Open a matrix file, to read a finished one or ("r+") to go on with another. float32, of this shape.
 
     Raises:
         InputError: if it is damaged, or of other records.
@@ -58,6 +58,8 @@ def read(file: Path, shape: tuple[int, ...], mode: Literal["r", "r+"] = "r") -> 
         matrix = np.lib.format.open_memmap(file, mode=mode)
         if matrix.dtype != np.float32 or matrix.shape != shape:
             raise ValueError(f"{matrix.dtype} {list(matrix.shape)} instead of float32 {list(shape)}")
+        if mode == "r" and not np.isfinite(matrix).all():
+            raise ValueError("it holds values that are no numbers")
         return matrix
 
 

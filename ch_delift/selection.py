@@ -12,6 +12,7 @@ from ch_delift import submodular
 from ch_delift.baselines import random_subset
 from ch_delift.embedding import cosine, mean_hidden_states, nearest
 from ch_delift.greedy import maximize
+from ch_delift.matrix_file import read
 from ch_delift.submodular import Matrix
 from ch_delift.utility import similarity, utility_matrix
 from ch_instruct.encoding import Example
@@ -91,6 +92,22 @@ def check_utility(folder: Path, facts: dict[str, object]) -> None:
                              f"{str(value)[:16]}; give the same model, data and options, or leave --utility out.")
     if not list((folder / "utility").glob("*.npy")):
         raise InputError(f"--utility {folder} holds no finished matrix; finish that run with --resume first.")
+
+
+def check_matrices(folder: Path, sizes: dict[str, int], pairs: Pairs) -> None:
+    """Refuse damaged utility matrices in a run folder. `sizes`: how many examples each group has.
+
+    Raises:
+        InputError: naming the file.
+    """
+    for file in sorted((folder / "utility").glob("*.npy")):
+        rows, _, columns = file.stem.partition("-")
+        width = sizes.get(columns, 0)
+        if pairs.kind == "neighbours":
+            width = min(pairs.number, width)
+        elif pairs.kind == "columns" and columns == "data":
+            width = pairs.number
+        read(file, (sizes.get(rows, 0), width))
 
 
 def objective(stage: str, compare: Compare, form: str = "query") -> submodular.FacilityLocation:

@@ -31,7 +31,7 @@ from ch_delift.experiment import (
     differences,
     read_aloud,
 )
-from ch_delift.selection import Comparison, Pairs, budget_of, check_pairs, check_utility
+from ch_delift.selection import Comparison, Pairs, budget_of, check_matrices, check_pairs, check_utility
 from ch_instruct import pipeline
 from ch_instruct.pipeline import Work
 from ch_instruct.records import load_records, split_records
@@ -79,6 +79,7 @@ def measure(work: Work, other: Work | None, given: Delift) -> tuple[Path, Compar
         facts[f"{group}_sha256"] = runs.data_hash([[example.ids, example.spans] for example in examples])
     if given.utility is not None:
         check_utility(given.utility, facts)
+        check_matrices(given.utility, {group: len(examples) for group, examples in groups.items()}, pairs)
     folder = runs.open_run("ch_delift", work.options, work.facts | {"kernel_model_sha256": facts["model_sha256"]})
     utilities = (given.utility or folder) / "utility"
     if given.utility is None and distributed.is_main():

@@ -79,9 +79,11 @@ def main() -> None:
     args = parser.parse_args()
     try:
         from transformers import AutoTokenizer, GPT2LMHeadModel
+        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise InputError("This comparison needs transformers: pip install -r requirements-dev.txt") from error
 
+    disable_progress_bar()
     folder = find_folder(args.model)
     ours, tokenizer = load_pretrained(args.model)
     with reading(args.model, "not to be read by transformers", "fetch or copy it again"):

@@ -118,9 +118,10 @@ def prepare(folder: Path) -> None:
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
     write_json(folder / "subset.json", {"ids": list(range(len(RECORDS))), "data_sha256": data_hash(RECORDS)})
     (folder / "text.txt").write_text("one two three four five six seven\n" * 30)
-    write_json(folder / "responses.json", [record | {"answers": {"ntp": {"answer": "b", "stopped": True}}} for record in RECORDS])
-    (folder / "questions.jsonl").write_text(json.dumps({
-        "question_id": 1, "category": "x", "turns": ["a", "b"], "reference": ["c", "d"], "choices": [{"turns": ["e", "f"]}]}) + "\n")
+    answers = {"answers": {"ntp": {"answer": "b", "stopped": True}}}
+    write_json(folder / "responses.json", [record | answers for record in RECORDS])
+    question = {"question_id": 1, "category": "x", "turns": ["a", "b"], "reference": ["c", "d"]}
+    (folder / "questions.jsonl").write_text(json.dumps(question | {"choices": [{"turns": ["e", "f"]}]}) + "\n")
     vote = dict.fromkeys(("time", "vote", "question", "left", "right", "left_answer", "right_answer"), "left") | {"right": "b"}
     (folder / "votes.jsonl").write_text(json.dumps(vote) + "\n")
     write_json(folder / "student.ipynb", {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [

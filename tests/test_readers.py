@@ -32,8 +32,8 @@ from tests.conftest import make_model
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
-NAMES = ["ids", "data_sha256", "options", "facts", "precision", "model_type", "n_embd", "weight_map", "question", "vote", "turns",
-         "instruction", "output", "messages", "role", "content", "cells", "metadata", "nbformat", "nbformat_minor", "a", "split"]
+NAMES = ["ids", "data_sha256", "options", "facts", "precision", "model_type", "n_embd", "weight_map", "question", "vote",
+         "turns", "instruction", "output", "messages", "role", "content", "cells", "metadata", "nbformat", "a", "split"]
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-3, 10**20), st.floats(), st.text(max_size=4), st.sampled_from(NAMES),
                    st.just("\ud800"))
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
@@ -111,7 +111,8 @@ READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {  # kind of f
     "perplexities": ("p.json", b"[1.5, 2.5]", lambda path: read_perplexities(path, 2)),
     "facts of utilities": ("facts.json", as_json({"seed": 0}), lambda path: check_utility(path.parents[1], {"seed": 0})),
     "votes": ("votes.jsonl", as_json(VOTE) + b"\n", load_votes),
-    "replies": ("replies.jsonl", as_json({"request": "a", "reply": "b"}) + b"\n", lambda path: Journal(path, REPLY, "no reply")),
+    "replies": ("replies.jsonl", as_json({"request": "a", "reply": "b"}) + b"\n",
+                lambda path: Journal(path, REPLY, "no reply")),
     "records": ("records.json", as_json(RECORDS), lambda path: split_records(load_records(str(path)).records, 0)),
     "lines of records": ("records.jsonl", b"\n".join(map(as_json, RECORDS)), lambda path: split_records(
         load_records(str(path)).records, 0)),
@@ -201,7 +202,8 @@ def drop(*keys: object) -> Callable[[dict], None]:
 
 STATES = [drop("state"), drop("model"), drop("optimizer"), drop("rng"), drop("state", "step"), drop("state", "history"),
           drop("model", "wte.weight"), drop("optimizer", "state"), drop("optimizer", "state", 0, "exp_avg"),
-          put("state", value=3), put("state", "step", value="1"), put("state", "step", value=None), put("state", "step", value=7),
+          put("state", value=3), put("state", "step", value="1"), put("state", "step", value=None),
+          put("state", "step", value=7),
           put("state", "done", value=1), put("state", "history", value={}), put("state", "history", 1, value=None),
           put("state", "history", 1, "step", value=1.5), put("state", "surprise", value=1), put("model", value=[]),
           put("model", "wte.weight", value=torch.ones(2, 2)), put("model", "wte.weight", value=None), put("optimizer", value=0),

@@ -84,7 +84,8 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
         if is_test(cell):
             titles.append(title)
             tests.append(copy.deepcopy(cell))
-    bounds = nbformat.v4.new_code_cell(f"from notebooks.exercises import limits; limits.apply(get_ipython(), {SECONDS_PER_CELL})")
+    bounds = nbformat.v4.new_code_cell(
+        f"from notebooks.exercises import limits\nlimits.apply(get_ipython(), {SECONDS_PER_CELL})")
     try:
         run_notebook(nbformat.v4.new_notebook(cells=[bounds, *answers, *tests]), folder, SECONDS_PER_CELL, allow_errors=True)
     except DeadKernelError as error:

@@ -26,7 +26,7 @@ def test_numbers_have_their_limits(kind, allowed, refused):
     for text, value in allowed.items():
         assert kind(text) == value
     for text in refused:
-        with pytest.raises(argparse.ArgumentTypeError, match="is not allowed, it must be a(t most)?"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"is not allowed, it must be a(t most)?"):
             kind(text)
 
 

@@ -213,11 +213,12 @@ def test_a_file_that_holds_no_votes_is_left_alone(line, tmp_path):
     assert path.read_text() == f"{line}\n"
 
 
-@pytest.mark.parametrize("content", ["notes without a last line feed", '{"my": "json"}', "[1, 2,\n 3]", "caf\u00e9\n", "[" * 100_000])
+@pytest.mark.parametrize("content", ["notes without a last line feed", '{"my": "json"}', "[1, 2,\n 3]", "caf\u00e9\n",
+                                     "[" * 100_000])
 def test_somebody_elses_file_is_left_alone(content, tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(content)
-    with pytest.raises(InputError, match="line [12] is no vote of an arena"):
+    with pytest.raises(InputError, match=r"line [12] is no vote of an arena"):
         load_votes(path)
     assert path.read_text() == content
 

@@ -287,8 +287,8 @@ def test_a_server_gets_one_time_limit_whatever_it_does(answer, words, server, mo
     assert time.monotonic() - started < 3 * 1.0 + 2  # three requests
 
 
-@pytest.mark.parametrize("models", [b'{"data": [1]}', b'{"data": [{"id": 5}]}', b'{"data": [{"id": "\\ud800"}]}', b"[" * 100_000,
-                                    b"\xff\xfe", b'{"data": {"id": "a"}}'])
+@pytest.mark.parametrize("models", [b'{"data": [1]}', b'{"data": [{"id": 5}]}', b'{"data": [{"id": "\\ud800"}]}',
+                                    b"[" * 100_000, b"\xff\xfe", b'{"data": {"id": "a"}}'])
 def test_a_list_of_models_that_is_none_is_told(models, server):
     server.models = models
     with pytest.raises(InputError, match="is not an OpenAI-compatible server"):
