@@ -57,6 +57,8 @@ def measure(work: Work, other: Work | None, given: Delift) -> tuple[Path, Compar
     """Check that everything fits together, make the run folder, and get ready to compare examples."""
     n, pairs = len(work.train_ids), Pairs.parse(given.pairs)
     # All that can be refused is refused before anything is written.
+    if n < 2:
+        raise InputError("One training record leaves nothing to choose from; DELIFT needs at least 2.")
     most = budget_of(max(given.fraction, *FRACTIONS) if given.curve else given.fraction, n)
     if pairs.kind == "columns" and not most <= pairs.number <= n:
         raise InputError(f"--pairs {pairs} must have at least the {most} candidates that will be chosen, and at most all {n}.")

@@ -163,6 +163,16 @@ def test_bad_data_files_are_refused(script, name, in_process, tmp_path):
     assert not any(Path.cwd().iterdir())
 
 
+@pytest.mark.parametrize("script", ["ch_sftmix/train.py", "ch_delift/train.py"])
+def test_one_training_record_is_too_few_to_halve_or_to_choose_from(script, in_process, tmp_path):
+    (tmp_path / "few.json").write_text(json.dumps([RECORD | {"split": split} for split in ("train", "validation", "test")]))
+    more = ["--fraction", 1] if script == "ch_delift/train.py" else []
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    assert_refused(in_process(script, "--data", tmp_path / "few.json", "--model", tmp_path / "model", *more),
+                   "needs at least 2")
+    assert not any(Path.cwd().iterdir())
+
+
 def break_model(folder, how: str) -> None:
     weights = folder / "model.safetensors"
     if how == "no tokenizer":
