@@ -45,7 +45,9 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
         return Loaded(classroom.records())
     if data in PUBLIC_SETS:
         known = PUBLIC_SETS[data]
-        rows = [known.convert(row) for row in read_rows(known.fetch(data))]
+        path = known.fetch(data)
+        with reading(path, f"not the set {data}", "delete it and try again"):
+            rows = [known.convert(row) for row in read_rows(path)]
     elif data.endswith((".json", ".jsonl")):
         rows = read_rows(Path(data), option)
     elif data.endswith((".csv", ".parquet")):

@@ -8,7 +8,7 @@ import torch
 
 from common import options
 from common.console import say
-from common.device import evaluating, pick_device, pick_precision
+from common.device import check_memory, evaluating, pick_device, pick_precision
 from common.files import InputError
 from common.generation import continue_batch
 from common.pretrained import load_pretrained
@@ -35,6 +35,9 @@ def main() -> None:
     longest = model.config.n_positions - 1
     if not 0 < len(prompt) <= longest:
         raise InputError(f"--prompt has {len(prompt)} tokens; {args.model} takes 1 to {longest}.")
+    sizes = model.config
+    check_memory(8 * sizes.n_layer * sizes.n_embd * sizes.n_positions * args.num_samples,  # keys and values, 4 bytes a number
+                 f"--num-samples {args.num_samples} needs", "lower it")
     generator = torch.Generator(device).manual_seed(args.seed)
     with evaluating(model, pick_precision(args.precision, device)[0]):
         samples = continue_batch(model, [prompt] * args.num_samples, args.max_new_tokens, tokenizer.eot_id,

@@ -24,13 +24,13 @@ from ch_pretrain.plots import draw_looking_back
 from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
 from common import distributed, options, plots, reports, runs
 from common.console import say
-from common.device import pick_device, pick_precision
+from common.device import check_memory, pick_device, pick_precision
 from common.files import InputError
 from common.generation import continue_all
 from common.gpt2 import GPT2, Attention, GPT2Config
 from common.losses import next_token_loss
-from common.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, option, positive, whole
-from common.pretrained import load_pretrained
+from common.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, positive, whole
+from common.pretrained import LARGEST, load_pretrained
 from common.tokenizer import END_OF_TEXT, Tokenizer
 from common.training import TrainOptions, check_mps, fit
 
@@ -65,6 +65,13 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
         super().__post_init__()
         if self.width % self.heads:
             raise InputError(f"--heads {self.heads} does not divide --width {self.width}; choose one that does.")
+        for name, size in zip(("layers", "width", "max_length", "vocab_size"), ("n_layer", "n_embd", "n_positions", "vocab_size")):
+            if getattr(self, name) > LARGEST[size]:
+                raise InputError(f"{flag(name)} {getattr(self, name)} is more than {LARGEST[size]}; choose a smaller one.")
+        least = GPT2Config(257, self.max_length, self.width, self.layers, self.heads).parameters
+        if self.model is None:  # weights, gradients and AdamW's two averages, 4 bytes each
+            check_memory(16 * least, f"To train a model of {least:,} parameters and more needs",
+                         "lower --width, --layers or --max-length")
         if self.vocab_size < 257:
             raise InputError(f"--vocab-size {self.vocab_size} is too small: 256 bytes and {END_OF_TEXT} need 257 entries.")
 

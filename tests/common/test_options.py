@@ -1,4 +1,5 @@
 import argparse
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -86,3 +87,16 @@ def test_a_real_allocation_that_fails_is_seen():
     with pytest.raises(RuntimeError) as real:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert out_of_memory(real.value)
+
+
+@pytest.mark.parametrize(("script", "line", "words"), [
+    ("ch_pretrain/train.py", ["--width", 99_996], "this machine has .* lower --width, --layers or --max-length"),
+    ("ch_pretrain/train.py", ["--width", 2**31 - 4], "--width 2147483644 is more than 100000; choose a smaller one"),
+    ("ch_pretrain/train.py", ["--layers", 100_000], "--layers 100000 is more than 1000"),
+    ("ch_pretrain/train.py", ["--max-length", 2**31 - 1], "--max-length 2147483647 is more than"),
+    ("ch_pretrain/generate.py", ["--prompt", "a", "--num-samples", 2**31 - 1], "--num-samples 2147483647 needs .* lower it")])
+def test_sizes_that_no_memory_holds_are_refused(script, line, words, in_process):
+    done = in_process(script, *line)
+    assert_refused(done)
+    assert re.search(words, done.stderr)
+    assert not any(Path.cwd().iterdir())
