@@ -65,7 +65,8 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
         super().__post_init__()
         if self.width % self.heads:
             raise InputError(f"--heads {self.heads} does not divide --width {self.width}; choose one that does.")
-        for name, size in zip(("layers", "width", "max_length", "vocab_size"), ("n_layer", "n_embd", "n_positions", "vocab_size")):
+        for name, size in (("layers", "n_layer"), ("width", "n_embd"), ("max_length", "n_positions"),
+                           ("vocab_size", "vocab_size")):
             if getattr(self, name) > LARGEST[size]:
                 raise InputError(f"{flag(name)} {getattr(self, name)} is more than {LARGEST[size]}; choose a smaller one.")
         least = GPT2Config(257, self.max_length, self.width, self.layers, self.heads).parameters

@@ -92,6 +92,9 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
         raise InputError("The notebook ended its Python process (os._exit, out of memory, or a loop that cannot be "
                          "interrupted?); mend that and try again.") from error
 
+    if error := error_of(bounds):
+        raise InputError(f"The bounds for the notebook's code could not be set ({error[0]}: {error[1]}); is this project "
+                         "installed for the Python that runs notebooks?")
     verdicts = []
     for title, test in zip(titles, tests):
         error, possible = error_of(test), test.metadata.nbgrader.points

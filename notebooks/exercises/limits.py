@@ -29,24 +29,24 @@ def apply(shell: Any, seconds_per_cell: float) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     printed, timers = 0, [threading.Timer(0, print)]
 
-    def bounded(write: Callable[[str], Any]) -> Callable[[str], Any]:
+    def bounded(stream: Any) -> Callable[[str], Any]:
         def write_bounded(text: str) -> Any:
             nonlocal printed
             printed += len(text)
             if printed > MOST_CHARACTERS:
                 raise RuntimeError(f"more than {MOST_CHARACTERS:,} characters are printed; is there a loop that never ends?")
-            return write(text)
+            return type(stream).write(stream, text)
 
         return write_bounded
 
     def begin(*_: Any) -> None:
         nonlocal printed
         printed = 0
+        for stream in (sys.stdout, sys.stderr):  # anew for each cell, as IPython puts back after each what was there before
+            stream.write = bounded(stream)  # type: ignore[method-assign]
         timers[0] = threading.Timer(seconds_per_cell + GRACE, os._exit, [1])
         timers[0].daemon = True
         timers[0].start()
 
-    for stream in (sys.stdout, sys.stderr):
-        stream.write = bounded(stream.write)  # type: ignore[method-assign]
     shell.events.register("pre_run_cell", begin)
     shell.events.register("post_run_cell", lambda *_: timers[0].cancel())
