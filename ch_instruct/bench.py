@@ -88,7 +88,7 @@ def training_side(who: str, precision: str, folder: Path, device: torch.device) 
             data = example_dataset(examples, tokenizer)
             total, targets = accumulate_gradients(ours, data, next_token_loss, examples, how)
             take_step(ours, optimizer, targets, how.lr, how.clip)
-            return total.item() / targets
+            return total.sum().item() / targets
 
         return our_step
     from transformers import GPT2LMHeadModel

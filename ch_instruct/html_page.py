@@ -15,6 +15,7 @@ from statistics import fmean
 
 from ch_instruct.scoring import exact_match, rouge_l
 from common import files
+from common.console import shorten
 
 STYLE = """
 :root { color-scheme: light dark; font: 16px/1.45 system-ui, sans-serif; }
@@ -35,12 +36,16 @@ td.wrong { border-left: .35rem double #888; }
 .verdict { display: block; font-size: .8rem; }
 .right .verdict { color: light-dark(#1a7f37, #6bd68a); }
 .wrong .verdict { color: light-dark(#b3261e, #ff9d94); font-weight: bold; }
+summary { cursor: pointer; }
+details[open] summary { color: #888; }
 ins { text-decoration: underline 2px; font-weight: bold; }
 del { opacity: .65; }
 .number, .family { white-space: nowrap; }
 .number { text-align: right; }
 @media print { form { display: none; } thead th { position: static; } }
 """
+
+MOST_CHARACTERS = 600  # of a text that is shown whole; a longer one is folded
 
 RESULTS = [("", "all"), ("right", "all right"), ("wrong", "some wrong"), ("differ", "arms differ"), ("endless", "did not stop")]
 
@@ -152,15 +157,24 @@ def _row(number: int, response: dict, with_family: bool) -> str:
     family = escape(response.get("family", ""))
     question = "\n".join(filter(None, (response["instruction"], response.get("input", ""))))
     cells = [f'<td class="number">{number}</td>', *([f'<td class="family">{family}</td>'] if with_family else []),
-             f"<td>{escape(question)}</td>", f"<td>{escape(response['output'])}</td>"]
+             *(f"<td>{_fold(escape(text), text)}</td>" for text in (question, response["output"]))]
     for arm, given in response["answers"].items():
         right = exact_match(given["answer"], response["output"])
         verdict = ("✓ right" if right else "✗ wrong") + ("" if given["stopped"] else ", did not stop")
         key = right + rouge_l(given["answer"], response["output"])  # wrong ones first, the worst of all at the top
         cells.append(f'<td class="{"right" if right else "wrong"}" data-arm="{escape(arm)}" data-key="{key:.4f}" '
                      f'data-right="{"yes" if right else "no"}" data-stopped="{"yes" if given["stopped"] else "no"}">'
-                     f'{mark_differences(given["answer"], response["output"])}<span class="verdict">{verdict}</span></td>')
+                     f'{_fold(mark_differences(given["answer"], response["output"]), given["answer"])}'
+                     f'<span class="verdict">{verdict}</span></td>')
     return f'<tr data-family="{family}">{"".join(cells)}</tr>'
+
+
+def _fold(html: str, text: str) -> str:
+    """A long text folded behind its beginning, to be opened by a click."""
+    if len(text) <= MOST_CHARACTERS:
+        return html
+    beginning = f'{escape(shorten(text, 240))} <span class="number">({len(text.split()):,} words)</span>'
+    return f"<details><summary>{beginning}</summary>{html}</details>"
 
 
 def mark_differences(answer: str, expected: str) -> str:

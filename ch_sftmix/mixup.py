@@ -110,7 +110,7 @@ def mixup_loss(model: GPT2, hidden_c: Tensor, targets_c: Tensor, hidden_u: Tenso
 
 
 def sftmix_loss(model: GPT2, batch: tuple[Tensor, Tensor, Tensor, Tensor, float]) -> tuple[Tensor, int]:
-    """ℓ_NTP over both halves plus μ ℓ_Mixup, as a sum, and the number of NTP targets. For batches of a PairDataset."""
+    """ℓ_NTP over both halves and μ ℓ_Mixup, two sums [2], and the number of NTP targets. For batches of a PairDataset."""
     inputs, targets, response_targets, lam, weight = batch
     hidden = model.hidden_states(send(inputs, model.device), needed=up_to_last_target(targets))  # [2P, T, D]
     ntp, count = head_loss(model, hidden, targets)
@@ -118,4 +118,4 @@ def sftmix_loss(model: GPT2, batch: tuple[Tensor, Tensor, Tensor, Tensor, float]
         return ntp, count
     P = len(lam)
     mixed, _ = mixup_loss(model, hidden[:P], response_targets[:P], hidden[P:], response_targets[P:], lam)
-    return ntp + weight * mixed, count
+    return torch.stack([ntp, weight * mixed]), count

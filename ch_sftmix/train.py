@@ -153,10 +153,9 @@ def compare(work: Work, given: SFTMix, base: pipeline.Arm, folder: Path, seed: i
         write_dynamics(folder / "dynamics.csv", work.records["train"], perplexities, halves)
         plots.save_picture(folder / "confidence.png", lambda ax: draw_confidence(ax, perplexities, halves))
         plots.save_picture(folder / "data_map.png", lambda ax: draw_data_map(ax, perplexities, halves))
-    # Validation losses compare; training losses do not.
     pipeline.finish(work, folder, arms, {"NTP": ntp_run.history, "SFTMix": mix_run.history}, "sftmix",
                     f"SFTMix (arXiv 2410.05248), α = {given.alpha:g}, μ = {given.mu:g}, halves by {given.split}",
-                    "SFTMix's training loss includes the mixup term", seed=seed)
+                    "SFTMix's training loss without the mixup term", seed=seed)
     say(f"\nSFTMix needs the reference run too: {ntp_run.seconds + mix_run.seconds:.0f} s of training in all.")
     return {name: arm.result for name, arm in arms.items()}
 

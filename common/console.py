@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -64,6 +65,19 @@ def table(headings: list[str], rows: list[list[str]]) -> str:
         return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))]).rstrip()
 
     return "\n".join([line(headings), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Each path by as few of its last parts as tell it from all the others, a number never alone: runs/a/001 -> a/001."""
+    parts = [[part for part in path.split("/") if part] or [path] for path in paths]
+
+    def tail(own: list[str]) -> str:
+        length = 1 + own[-1].isdecimal()
+        while length < len(own) and sum(other[-length:] == own[-length:] for other in parts) > 1:
+            length += 1
+        return "/".join(own[-length:])
+
+    return [tail(own) for own in parts]
 
 
 def shorten(text: str, length: int = 90) -> str:

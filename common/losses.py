@@ -11,7 +11,9 @@ from common.gpt2 import GPT2
 
 IGNORE_INDEX = -100  # the target of a position that is not in the loss; cross_entropy's own default
 
-Loss = Callable[[GPT2, Any], tuple[Tensor, int]]  # (model, batch) -> the sum over all targets, and their number
+# (model, batch) -> the sum over all targets, and their number. A method that adds something to the plain loss gives two sums,
+# a tensor [2]: that of the plain loss, and what is added.
+Loss = Callable[[GPT2, Any], tuple[Tensor, int]]
 
 
 def take(x: Tensor, chosen: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from common.files import write_whole
 
@@ -36,10 +37,10 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]], title: str = "") -> None:
     starts; the place is marked. The loss axis is logarithmic: the first steps do not hide the rest.
 
     Args:
-        runs: name -> history, as `fit` returns it.
+        runs: name -> history, as `fit` returns it. More than three share a scale of colours from dark to light.
         title: stands above.
     """
-    colours = [DARK, LIGHT, ACCENT]
+    colours = [DARK, LIGHT, ACCENT] if len(runs) <= 3 else colormaps["viridis"](np.linspace(0, 0.9, len(runs)))
     for (name, history), colour in zip(runs.items(), colours):
         prefix = f"{name}: " if len(runs) > 1 else ""
         steps = [row for row in history if "train_loss" in row]
@@ -60,7 +61,9 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]], title: str = "") -> None:
 
     ax.set(xlabel="epochs", ylabel="loss (nats per target)", yscale="log")
     ax.set_title(title, fontsize=9)
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = ax.get_ylim()
+    # 1, 2, 5, 10, ...; of a range that holds too few of these, round numbers at equal distances.
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(6))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend()

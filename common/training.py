@@ -155,20 +155,21 @@ def accumulate_gradients(model: GPT2, data: Dataset, loss: Loss, items: list, op
     batches weigh more.
 
     Returns:
-        The summed loss, a scalar where the model is, and the number of targets.
+        The summed loss and what a method adds to it, [2] where the model is, and the number of targets.
     """
-    sum_here, count_here = torch.zeros((), device=model.device), 0
+    sum_here, count_here = torch.zeros(2, device=model.device), 0
     with autocast(model.device, options.precision):  # around all passes: weights are cast once
         for start in range(0, len(items), options.batch_size):
             mine = distributed.my_share(items[start:start + options.batch_size])
             if mine:  # with more processes than items in the last pass, some have nothing to do
                 part, count = loss(model, data.collate(list(mine)))
-                part.backward()  # adds to p.grad of every parameter
-                sum_here, count_here = sum_here + part.detach(), count_here + count
+                part.sum().backward()  # adds to p.grad of every parameter
+                sum_here[:part.numel()] += part.detach()
+                count_here += count
     if distributed.world_size() == 1:
         return sum_here, count_here
     distributed.add_up_gradients(list(trained_parameters(model).values()))
-    total, targets = distributed.add_up(sum_here.item(), count_here)
+    *total, targets = distributed.add_up(*sum_here.tolist(), count_here)
     return torch.tensor(total, device=model.device), int(targets)
 
 
@@ -244,9 +245,9 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
             lr = learning_rate(step, total, options.lr, options.warmup)
             summed, targets = accumulate_gradients(model, data, loss, items, options)
             norm = take_step(model, optimizer, targets, lr, options.clip)
-            train_loss, gradient_norm = summed.item() / max(targets, 1), norm.item()  # here alone a GPU is waited for
-            if not math.isfinite(train_loss):  # nothing that follows could be a number again
-                raise InputError(f"The loss is {train_loss} at step {step}; lower --lr, or use --precision fp32.")
+            train_loss, added_loss = (value / max(targets, 1) for value in summed.tolist())  # here alone a GPU is waited for
+            if not math.isfinite(train_loss + added_loss):  # nothing that follows could be a number again
+                raise InputError(f"The loss is {train_loss + added_loss} at step {step}; lower --lr, or use --precision fp32.")
 
             # One row of metrics.
             seen = sum(map(data.size, items))  # tokens, without padding
@@ -254,8 +255,8 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
             run.step = step
             run.history.append({
                 "step": step, "epoch": step / options.steps_per_epoch(len(data)), "tokens": before["tokens"] + seen,
-                "targets": before["targets"] + targets, "lr": lr, "train_loss": train_loss, "gradient_norm": gradient_norm,
-                "tokens_per_second": seen / (time.monotonic() - started)})
+                "targets": before["targets"] + targets, "lr": lr, "train_loss": train_loss, "gradient_norm": norm.item(),
+                "tokens_per_second": seen / (time.monotonic() - started)} | ({"added_loss": added_loss} if added_loss else {}))
             progress.advance(seen, f"loss {train_loss:.3f}")
 
             # Once in a while: evaluate, keep the best, save everything needed to go on from here.
@@ -350,9 +351,15 @@ def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> R
     return run
 
 
+def read_history(path: Path) -> list[dict]:
+    """The history back from `metrics.csv`."""
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    return [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
+
+
 def history_csv(history: list[dict]) -> str:
     """The history as CSV text; a cell is empty where nothing was measured."""
-    columns = ["step", "epoch", "tokens", "targets", "lr", "train_loss", "validation_loss", "gradient_norm",
+    columns = ["step", "epoch", "tokens", "targets", "lr", "train_loss", "added_loss", "validation_loss", "gradient_norm",
                "tokens_per_second"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from html import escape
 
 from ch_instruct.evaluation.ratings import CENTRE, DRAWS, Rating
+from common.console import short_names
 
 # No script may run and nothing may be loaded, whatever an answer contains; no other page may frame this one.
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
@@ -86,8 +87,8 @@ def ask_page(has_questions: bool, problem: str = "", typed: str = "") -> str:
 def battle_page(battle_id: str, battle: Battle, has_questions: bool) -> str:
     """A question with two answers: without names and with the voting buttons, or, after the vote, with names."""
     cards = []
-    for side in ("left", "right"):
-        name = f'<span class="name"><b>{escape(battle.names[side])}</b></span>' if battle.vote else ""
+    for side, short in zip(battle.names, short_names([*battle.names.values()])):
+        name = f'<span class="name" title="{escape(battle.names[side])}"><b>{escape(short)}</b></span>' if battle.vote else ""
         text = escape(battle.answers[side]) or '<span class="soft">(an empty answer)</span>'
         cards.append(f'<section id="{side}" class="card{" chosen" if battle.vote == side else ""}"><h2>{side.title()}</h2>'
                      f'<p class="text">{text}</p>{name}</section>')
@@ -120,9 +121,10 @@ def ratings_page(ratings: list[Rating], votes: int) -> str:
     low = min(CENTRE - 50, *(rating.low for rating in ratings))
     high = max(CENTRE + 50, *(rating.high for rating in ratings))
     rows = "".join(
-        f'<tr><td>{place}</td><td class="wide">{escape(r.name)}</td><td><b>{r.rating:.0f}</b></td><td>{r.low:.0f} to '
-        f'{r.high:.0f}</td><td>{interval_picture(r, low, high)}</td><td>{r.wins}</td><td>{r.ties}</td><td>{r.losses}</td></tr>'
-        for place, r in enumerate(ratings, 1))
+        f'<tr><td>{place}</td><td class="wide" title="{escape(r.name)}">{escape(short)}</td><td><b>{r.rating:.0f}</b></td>'
+        f'<td>{r.low:.0f} to {r.high:.0f}</td><td>{interval_picture(r, low, high)}</td><td>{r.wins}</td><td>{r.ties}</td>'
+        f'<td>{r.losses}</td></tr>'
+        for place, (r, short) in enumerate(zip(ratings, short_names([r.name for r in ratings])), 1))
     return page("Ratings", f'''<h1>Ratings from {votes} vote{"s" if votes > 1 else ""}</h1>
 <table><thead><tr><th></th><th class="wide">Model</th><th>Rating</th><th>95 % interval</th><th></th><th>Won</th><th>Tied</th>
 <th>Lost</th></tr></thead><tbody>{rows}</tbody></table>

@@ -107,3 +107,12 @@ def test_a_browser_filters_sorts_and_runs_no_script_of_an_answer(tmp_path):
     assert "<title>Answers: a run</title>" in shown and "<form autocomplete" in shown  # our script ran, no other did
     driven = re.search(r"<title>Answers: a run seen (.*)</title>", dump("driven.html")).group(1)
     assert driven == "13 2 1 123 2 123 1 123 123 1 312 213 132"
+
+
+def test_long_texts_fold_and_short_ones_do_not():
+    long = " ".join(f"<{number}>" for number in range(300))
+    text = make_page([response("a", "44", base="44", ntp=long)], "long")
+    tags = [tag for tag, _ in Page(text).tags]
+    assert tags.count("details") == tags.count("summary") == 1
+    assert "(300 words)" in text and "&lt;299&gt;" in text and "<299>" not in text
+    assert "<details>" not in make_page(RESPONSES, "short")

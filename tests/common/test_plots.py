@@ -1,3 +1,4 @@
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from common.plots import draw_losses, save_picture, smooth
@@ -32,6 +33,21 @@ def test_axes_are_labelled_and_two_runs_named():
     assert ax.get_xlabel() == "epochs" and "nats" in ax.get_ylabel()
     assert {text.get_text().split(":")[0] for text in ax.get_legend().get_texts()} == {"NTP", "SFTMix"}
     assert ax.child_axes[0].get_xlabel() == "tokens seen (millions)"
+
+
+def test_the_loss_axis_has_several_readable_ticks_wherever_it_lies():
+    for low, high in ((9.5, 10.8), (10.1, 10.9), (1.9, 4.0), (0.05, 9.0), (0.0011, 0.0013)):
+        rows = [{"step": n, "epoch": n / 10, "tokens": n, "train_loss": high - (high - low) * n / 20} for n in range(1, 21)]
+        ax = drawn(run=rows)
+        ax.figure.draw_without_rendering()
+        bottom, top = ax.get_ylim()
+        seen = [tick.label1.get_text() for tick in ax.yaxis.get_major_ticks() if bottom <= tick.get_loc() <= top]
+        assert 3 <= len(seen) == len(set(seen)) <= 9 and all(len(text) <= 7 for text in seen), (low, high, seen)
+
+
+def test_many_runs_can_be_drawn_in_as_many_colours():
+    ax = drawn(**{f"run{n}": history([2.0, 1.0]) for n in range(7)})
+    assert len(ax.lines) == 14 and len({tuple(map(float, to_rgb(line.get_color()))) for line in ax.lines}) == 7
 
 
 def test_a_run_without_validation_can_be_drawn(tmp_path):

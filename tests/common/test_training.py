@@ -29,6 +29,7 @@ from common.training import (
     evaluate,
     fit,
     learning_rate,
+    read_history,
     take_step,
 )
 from tests.conftest import assert_same_weights, kill_and_resume, make_model, run_command
@@ -60,7 +61,7 @@ def test_gradients_do_not_depend_on_how_a_step_is_cut(tiny_model, batch_size, ac
 
     options = TrainOptions(1, batch_size, accumulate, 1e-3, "fp32")
     summed, targets = accumulate_gradients(tiny_model, data, next_token_loss, data.items, options)
-    assert summed.item() / targets == pytest.approx(total.item() / count, abs=1e-6)
+    assert summed[1] == 0 and summed[0].item() / targets == pytest.approx(total.item() / count, abs=1e-6)
     assert targets == count
     for expected, p in zip(whole, tiny_model.parameters()):
         torch.testing.assert_close(p.grad / targets, expected, atol=1e-6, rtol=0)
@@ -201,6 +202,26 @@ def test_metrics_count_tokens_and_targets(tiny_model, tokenizer, tmp_path):
     assert rows[0]["train_loss"] == "" and all(float(row["gradient_norm"]) > 0 for row in rows[1:])
 
 
+def test_what_a_method_adds_is_trained_on_and_told_apart(tiny_model, tokenizer, tmp_path):
+    """A second sum, here three times the first: gradients of both, metrics of each."""
+    def both(model, batch):
+        plain, count = next_token_loss(model, batch)
+        return torch.stack([plain, 3 * plain]), count
+
+    data = dataset(8)
+    gradients = []
+    for loss in (next_token_loss, both):
+        summed, _ = accumulate_gradients(tiny_model, data, loss, data.items, OPTIONS)
+        gradients.append([p.grad.clone() for p in tiny_model.parameters()])
+        tiny_model.zero_grad()
+    assert summed[1] == pytest.approx(3 * summed[0].item())
+    for one, four in zip(*gradients):
+        torch.testing.assert_close(4 * one, four, atol=1e-4, rtol=1e-4)
+    history = fit(tiny_model, tokenizer, data, dataset(2, 1), both, OPTIONS, tmp_path).history
+    assert all(row["added_loss"] == pytest.approx(3 * row["train_loss"]) for row in history[1:])
+    assert read_history(tmp_path / "metrics.csv") == history
+
+
 def test_the_last_step_of_an_epoch_may_be_smaller():
     options = TrainOptions(3, 4, 2, 1e-2, "fp32")
     assert options.step_size == 8
@@ -303,7 +324,7 @@ def test_one_target_alone_is_no_special_case(tiny_model):
     expected = next_token_loss(tiny_model, data.collate(data.items))[0].item()
     assert evaluate(tiny_model, data, next_token_loss, 1, "fp32") == pytest.approx(expected)
     loss, targets = accumulate_gradients(tiny_model, data, next_token_loss, data.items, OPTIONS)
-    assert (loss, targets) == (pytest.approx(expected), 1)
+    assert (loss.tolist(), targets) == ([pytest.approx(expected), 0], 1)
     found = [p.grad.clone() for p in tiny_model.parameters()]
     tiny_model.zero_grad()
     next_token_loss(tiny_model, data.collate(data.items))[0].backward()
@@ -314,7 +335,8 @@ def test_where_nothing_is_a_target_the_loss_is_0(tiny_model):
     data = dataset(3)
     data.items = [Example(example.ids, len(example.ids)) for example in data.items]
     assert evaluate(tiny_model, data, next_token_loss, 2, "fp32") == 0
-    assert accumulate_gradients(tiny_model, data, next_token_loss, data.items, OPTIONS) == (0, 0)
+    summed, targets = accumulate_gradients(tiny_model, data, next_token_loss, data.items, OPTIONS)
+    assert (summed.tolist(), targets) == ([0, 0], 0)
 
 
 def test_precision_reaches_training_and_evaluation(tiny_model):
@@ -323,7 +345,7 @@ def test_precision_reaches_training_and_evaluation(tiny_model):
     assert near == pytest.approx(exact, rel=0.02) and near != exact
     options = TrainOptions(1, 4, 1, 1e-2, "bf16")
     total, targets = accumulate_gradients(tiny_model, data, next_token_loss, data.items, options)
-    loss = total.item() / targets
+    loss = total[0].item() / targets
     assert loss == pytest.approx(near, rel=1e-3) and loss != exact
     assert all(p.grad.dtype == torch.float32 for p in tiny_model.parameters())
 

@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from ch_instruct.evaluation.arena import MOST_BYTES, Arena, Server, answerer, load_votes
-from ch_instruct.evaluation.ratings import rate
-from common.files import InputError
+from ch_instruct.evaluation.arena_pages import Battle, battle_page, ratings_page
+from ch_instruct.evaluation.ratings import Rating, rate
+from common.files import InputError, Journal
 from common.pretrained import CLASSROOM_FOLDER, save_pretrained
 from common.tokenizer import Tokenizer
 from tests.conftest import ENVIRONMENT, assert_refused, command, make_model
@@ -75,6 +76,14 @@ def vote(server: Server, battle: str, kind: str, **headers: str) -> int:
 def side_of(server: Server, battle: str, name: str) -> str:
     names = server.arena.battles[battle.removeprefix("/battle/")].names
     return next(side for side in names if names[side] == name)
+
+
+def test_pages_show_short_names_and_votes_keep_whole_ones():
+    names = {"left": "runs/ch_instruct/001", "right": "runs/ch_sftmix/001"}
+    shown = battle_page("x", Battle("a", names, {"left": "b", "right": "c"}, vote="left"), False)
+    assert "<b>ch_instruct/001</b>" in shown and 'title="runs/ch_sftmix/001"><b>ch_sftmix/001</b>' in shown
+    rated = ratings_page([Rating(name, 1000, 990, 1010, 1, 1, 1) for name in (*names.values(), "gpt2")], 3)
+    assert ">ch_instruct/001</td>" in rated and ">gpt2</td>" in rated
 
 
 def test_names_are_shown_after_the_vote_and_not_before(serve, tmp_path):
