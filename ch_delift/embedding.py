@@ -62,15 +62,17 @@ def nearest(a: np.ndarray, b: np.ndarray, k: int, rows_at_once: int = 1024) -> t
     """
     centre, ids, cosines = b.mean(axis=0), [], []
     a, columns = unit(a - centre), unit(b - centre).T
-    for i in range(0, len(a), rows_at_once):
-        found = a[i:i + rows_at_once] @ columns  # [rows, N]
-        # Sorting whole rows is for nothing: find the k-th largest, take what is larger, and of its equals the first ones.
-        smallest = np.partition(found, -k, axis=1)[:, -k, None]  # [rows, 1]
-        larger, equal = found > smallest, found == smallest
-        chosen = larger | (equal & (equal.cumsum(axis=1) <= k - larger.sum(axis=1, keepdims=True)))
-        nearby = np.nonzero(chosen)[1].reshape(len(found), k)  # the lower number first
-        values = np.take_along_axis(found, nearby, axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        ids.append(np.take_along_axis(nearby, order, axis=1))
-        cosines.append(np.take_along_axis(values, order, axis=1))
+    with Progress("neighbours", len(a), "text") as progress:
+        for i in range(0, len(a), rows_at_once):
+            found = a[i:i + rows_at_once] @ columns  # [rows, N]
+            # Sorting whole rows is for nothing: find the k-th largest, take what is larger, and of its equals the first ones.
+            smallest = np.partition(found, -k, axis=1)[:, -k, None]  # [rows, 1]
+            larger, equal = found > smallest, found == smallest
+            chosen = larger | (equal & (equal.cumsum(axis=1) <= k - larger.sum(axis=1, keepdims=True)))
+            nearby = np.nonzero(chosen)[1].reshape(len(found), k)  # the lower number first
+            values = np.take_along_axis(found, nearby, axis=1)
+            order = np.argsort(-values, axis=1, kind="stable")
+            ids.append(np.take_along_axis(nearby, order, axis=1))
+            cosines.append(np.take_along_axis(values, order, axis=1))
+            progress.advance(len(found))
     return np.concatenate(ids), np.concatenate(cosines)

@@ -3,6 +3,7 @@
 `ch_instruct/train.py` is the plain case; other chapters put their step in the middle.
 """
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -60,6 +61,9 @@ class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, For
                                     "(default: nowhere)", Path, metavar="FILE")
     subset: Path | None = option(None, "train on these records of --data only, a subset.json from ch_delift/train.py "
                                  "(default: on all)", Path, metavar="FILE")
+    test_limit: int = option(500, "most test questions to ask, drawn by --seed from a larger test part (default: %(default)s)",
+                             whole, metavar="N")
+    validation_limit: int = option(500, "the same for the validation part (default: %(default)s)", whole, metavar="N")
     loss_on: str = option("response", "what is learnt: the response alone, or the prompt too (default: %(default)s)",
                           choices=["response", "all"])
     lr: float | None = option(None, "peak learning rate (default: 5e-5, ten times that with --lora)", positive, metavar="X")
@@ -171,7 +175,7 @@ def prepare(options: FineTuning) -> Work:
 
 def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options: FineTuning,
                   longest: int) -> dict[str, Encoded]:
-    """Encode every split, as long as the model can read, and tell its lengths.
+    """Encode every split, as long as the model can read, and tell its lengths. Of test and validation, no more than wanted.
 
     Raises:
         InputError: if --max-length is more than that.
@@ -179,8 +183,13 @@ def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options:
     if options.max_length is not None and options.max_length > longest:
         raise InputError(f"--max-length {options.max_length} is more than {options.model} can read, which is {longest} tokens.")
     parts = {}
+    limits = {"test": options.test_limit, "validation": options.validation_limit}
     for split, part in records.items():
         parts[split] = Encoded([], [], [], "")
+        if len(part) > limits.get(split, len(part)):
+            say(f"  {split}: {limits[split]:,} of {len(part):,} records are used (--{split}-limit)")
+            places = sorted(random.Random(f"limit {options.seed}").sample(range(len(part)), limits[split]))
+            part = [part[i] for i in places]
         if part:
             parts[split] = encode_records(part, tokenizer, options.format, options.max_length or longest, options.over_length)
             say(f"  {split}: {parts[split].note}")
@@ -277,7 +286,8 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
     files.write_text(folder / "README.md", model_card(
         given.model, given.data, given.format, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
         len(responses)))
-    reports.finish_run(folder, {"records": work.facts["records"]} | facts | {"arms": results}, by_family)
+    limits = {"test_limit": given.test_limit, "validation_limit": given.validation_limit}
+    reports.finish_run(folder, {"records": work.facts["records"]} | limits | facts | {"arms": results}, by_family)
 
 
 def merge_responses(by_arm: dict[str, list[dict]]) -> list[dict]:

@@ -140,10 +140,11 @@ def evaluate(model: GPT2, data: Dataset, loss: Loss, batch_size: int, precision:
     """Mean loss per target over all of `data`, in nats. Every target weighs the same; no random number is drawn."""
     sum_here, count_here = 0.0, 0.0  # of this process; added up over all at the end
     batches = [data.items[i:i + batch_size] for i in range(0, len(data), batch_size)]
-    with evaluating(model, precision):
+    with Progress("evaluating", len(data), "text") as progress, evaluating(model, precision):
         for items in distributed.my_share(batches):
             part, count = loss(model, data.collate(list(items)))
             sum_here, count_here = sum_here + part.item(), count_here + count
+            progress.advance(len(items) * distributed.world_size())
     total, targets = distributed.add_up(sum_here, count_here)
     return total / max(targets, 1)
 

@@ -81,6 +81,7 @@ REFUSED = [
     ("ch_instruct/train.py", ["--fields", "question=q"], "'question=q' is not allowed, it must be OURS=THEIRS"),
     ("ch_instruct/train.py", ["--fields", "output=a"], "the keys of classroom are known"),
     ("ch_instruct/train.py", ["--save-data", "a.csv"], "--save-data a.csv: give a new file that ends in .json or .jsonl"),
+    ("ch_instruct/train.py", ["--test-limit", "0"], "--test-limit: '0' is not allowed, it must be a whole number from 1 up"),
     ("ch_instruct/train.py", ["--lora", "0"], "--lora: '0' is not allowed, it must be a whole number from 1 up"),
     ("ch_instruct/train.py", ["--lora", "999"], "--lora 999 is more than the width of classroom"),
     ("ch_instruct/train.py", ["--max-length", "5"], "have more than 5 tokens"),

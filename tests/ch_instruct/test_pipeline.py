@@ -47,6 +47,23 @@ def test_dropout_reaches_every_layer(dropout, tmp_path):
     assert shares == [dropout] * 8
 
 
+def test_large_test_and_validation_parts_are_limited_and_told(capsys):
+    records = {split: [{"instruction": f"q{i}", "output": "a", "id": i} for i in range(count)]
+               for split, count in (("train", 40), ("validation", 9), ("test", 30))}
+    tokenizer = Tokenizer.from_merges([])
+
+    def parts(**options):
+        found = pipeline.encode_splits(records, tokenizer, FineTuning(**options), 1024)
+        return {split: [record["id"] for record in part.records] for split, part in found.items()}
+
+    whole, some = parts(), parts(test_limit=10, validation_limit=9)
+    assert {split: len(ids) for split, ids in whole.items()} == {"train": 40, "validation": 9, "test": 30}
+    assert some["train"] == whole["train"] and some["validation"] == whole["validation"]
+    assert len(set(some["test"])) == 10 and some["test"] == sorted(some["test"]) != list(range(10))
+    assert parts(test_limit=10)["test"] == some["test"] != parts(test_limit=10, seed=1)["test"]
+    assert "test: 10 of 30 records are used (--test-limit)" in capsys.readouterr().out
+
+
 def test_every_arm_starts_from_the_same_weights_and_draws(tmp_path, monkeypatch):
     """Two trainings with dropout, one after the other on the same model: equal for equal seeds, whatever was drawn before."""
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")

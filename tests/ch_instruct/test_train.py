@@ -32,7 +32,9 @@ def test_it_writes_the_whole_run_folder(run):
 @pytest.mark.slow
 def test_the_report_has_both_arms_and_the_table_shows_them(run):
     folder, told = run
-    arms = json.loads((folder / "report.json").read_text())["arms"]
+    report = json.loads((folder / "report.json").read_text())
+    assert report["records"]["test"] == 6 and report["test_limit"] == report["validation_limit"] == 500
+    arms = report["arms"]
     assert list(arms) == ["base", "ntp"]
     for arm in arms.values():
         assert set(arm) == {"test_loss", "perplexity", "exact_match", "rouge_l", "stopped", "seconds", "families"}
