@@ -34,6 +34,7 @@ from common.device import autocast, evaluating, pick_device, send
 from common.files import InputError
 from common.generation import continue_all
 from common.gpt2 import GPT2, GPT2Config
+from common.lora import add_lora
 from common.losses import IGNORE_INDEX, next_token_loss
 from common.pretrained import find_folder, load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
@@ -77,11 +78,13 @@ def needed_operations(model: GPT2, examples: Sequence[Example]) -> float:
 
 
 def training_side(who: str, precision: str, folder: Path, device: torch.device) -> Step:
-    """One side's optimizer step, with the weights in this folder."""
+    """One side's optimizer step, with the weights in this folder. who: transformers, ours, or as in "LoRA 8"."""
     how = TrainOptions(1, 2**20, 1, 1e-5, precision)
     eot_id = Tokenizer.from_folder(folder).eot_id
-    if who == "ours":
+    if who != "transformers":
         ours, tokenizer = load_pretrained(folder, device)
+        if who != "ours":
+            add_lora(ours, int(who.removeprefix("LoRA ")))
         optimizer = make_optimizer(ours.train(), how)
 
         def our_step(examples: list[Example]) -> float:
@@ -114,9 +117,11 @@ def training_side(who: str, precision: str, folder: Path, device: torch.device) 
     return their_step
 
 
-def bench_training(folder: Path, batches: list[list[Example]], rates: dict[str, float], device: torch.device) -> None:
-    """Steps in turns; the first round is a warm-up and the check that both compute the same. Prints a table."""
-    sides = {side: training_side(*side, folder, device) for side in SIDES}
+def bench_training(folder: Path, batches: list[list[Example]], rates: dict[str, float], device: torch.device,
+                   lora: int | None = None) -> None:
+    """Steps in turns; the first round is a warm-up and the check that all compute the same. Prints a table."""
+    updates = [] if lora is None else [(f"LoRA {lora}", precision) for precision in ("fp32", "bf16")]
+    sides = {side: training_side(*side, folder, device) for side in [*SIDES, *updates]}
     seconds: dict[tuple[str, str], list[float]] = {side: [] for side in sides}
     first: dict[tuple[str, str], float] = {}
     with Progress("training", len(batches) * len(sides), "step") as progress:
@@ -136,7 +141,8 @@ def bench_training(folder: Path, batches: list[list[Example]], rates: dict[str, 
         peak = peak_megabytes(one_step, *side, folder, batches[0]) if device.type == "cpu" else torch.nan
         rows.append([" ".join(side), f"{speed:,.0f}", *(f"{median_ratio(counted['transformers', p], times):.2f}"
                                                         for p in ("fp32", "bf16")),
-                     f"{share:.0%}", f"{peak:,.0f}", f"{first[side]:.4f}"])
+                     "-" if side in updates else f"{share:.0%}",  # it leaves out a part of the operations
+                     f"{peak:,.0f}", f"{first[side]:.4f}"])
     say("\n" + table(["training", "tokens/s", "x transformers fp32", "x transformers bf16", "of the machine's rate", "peak MB",
                       "first loss"], rows))
 
@@ -231,6 +237,8 @@ def main() -> None:
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="classroom, a public set by name, or a .json or .jsonl file of records (default: %(default)s)")
     parser.add_argument("--model", metavar="M", help="a model as for --model elsewhere (default: the shape of gpt2, random)")
+    parser.add_argument("--lora", type=options.whole, metavar="RANK",
+                        help="train by LoRA of this rank, too (default: all weights only)")
     parser.add_argument("--batch-size", type=options.whole, default=8, metavar="N",
                         help="records in a step (default: %(default)s)")
     parser.add_argument("--rounds", type=options.whole, default=5, metavar="N",
@@ -274,7 +282,7 @@ def main() -> None:
             f"{sum(e.response_tokens for e in examples[:needed]) / tokens:.0%} of them in the loss.\n"
             f"This machine: {rates['fp32'] / 1e9:,.0f} billion operations a second in fp32, {rates['bf16'] / 1e9:,.0f} in "
             f"bf16; reads {rates['memory'] / 1e9:,.1f} GB a second.")
-        bench_training(folder, batches, rates, device)
+        bench_training(folder, batches, rates, device, args.lora)
         prompts = [e.ids[:e.prompt_length] for e in examples if e.prompt_length + args.max_new_tokens <= context]
         if args.answers:
             bench_answers(folder, prompts[:args.answers], (2, 4) if args.smoke else (8, 32), args.rounds, rates, device,
