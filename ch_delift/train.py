@@ -82,7 +82,7 @@ def measure(work: Work, other: Work | None, given: Delift) -> tuple[Path, Compar
     if given.utility is not None:
         check_utility(given.utility, facts)
         check_matrices(given.utility, {group: len(examples) for group, examples in groups.items()}, pairs)
-    folder = runs.open_run("ch_delift", work.options, work.facts | {"kernel_model_sha256": facts["model_sha256"]})
+    folder = pipeline.open_run("ch_delift", work, kernel_model_sha256=facts["model_sha256"])
     utilities = (given.utility or folder) / "utility"
     if given.utility is None and distributed.is_main():
         utilities.mkdir(exist_ok=True)

@@ -88,6 +88,7 @@ class Work:
     precision: str = "fp32"  # what --precision came to
     train_ids: list[int] = field(default_factory=list)  # places of the training records in the data, from 0
     facts: dict[str, Any] = field(default_factory=dict)  # for run.json: hashes, counts, and what `auto` came to
+    understood: list[dict] = field(default_factory=list)  # all records of the data, for --save-data
 
     @property
     def lr(self) -> float:
@@ -125,7 +126,7 @@ def check_new_file(options: FineTuning) -> None:
 
 
 def prepare(options: FineTuning) -> Work:
-    """Check the options, read and encode the data, load the model. Prints a report; writes nothing but --save-data."""
+    """Check the options, read and encode the data, load the model. Prints a report; writes nothing."""
     if options.smoke:
         options = replace(options, epochs=1, batch_size=min(options.batch_size, 8))
     runs.check_run(options)
@@ -156,11 +157,8 @@ def prepare(options: FineTuning) -> Work:
     precision = distributed.from_main(runs.recorded_precision(options, name))  # machines may differ
     check_mps(model, collate(examples["train"][:options.batch_size], tokenizer.eot_id, options.loss_on), next_token_loss)
     work = Work(options, folder, model, tokenizer, {split: part.records for split, part in parts.items()}, examples,
-                precision, [places["train"][i] for i in parts["train"].places])
+                precision, [places["train"][i] for i in parts["train"].places], understood=loaded.records)
 
-    if options.save_data is not None and distributed.is_main():
-        save_records(options.save_data, loaded.records)
-        say(f"Records as they were understood: {options.save_data}")
     supervised, tokens = (sum(e.targets(loss_on) for e in examples["train"]) for loss_on in (options.loss_on, "all"))
     work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
                   "records": {split: len(part) for split, part in work.records.items()},
@@ -171,6 +169,15 @@ def prepare(options: FineTuning) -> Work:
     say(f"In the loss: {supervised:,} of {tokens:,} training tokens ({supervised / tokens:.0%}, --loss-on {options.loss_on}); "
         f"learning rate {work.lr:g}")
     return work
+
+
+def open_run(chapter: str, work: Work, **facts: object) -> Path:
+    """Make the run folder, as `runs.open_run`, with further `facts`; and write --save-data, now that nothing is refused."""
+    folder, file = runs.open_run(chapter, work.options, work.facts | facts), work.options.save_data
+    if file is not None and distributed.is_main():
+        save_records(file, work.understood)
+        say(f"Records as they were understood: {file}")
+    return folder
 
 
 def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options: FineTuning,

@@ -9,7 +9,7 @@ fine-tuned one ("ntp", for next-token prediction). The run folder is a checkpoin
 """
 
 from ch_instruct import pipeline
-from common import options, runs
+from common import options
 from common.losses import next_token_loss
 
 PATIENCE = 2  # epochs without a better validation loss
@@ -17,7 +17,7 @@ PATIENCE = 2  # epochs without a better validation loss
 
 def main() -> None:
     work = pipeline.prepare(options.parse(pipeline.FineTuning, __doc__))
-    folder = runs.open_run("ch_instruct", work.options, work.facts)
+    folder = pipeline.open_run("ch_instruct", work)
     base = pipeline.test(work)
     run = pipeline.train(work, work.dataset("train"), next_token_loss, folder, work.options.seed, patience=PATIENCE)
     tuned = pipeline.test(work, run)

@@ -29,7 +29,7 @@ from ch_instruct.prompts import one_line
 from ch_sftmix.confidence import confidence, negative_loss, random_split, split
 from ch_sftmix.mixup import PairDataset, sftmix_loss
 from ch_sftmix.plots import draw_confidence, draw_data_map
-from common import distributed, files, options, plots, reports, runs
+from common import distributed, files, options, plots, reports
 from common.console import say
 from common.files import InputError
 from common.losses import next_token_loss
@@ -165,7 +165,7 @@ def main() -> None:
     work = pipeline.prepare(given)
     if len(work.train_ids) < 2:
         raise InputError("One training record cannot be halved; SFTMix needs at least 2.")
-    folder = runs.open_run("ch_sftmix", work.options, work.facts)
+    folder = pipeline.open_run("ch_sftmix", work)
     base = pipeline.test(work)
     if given.seeds == 1:
         compare(work, given, base, folder, given.seed)

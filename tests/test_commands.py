@@ -64,6 +64,7 @@ REFUSED = [
     ("ch_delift/train.py", ["--stage", "continual", "--known", "a.txt"], "--known a.txt: use classroom"),
     ("ch_delift/train.py", ["--pairs", "some"], "must be all, columns:M or neighbours:K"),
     ("ch_delift/train.py", ["--pairs", "columns:10"], "--pairs columns:10 must have at least the 527 candidates"),
+    ("ch_delift/train.py", ["--pairs", "columns:10", "--save-data", "a.json"], "--pairs columns:10 must have at least"),
     ("ch_delift/train.py", ["--compare", "best"], "invalid choice: 'best'"),
     ("ch_delift/train.py", ["--curve", "--compare", "random"], "--curve needs full among --compare"),
     ("ch_delift/train.py", ["--utility", "none"], "--utility none holds no utilities"),

@@ -20,7 +20,7 @@ import torch
 from ch_instruct.evaluation.arena import MOST_BYTES, Arena, Server, answerer, load_votes
 from ch_instruct.evaluation.arena_pages import Battle, battle_page, ratings_page
 from ch_instruct.evaluation.ratings import Rating, rate
-from common.files import InputError, Journal
+from common.files import InputError
 from common.pretrained import CLASSROOM_FOLDER, save_pretrained
 from common.tokenizer import Tokenizer
 from tests.conftest import ENVIRONMENT, assert_refused, command, make_model
