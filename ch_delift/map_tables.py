@@ -7,6 +7,7 @@ and what `what_was_chosen` says. Trainings of one arm on one data set are averag
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 from statistics import fmean
 
 from ch_delift.conditions import Series
@@ -119,11 +120,12 @@ def draw_primaries(path: Path, rows: Sequence[dict]) -> None:
 
 def show(folder: Path, plan: Sequence[Series], entries: Sequence[dict]) -> None:
     """Print the tables, draw the primary comparisons, and write all that they hold to report.json."""
-    report: dict[str, dict] = {}
+    report: dict[str, Any] = {}
     for series in plan:
-        report[series.name] = found = {"primary": series.primary, "data_sets": list(series.seeds),
-                                       "scores": scores(entries, series), "choices": choice_means(entries, series),
-                                       "overlaps": overlaps(entries, series)}
+        found: dict[str, Any] = {"primary": series.primary, "data_sets": list(series.seeds),
+                                 "scores": scores(entries, series), "choices": choice_means(entries, series),
+                                 "overlaps": overlaps(entries, series)}
+        report[series.name] = found
         say(f"\n{series.name}{'' if series.primary else ' (descriptive)'}: {len(series.seeds)} data sets, mean ± half of the "
             f"95 % interval\n\n{score_table(found['scores'])}\n\n{choice_table(found['choices'])}\n")
         for pair, share in found["overlaps"].items():

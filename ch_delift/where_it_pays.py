@@ -95,6 +95,9 @@ class Trial(NamedTuple):
     turn: int  # 0, 1, ... of the trainings that count as one
 
 
+TRIAL = {"condition": str, "fraction": float, "schedule": str, "seed": int, "arm": str, "turn": int}  # as it is kept
+
+
 def trials(series: Series) -> Iterator[Trial]:
     """All trainings of a series, one data set after the other."""
     for seed in series.seeds:
@@ -191,7 +194,7 @@ def main() -> None:
     runs.check_run(given)
     work = pipeline.prepare(FineTuning(model=given.model, precision=given.precision, epochs=EPOCHS, batch_size=BATCH, lr=LR))
     folder = runs.open_run("where_it_pays", given, {name: work.facts[name] for name in ("model_sha256", "precision")})
-    journal = Journal(folder / "trials.jsonl")
+    journal = Journal(folder / "trials.jsonl", TRIAL, "no trial of the map")
     known = {Trial(*(entry[name] for name in Trial._fields)) for entry in journal.entries}
     series = plan(given)
     todo = [trial for one in series for trial in trials(one) if trial not in known]

@@ -87,7 +87,7 @@ def without_heads(model: GPT2, heads: Sequence[tuple[int, int]]) -> Iterator[Non
             return (fetched.flatten(-2),)
         return hook
 
-    hooks = [model.h[layer].attn.c_proj.register_forward_pre_hook(silence(head)) for layer, head in heads]
+    hooks = [model.get_submodule(f"h.{layer}.attn.c_proj").register_forward_pre_hook(silence(head)) for layer, head in heads]
     try:
         yield
     finally:

@@ -231,7 +231,7 @@ class TrainingOptions(Options):
 
 
 def default_lr(lora: bool = False) -> float:
-    """A peak learning rate for fine-tuning. LoRA takes steps ten times as large ("LoRA Without Regret", Schulman et al., 2025)."""
+    """A peak learning rate for fine-tuning; LoRA takes tenfold steps ("LoRA Without Regret", Schulman et al., 2025)."""
     return 5e-4 if lora else 5e-5
 
 

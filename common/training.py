@@ -343,8 +343,8 @@ def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> R
             for name, p in trained_parameters(model).items():
                 p.data.copy_(content["model"][name])
             optimizer.load_state_dict(content["optimizer"])
-            for p, averages in optimizer.state.items():
-                if any(averages[name].shape != p.shape for name in ("exp_avg", "exp_avg_sq")):
+            for weight, averages in optimizer.state.items():
+                if any(averages[name].shape != weight.shape for name in ("exp_avg", "exp_avg_sq")):
                     raise ValueError("AdamW's averages have other shapes than the weights")
             torch.set_rng_state(content["rng"])
             if "cuda_rng" in content:
