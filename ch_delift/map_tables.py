@@ -7,8 +7,8 @@ and what `what_was_chosen` says. Trainings of one arm on one data set are averag
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 from statistics import fmean
+from typing import Any
 
 from ch_delift.conditions import Series
 from ch_delift.plots import draw_differences
