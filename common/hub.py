@@ -98,8 +98,7 @@ def impatience(folder: Path) -> Iterator[None]:
     def watched(send: Callable[..., Any]) -> Callable[..., Any]:
         def send_in_time(request: Any, **options: Any) -> Any:
             nonlocal heard
-            grown = max((path.stat().st_mtime for path in folder.glob("blobs/*")), default=heard)
-            if time.time() - max(heard, min(grown, time.time())) > PATIENCE:
+            if time.time() - max(heard, min(last_growth(folder), time.time())) > PATIENCE:
                 raise NoProgress
             # For each of connecting, sending and reading on; for some requests the client sets no limit.
             request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), PATIENCE / 2)
@@ -122,6 +121,15 @@ def impatience(folder: Path) -> Iterator[None]:
         yield
     finally:
         set_client_factory(default_client_factory)
+
+
+def last_growth(folder: Path) -> float:
+    """When a file of a repository in the cache last grew, in seconds since 1970; 0 if there is none."""
+    latest = 0.0
+    for path in folder.glob("blobs/*"):
+        with contextlib.suppress(FileNotFoundError):  # another thread's file has just got its final name
+            latest = max(latest, path.stat().st_mtime)
+    return latest
 
 
 def check_download(path: Path, pin: Pin) -> None:

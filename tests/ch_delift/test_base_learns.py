@@ -36,7 +36,8 @@ def test_an_example_of_the_same_family_helps_and_others_hardly(base):
 
 def test_so_it_does_in_families_that_stood_in_no_interview(base):
     """Else utility would be a family's label, learnt by heart."""
-    assert summary(base, HELD_OUT, 4)["its family"] > 0.09
+    found = summary(base, HELD_OUT, 4)
+    assert found["the target itself"] > found["its family"] > max(0.03, 3 * found["other families"])
 
 
 def test_examples_show_the_form_of_an_answer(base):

@@ -100,7 +100,9 @@ def test_answering_begins_where_training_does(style, tokenizer, tiny_model, monk
 def test_prompt_text_stands_in_one_file(mark):
     sources = [path for folder in ROOT.iterdir() if folder.name.startswith(("common", "ch_")) for path in folder.rglob("*.py")]
     assert [path.relative_to(ROOT).as_posix() for path in sources
-            if mark in path.read_text(encoding="utf-8")] == ["ch_instruct/prompts.py"]
+            if mark in path.read_text(encoding="utf-8")
+            and path.name != "pages.py"  # in which single sentences of the prompts stand, so that a base model has seen them
+            ] == ["ch_instruct/prompts.py"]
 
 
 # Conversations

@@ -17,7 +17,8 @@ from tests.conftest import ROOT, make_model
 OTHER = {"model": "gpt2", "data": "alpaca", "format": "phi3", "subset": Path("subset.json"), "loss_on": "all", "lr": 1e-3,
          "epochs": 7, "batch_size": 2, "accumulate": 3, "dropout": 0.1, "recompute": True, "max_length": 99,
          "over_length": "truncate", "seed": 5, "smoke": True, "precision": "fp32", "device": "cpu",
-         "out": Path("elsewhere"), "resume": True}
+         "out": Path("elsewhere"), "resume": True, "fields": ("instruction=q",), "save_data": Path("a.json"), "lora": 4,
+         "test_limit": 9, "validation_limit": 8}
 
 
 def test_hashes_see_every_change():

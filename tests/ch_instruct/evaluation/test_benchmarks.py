@@ -33,6 +33,9 @@ def scored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("a folder")
     records = [r for r in load_records("classroom").records if r["family"] in ("larger", "color", "subtraction")]
     test = [r for r in records if r["split"] == "test"]
+    for record, next_one in zip(test[::5], test[5::5]):  # the model is good at these: some questions expect a wrong answer
+        if record["family"] == next_one["family"]:
+            record["output"] = next_one["output"]
     (folder / "easy.json").write_text(json.dumps(records))
     run_command("ch_instruct/train.py", "--data", "easy.json", "--format", "phi3", "--epochs", "1", "--lr", "6e-4",
                 "--precision", "fp32", "--out", "run", folder=folder)
