@@ -306,6 +306,7 @@ def save_state(folder: Path, run: Run, model: GPT2, optimizer: torch.optim.Optim
     """Write metrics.csv and training_state.pt: tensors and plain values only. When done, the tensors are left out."""
     if not distributed.is_main():
         return
+    folder.mkdir(parents=True, exist_ok=True)  # there is no checkpoint yet if the first evaluation is far
     write_text(folder / "metrics.csv", history_csv(run.history))
     content: dict[str, Any] = {"state": asdict(run)}
     if not run.done:

@@ -202,6 +202,19 @@ def test_metrics_count_tokens_and_targets(tiny_model, tokenizer, tmp_path):
     assert rows[0]["train_loss"] == "" and all(float(row["gradient_norm"]) > 0 for row in rows[1:])
 
 
+def test_a_state_is_saved_before_there_is_any_checkpoint(tiny_model, tokenizer, tmp_path, monkeypatch):
+    """The first evaluation of a long run may be hours away, and its folder is not there yet."""
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_SAVES", -1)
+
+    def stop(step: int) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_model, tokenizer, dataset(12), dataset(3), next_token_loss, OPTIONS, tmp_path / "new" / "run", after_step=stop)
+    assert {path.name for path in (tmp_path / "new" / "run").iterdir()} == {"metrics.csv", "training_state.pt"}
+
+
 def test_what_a_method_adds_is_trained_on_and_told_apart(tiny_model, tokenizer, tmp_path):
     """A second sum, here three times the first: gradients of both, metrics of each."""
     def both(model, batch):
