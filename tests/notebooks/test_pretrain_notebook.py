@@ -52,8 +52,9 @@ def test_the_second_copy_is_known_and_by_which_heads(told):
         r"copy's loss is (\d+)% of the first's; without the strongest induction head (\d+)%, without all \d+\s"
         r"(\d+)%, without the \d+ others of their layers (\d+)%", told).groups())
     assert whole < one < together and control < together / 2  # "costs less than all of them together"
-    without, place, lowest = map(int, re.search(r"finds its place with (\d+)% of its attention instead of\s(\d+)%; without another "
-                                                r"head of that layer, with (\d+)%", told).groups())
+    without, place, lowest = map(int, re.search(
+        r"finds its place with (\d+)% of its attention instead of\s(\d+)%; without another head of that layer, with (\d+)%",
+        told).groups())
     assert without < lowest < place  # "the score falls furthest"
 
 
