@@ -35,16 +35,61 @@ def test_every_arm_learns(stored):
         assert all(loss < losses["base"] for name, loss in losses.items() if name != "base")
 
 
+def prose(notebook):
+    return " ".join(" ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown").split())
+
+
 def test_the_text_says_what_the_outputs_say(stored):
-    told = printed(stored)
-    text = " ".join(" ".join(cell.source for cell in stored.cells if cell.cell_type == "markdown").split())
+    told, text = printed(stored), prose(stored)
     assert "**A null result.**" in text
     seen = dict(re.findall(r"^(.*) minus NTP: .* points of exact match; 0 lies (\w+):", told, flags=re.M))
     assert seen == {"SFTMix": "within", "random halves": "within", "NTP, twice as long": "outside"}
+    found = re.findall(r"^(.*) minus NTP(?:, with noise)?: ([-+][\d.]+) ± ([\d.]+) points", told, flags=re.M)
+    assert [name for name, _, _ in found] == [*ARMS, "SFTMix"]
+    mixed, lots, twice, noisy = ((float(mean), float(half)) for _, mean, half in found)
+    assert "though there 0 lies only just within" in text and 0 <= lots[1] - abs(lots[0]) < 0.2
+    assert f"exact match rises by {twice[0]:.1f} ± {twice[1]:.1f} points" in text
+    assert f"Training twice as long helps, by {twice[0]:.1f} points." in text
+    assert "The control of equal time beats the method" in text and twice[0] - twice[1] > mixed[0] + mixed[1]
+    rows = {name: (float(loss), share) for name, loss, share in re.findall(
+        r"^(\w.*?)  +([\d.]+) ± [\d.]+  +([\d.]+)% ± .*%$", told, flags=re.M)}
+    assert f"from {rows['NTP'][1]} % to {rows['NTP, twice as long'][1]} %" in text
+    assert "the test loss falls to less than half" in text and rows["NTP, twice as long"][0] < rows["NTP"][0] / 2
+
     assert re.search(r"^SFTMix minus NTP, with noise: .* 0 lies within: no difference seen$", told, flags=re.M)
-    assert "No difference is seen here either" in text and "The control of equal time beats the method" in text
+    assert f"No difference is seen here either: {noisy[0]:.1f} ± {noisy[1]:.1f} points" in text
+    assert "A gain of one point could hide in the interval, hardly one of two." in text and 1 < sum(noisy) < 2
+    scores = [[float(x) for x in re.findall(r"([\d.]+)%", row)]
+              for row in re.findall(r"^.*, a fifth of the answers wrong: (.*)$", told, flags=re.M)]
+    assert "moves the score by about two points" in text and len(scores) == 2
+    assert all(1.5 < max(row) - min(row) < 2.5 for row in scores)
+
+
+def test_the_text_says_what_mixup_leaves_as_it_was(stored):
+    told, text = printed(stored), prose(stored)
     ntp, mixed = (float(x) for x in re.search(r"from λ: NTP ([\d.]+), SFTMix ([\d.]+)", told).groups())
     assert "The curves lie on top of each other" in text and abs(ntp - mixed) < 0.01
+    rows = re.findall(r"^('.*?')  +[\d.]+  +[\d.]+  +('.*?')  +([\d.]+  +[\d.]+)?$", told, flags=re.M)
+    assert "(at no position of this pair)" in text and rows and all(c != u for c, u, _ in rows)
+
+
+def test_the_text_says_what_the_dynamics_tell(stored):
+    told, text = printed(stored), prose(stored)
+    medians, highest = ([float(x) for x in row] for row in zip(*re.findall(
+        r"median perplexity ([\d.]+), highest ([\d.]+)", told)))
+    assert "some are doubtful to the end" in text and highest[-1] > 2  # not even between two equally good tokens
+    assert "falls most between the first two checkpoints" in text
+    assert all(row[0] - row[1] > row[1] - row[2] > 0 for row in (medians, highest))
+    assert f"after the last epoch half of the responses have a perplexity above {medians[-1]:.3f}" in text
+    assert "Nearly a line" in text and float(re.search(r"as logarithms\): ([\d.]+)", told)[1]) > 0.9
+    assert "of several kinds every example is in the unconfident half" in text and told.count(" 100%") > 2
+
+    half, by_chance = (int(x) for x in re.search(r"In the unconfident half: (\d+) of them \(by chance: (\d+)\)", told).groups())
     wrong, found, chance = (int(x) for x in re.search(
         r"Among the (\d+) examples the model is least sure of: (\d+) \(by chance: (\d+)\)", told).groups())
-    assert "the wrong answers float on top" in text and found > wrong / 2 > 2 * chance
+    assert "not one wrong answer is in the confident half" in text and half == wrong > by_chance
+    assert "put every wrong answer into the unconfident half" in text
+    assert f"of the {wrong} examples the model is least sure of, {found} are wrong" in text and 2 * chance < found
+    assert "But they do not stand apart" in text and found < wrong / 2
+    records = int(re.search(r"(\d+) training answers are wrong", told)[1])
+    assert "the lot hits somewhat fewer among our `N`" in text and 0.15 < wrong / records < 0.2
