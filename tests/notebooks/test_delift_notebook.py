@@ -45,7 +45,8 @@ def test_the_text_says_what_the_outputs_say(stored):
     assert pair > 50 > target + example  # "here they are most of it", "most lies in the pairs"
     itself, own, other = (numbers(rf"Mean utility of {of}: (-?[\d.]+)", told)[0] for of in (
         "the target itself", "another record of its family", "a record of another family"))
-    assert itself > own > 0.8 * itself and other < 0.1 * itself  # "nearly as much as the answer itself, ... another family hardly"
+    # "nearly as much as the answer itself, ... another family hardly"
+    assert itself > own > 0.8 * itself and other < 0.1 * itself
     known, copied = numbers(r"U\[i, j\] = ([+-][\d.]+)[\s\S]*U\[i, i\] = ([+-][\d.]+)", told)
     assert known < copied < 1.1 * known  # "helps hardly more than another country's"
     found = r": of 16 chosen, .*: (\d+) by utility, (\d+) by hidden states; by chance (\d+)"
