@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -26,6 +27,13 @@ from common.tokenizer import Tokenizer
 from tests.conftest import ROOT, make_model, run_command
 
 
+def take_terminal() -> None:
+    """In the new process: standard input is its terminal, and Ctrl-C reaches it, whatever the tests ignore."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 class Terminal:
     """chat.py at a pseudo-terminal of its own, so that Ctrl-C is the key and not a signal sent by hand."""
 
@@ -34,7 +42,7 @@ class Terminal:
         command = [sys.executable, str(ROOT / "ch_instruct" / "chat.py"), *map(str, options)]
         self.process = subprocess.Popen(command, cwd=folder, stdin=inside, stdout=inside, stderr=inside, start_new_session=True,
                                         env=os.environ | {"OMP_NUM_THREADS": "1", "TERM": "dumb", "PYTHONUTF8": "1"},
-                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+                                        preexec_fn=take_terminal)
         os.close(inside)
         self.seen = ""
 
