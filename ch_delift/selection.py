@@ -58,7 +58,7 @@ def budget_of(fraction: float, n: int) -> int:
     Raises:
         InputError: if that is nothing.
     """
-    budget = math.floor(fraction * n + 1e-9)  # never rounded up: 30 % of 1,562 are 468
+    budget = math.floor(fraction * n + 1e-9)  # never rounded up: 30 % of 1,756 are 526
     if budget < 1:
         raise InputError(f"--fraction {fraction:g} of {n} training records is less than one record; choose a larger fraction.")
     return budget
