@@ -59,6 +59,9 @@ def measure(work: Work, other: Work | None, given: Delift) -> tuple[Path, Compar
     # All that can be refused is refused before anything is written.
     if n < 2:
         raise InputError("One training record leaves nothing to choose from; DELIFT needs at least 2.")
+    if given.curve and n * min(FRACTIONS) < 1:
+        raise InputError(f"--curve trains on {min(FRACTIONS):.0%} of the data too, and of {n} training records that is less "
+                         "than one; leave it out.")
     most = budget_of(max(given.fraction, *FRACTIONS) if given.curve else given.fraction, n)
     if pairs.kind == "columns" and not most <= pairs.number <= n:
         raise InputError(f"--pairs {pairs} must have at least the {most} candidates that will be chosen, and at most all {n}.")

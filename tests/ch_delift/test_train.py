@@ -148,6 +148,15 @@ def test_a_kernel_model_that_reads_other_tokens_is_refused(small, tmp_path):
         assert not (tmp_path / "no").exists()
 
 
+def test_a_curve_of_less_than_a_record_is_refused_before_anything_is_trained(small, in_process, tmp_path):
+    records = json.loads((small / "data.json").read_text())[:4]
+    few = [record | {"split": "train" if i else "test"} for i, record in enumerate(records)]
+    (tmp_path / "few.json").write_text(json.dumps(few))
+    assert_refused(in_process("ch_delift/train.py", "--data", tmp_path / "few.json", "--model", small / "model", "--curve",
+                              "--fraction", 0.5, "--out", tmp_path / "no"), "--curve trains on 10% of the data too")
+    assert not (tmp_path / "no").exists()
+
+
 def test_the_task_stage_chooses_by_the_target_and_is_tested_on_it(small, in_process, tmp_path):
     told = in_process("ch_delift/train.py", *options(small, "--stage", "task", "--target", small / "target.json", "--out",
                                                      tmp_path / "task", "--compare", "random")).stdout
