@@ -68,8 +68,8 @@ def download(name: str, pin: Pin, patterns: list[str], kind: str = "model") -> P
             folder = Path(fetch(local_files_only=True))  # whole, or not there
     except LocalEntryNotFoundError as error:
         raise InputError(f"{name} is no {local} here and not in the local cache, and the hub cannot be reached or does not "
-                         f"answer (or HF_HUB_OFFLINE is set): go online once, set HF_ENDPOINT to a mirror, or {instead}; what "
-                         "came so far is kept for the next try.") from error
+                         f"answer (or HF_HUB_OFFLINE is set): go online once, set HF_ENDPOINT to a mirror, or {instead}; "
+                         "files that came whole are kept for the next try.") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise InputError(f"The hub has no {kind} {pin.repo!r} that can be read without a login, and there is no {local} "
                          f"{name!r} here; check the spelling.") from error

@@ -299,7 +299,7 @@ def test_without_hub_and_cache_the_command_says_at_once_what_to_do(environment, 
 
 @pytest.mark.slow
 def test_a_hub_that_does_not_answer_is_given_up_within_half_a_minute(served_files, tmp_path, closed_address):
-    """Four faults at once, as each takes its time: what came is kept, and a next try fetches the rest."""
+    """Four faults at once, as each takes its time: files that came whole are kept, and a next try fetches the rest."""
     seconds, sentences = {}, {}
 
     def attempt(fault: str, address: str) -> None:
