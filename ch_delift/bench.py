@@ -135,7 +135,7 @@ def bench_neighbours(folder: Path, targets: list[Example], turns: list[list[Exam
             for example in (candidate for candidates in turns for candidate in candidates):
                 for number, times in seconds.items():
                     start = time.perf_counter()
-                    ready.errors(shown(example, tokenizer), ready.parts(range(number)))
+                    ready.distances(shown(example, tokenizer), ready.parts(range(number)))
                     times.append((time.perf_counter() - start) / number)
         rows += [[f"{precision}, {number} targets for each example", f"{1 / statistics.median(times):.1f}",
                   f"{median_ratio(times, seconds[DENSE]):.2f}"] for number, times in seconds.items()]

@@ -1,4 +1,4 @@
-"""A matrix that grows in a file, column by column, so that an interrupted computation goes on where it was."""
+"""A matrix that grows in a file, a candidate at a time, so that an interrupted computation goes on where it was."""
 
 import os
 from pathlib import Path

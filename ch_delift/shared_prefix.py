@@ -1,4 +1,4 @@
-"""What makes utilities fast: the words in front of the targets are run once per example and kind of prompt, not once per pair.
+"""What makes utilities fast: the words in front of the targets are run once per example, not once per pair.
 
 Three things, none of which changes a number:
 
@@ -111,7 +111,7 @@ class Targets:
         return [(kind.beginning, make_batches(self.examples, [row for row in kind.rows if row in wanted], kind.beginning,
                                               self.pad_id, tokens)) for kind in self.kinds]
 
-    def errors(self, front: list[int], parts: list[tuple[list[int], list[TargetBatch]]]) -> np.ndarray:
+    def distances(self, front: list[int], parts: list[tuple[list[int], list[TargetBatch]]]) -> np.ndarray:
         """d of the targets in these parts with `front` before each ([]: nothing), float32 [targets]; others are 0."""
         found = np.zeros(len(self.examples), dtype=np.float32)
         before = SharedPrefix(self.model, front) if front else None

@@ -53,7 +53,7 @@ def load_other(work: Work, name: str, path: str) -> Work:
                    examples={split: part.examples for split, part in parts.items()})
 
 
-def measure(work: Work, other: Work | None, given: Delift) -> tuple[Path, Comparison]:
+def open_comparison(work: Work, other: Work | None, given: Delift) -> tuple[Path, Comparison]:
     """Check that everything fits together, make the run folder, and get ready to compare examples."""
     n, pairs = len(work.train_ids), Pairs.parse(given.pairs)
     # All that can be refused is refused before anything is written.
@@ -99,7 +99,7 @@ def main() -> None:
     n, name = len(work.train_ids), OTHER[given.stage]
     budget = budget_of(given.fraction, n)
     other = load_other(work, name, getattr(given, name)) if name else None
-    folder, comparison = measure(work, other, given)
+    folder, comparison = open_comparison(work, other, given)
 
     say(f"\n1. Utility, {given.stage} stage")
     chosen = choose_all(work, other, comparison, given, budget)

@@ -109,13 +109,13 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
     mine = todo if file is None else distributed.my_share(todo)
     with evaluating(model, precision), Progress("utilities", sum(counts[j] for j in mine), "pairs") as progress:
         ready = Targets(model, targets, tokenizer.eot_id)
-        alone = ready.errors([], ready.everything)  # d(i)
+        alone = ready.distances([], ready.everything)  # d(i)
         start = time.monotonic()
         for j in mine:
             rows, _ = plan.cells(j)
             fits = lengths[rows] + len(fronts[j]) <= context
             parts = ready.everything if pairs is None and fits.all() else ready.parts(rows[fits].tolist())
-            behind = ready.errors(fronts[j], parts)  # d(i | j)
+            behind = ready.distances(fronts[j], parts)  # d(i | j)
             matrix[plan.cells(j)] = np.where(fits, (alone - behind)[rows], 0)
             if j == mine[0] and counts[j]:
                 seconds = (time.monotonic() - start) * progress.total / counts[j]

@@ -4,10 +4,10 @@ A model learns from its prompt only if pages taught it that reading pays (Chan e
 data). So every page draws its own headings, its own way of asking and, for each of its families, its own form of answer; and
 some facts hold on one page only. There are six kinds of pages, and their shares are those of tokens:
 
-- known (26 %): facts of the classroom as sentences, lists, worksheets
-- interviews (41 %): questions about one to three families
-- look-ups (18 %): questions about a story or a table that holds here alone
-- retelling (4 %), tables (2 %), copies (9 %): the same words again, in another order or in the same one
+- known (27 %): facts of the classroom as sentences, lists, worksheets
+- interviews (38 %): questions about one to three families
+- look-ups (17 %): questions about a story or a table that holds here alone
+- retelling (5 %), tables (3 %), copies (10 %): the same words again, in another order or in the same one
 
 The first pages, the *opening*, are mostly of the last three kinds: there is nothing to know in them, only to look back for.
 

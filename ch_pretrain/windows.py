@@ -54,7 +54,7 @@ def page_starts(row: Tensor, context: int, eot_id: int) -> list[int]:
     return starts
 
 
-class Reading(Dataset):
+class InOrder(Dataset):
     """Items that are read in the order in which they stand, so that what comes first is learnt first."""
 
     def order(self, epoch: int) -> list:
@@ -62,7 +62,7 @@ class Reading(Dataset):
         return list(self.items)
 
 
-def page_dataset(row: Tensor, context: int, eot_id: int) -> Reading:
+def page_dataset(row: Tensor, context: int, eot_id: int) -> InOrder:
     """Windows that begin with pages, in the pages' order."""
-    return Reading(page_starts(row, context, eot_id), lambda starts: collate_windows(starts, row, context),
+    return InOrder(page_starts(row, context, eot_id), lambda starts: collate_windows(starts, row, context),
                    lambda start: min(context, row.numel() - 1))

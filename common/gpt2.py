@@ -7,7 +7,8 @@ The architecture is that of "Language Models are Unsupervised Multitask Learners
 - GELU in its tanh form, biases everywhere except in the head
 - the head is the token embedding again ("tied"), after one last LayerNorm
 
-Parameters carry the names that public checkpoints use (`h.0.attn.c_attn.weight`), so loading is nearly a renaming.
+Parameters carry the names that public checkpoints use (`h.0.attn.c_attn.weight`), so loading is
+a renaming, with four matrices of each block transposed (`pretrained.py`).
 
 Letters in shape comments: B rows in the batch, T tokens in a row, N tokens in all rows together without padding (B·T if
 nothing is left out), S tokens already in the cache, D width (`n_embd`), H heads (`n_head`), Dh = D / H, V entries in the
