@@ -2,12 +2,18 @@
 
     python notebooks/exercises/release.py           # all exercises
     python notebooks/exercises/release.py 02
+    python notebooks/exercises/release.py --bundle ../students      # a folder to hand out, with all that students get
 
 Reads source/02/02.ipynb, writes release/02/02.ipynb: solutions replaced by a stub, hidden tests taken out. The marks are
 nbgrader's (### BEGIN SOLUTION, ### BEGIN HIDDEN TESTS), and nbgrader makes the same cells of them.
+
+With --bundle nothing is written but the folder: the chapters, the notebooks, exercises made from source/, and the checker,
+without solutions, hidden tests, typical answers, the rubric and the teachers' page.
 """
 
 import copy
+import os
+import shutil
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -18,6 +24,10 @@ from common.files import InputError
 from notebooks.execute import read_notebook, write_notebook
 
 FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parents[1]
+STUDENTS_GET = ("README.md", "LICENSE", ".github/CONTRIBUTING.md", "pyproject.toml", "requirements*.txt", "common/**/*",
+                "ch_*/**/*", "notebooks/**/*")
+TEACHERS_KEEP = {"source", "release", "wrong", "right", "rubric.md"}  # release is made anew: somebody may have answered in it
 STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")
 
 
@@ -69,10 +79,56 @@ def student_version(source: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def students_files() -> dict[str, Path]:
+    """What students get as it lies: path in their folder -> file. Their page is notebooks/README.md there."""
+    found = {path.relative_to(ROOT).as_posix(): path for pattern in STUDENTS_GET for path in sorted(ROOT.glob(pattern))
+             if path.is_file() and not {*TEACHERS_KEEP, "__pycache__", ".ipynb_checkpoints"} & {*path.relative_to(ROOT).parts}}
+    found["notebooks/README.md"] = found.pop("notebooks/questions.md")
+    return found
+
+
+def bundle(folder: Path, numbers: list[str]) -> None:
+    """Make the folder that students get, with the exercises of these numbers, whole or not at all.
+
+    Raises:
+        InputError: if there is something in the folder already, or it lies inside the project.
+    """
+    folder = folder.resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already and not an empty folder; give the name of a new one.")
+    if ROOT in folder.parents:
+        raise InputError(f"{folder} lies inside the project; give a folder outside of {ROOT}.")
+    exercises = {number: student_version(read_notebook(source_path(number))) for number in numbers}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        for name, path in students_files().items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, temporary / name)
+        for number, notebook in exercises.items():
+            path = temporary / release_path(number).relative_to(ROOT)
+            path.parent.mkdir(parents=True)
+            write_notebook(path, notebook)
+        if folder.exists():
+            folder.rmdir()  # it is empty, and Windows renames to new names only
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def main() -> None:
     parser = options.Parser(__doc__)
     parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="01, 02, ... (default: all)")
-    for number in parser.parse_args().numbers or exercise_numbers():
+    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="make a new folder with all that students get")
+    args = parser.parse_args()
+    numbers = args.numbers or exercise_numbers()
+    if not numbers:
+        raise InputError(f"There is no exercise in {FOLDER / 'source'}; this needs the whole project, not what students get.")
+    if args.bundle:
+        bundle(args.bundle, numbers)
+        say(f"{args.bundle}: chapters, notebooks, the checker, exercises {', '.join(numbers)}")
+        return
+    for number in numbers:
         notebook = student_version(read_notebook(source_path(number)))
         release_path(number).parent.mkdir(parents=True, exist_ok=True)
         write_notebook(release_path(number), notebook)
