@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-pytest.importorskip("sphinx", reason="what builds the site is not installed (docs/requirements.txt)")
-pytest.importorskip("myst_nb", reason="what builds the site is not installed (docs/requirements.txt)")
+for tool in ("sphinx", "myst_nb", "furo", "latex2mathml"):
+    pytest.importorskip(tool, reason=f"{tool}, which builds the site, is not installed (docs/requirements.txt)")
 pytestmark = pytest.mark.slow
 
 
