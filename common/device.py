@@ -1,6 +1,7 @@
 """Where to compute, and in which precision."""
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 
@@ -55,6 +56,11 @@ def pick_precision(name: str, device: torch.device) -> tuple[str, str]:
     return ("bf16", f"this {what} multiplies bfloat16") if units else ("fp32", f"no bfloat16 units found in this {what}")
 
 
+def machine_memory() -> float:
+    """Bytes; infinity where the system cannot say (Windows)."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+
+
 def check_memory(needed: int, what: str, advice: str) -> None:
     """Refuse, before any work, what this machine's memory cannot hold.
 
@@ -65,7 +71,7 @@ def check_memory(needed: int, what: str, advice: str) -> None:
     Raises:
         InputError: if it is more than there is.
     """
-    if hasattr(os, "sysconf") and needed > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+    if needed > (memory := machine_memory()):
         raise InputError(f"{what} {needed / 1e9:,.0f} GB, and this machine has {memory / 1e9:,.0f} GB; {advice}.")
 
 
