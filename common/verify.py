@@ -73,10 +73,15 @@ def likely_cause(place: str) -> str:
     return next(cause for part, cause in CAUSES.items() if place.endswith(part))
 
 
-def main() -> None:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    args = parser.parse_args()
+def against_transformers(name: str) -> tuple[list[int], list[int], list[tuple[str, float, bool]]]:
+    """Read the model `name` by both, on the CPU.
+
+    Returns:
+        The ids of TEXT by our tokenizer and by theirs, and the rows of `compare` for ours.
+
+    Raises:
+        InputError: without transformers, or if a model cannot be read.
+    """
     try:
         from transformers import AutoTokenizer, GPT2LMHeadModel
         from transformers.utils.logging import disable_progress_bar
@@ -84,17 +89,23 @@ def main() -> None:
         raise InputError("This comparison needs transformers: pip install -r requirements-dev.txt") from error
 
     disable_progress_bar()
-    folder = find_folder(args.model)
-    ours, tokenizer = load_pretrained(args.model)
-    with reading(args.model, "not to be read by transformers", "fetch or copy it again"):
+    folder = find_folder(name)
+    ours, tokenizer = load_pretrained(name)
+    with reading(name, "not to be read by transformers", "fetch or copy it again"):
         theirs = GPT2LMHeadModel.from_pretrained(folder).eval().float()
         their_ids = AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
     ids = tokenizer.encode(TEXT)
-    say(f"{args.model}: the same tokens for {TEXT!r}: {'yes' if ids == their_ids else f'no, {ids} and {their_ids}'}")
+    return ids, their_ids, compare(ours, theirs, torch.tensor([ids[:ours.config.n_positions]]))
 
-    rows = compare(ours, theirs, torch.tensor([ids[:ours.config.n_positions]]))
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption)
+    args = parser.parse_args()
+    ids, their_ids, rows = against_transformers(args.model)
+    say(f"{args.model}: the same tokens for {TEXT!r}: {'yes' if ids == their_ids else f'no, {ids} and {their_ids}'}")
     say(table(["place", "largest difference", "agrees"], [[n, f"{d:.1e}", "yes" if ok else "NO"] for n, d, ok in rows]))
-    wrong = [name for name, _, ok in rows if not ok]
+    wrong = [place for place, _, ok in rows if not ok]
     if wrong:
         say(f"\nThe first difference is in {wrong[0]}. Likely cause: {likely_cause(wrong[0])}.")
     if wrong or ids != their_ids:

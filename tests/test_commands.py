@@ -17,7 +17,7 @@ TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py"
 OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/chat.py",
           *(EVALUATION + name for name in ("two_turn.py", "judge.py", "to_alpaca_eval.py", "arena.py", "benchmarks.py")),
           "ch_instruct/bench.py", "ch_sftmix/where_it_pays.py", "ch_delift/few_shot.py", "ch_delift/where_it_pays.py",
-          "ch_delift/bench.py", "common/verify.py", "common/compare.py", "notebooks/execute.py",
+          "ch_delift/bench.py", "ch_delift/first_run.py", "common/verify.py", "common/compare.py", "notebooks/execute.py",
           "notebooks/exercises/release.py", "notebooks/exercises/check.py"]
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
