@@ -193,8 +193,8 @@ def read_setting(name: str, device_name: str, precision: str) -> Setting:
     room = model.config.n_positions - MAX_NEW_TOKENS
     examples = [e for e in (encode_record(r, tokenizer) for r in records) if len(e.ids) <= room]
     if len(examples) < ANSWERS:
-        raise InputError(f"--model {name} reads {model.config.n_positions} tokens, which is too little for {ANSWERS} questions of "
-                         "the classroom; use another model.")
+        raise InputError(f"--model {name} reads {model.config.n_positions} tokens, which is too little for {ANSWERS} questions "
+                         "of the classroom; use another model.")
     return Setting(name, folder, device, pick_precision(precision, device)[0], examples)
 
 

@@ -33,6 +33,7 @@ from common.tokenizer import Tokenizer
 
 SEPARATOR = "\n\n"  # between the example's response and the target's prompt
 PAIRS_AT_ONCE = 16  # of the plain way
+AT_ONCE = 8  # candidates that each of several processes measures between two messages
 
 
 def shown(example: Example, tokenizer: Tokenizer) -> list[int]:
@@ -80,8 +81,9 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
         precision: fp32, or bf16 for matrix products in bfloat16.
         pairs: int [targets, K], the numbers of the only candidates to try on each target.
         file: where the matrix grows, an .npy file mapped into memory. Until it is whole it is called FILE.partial and
-            holds NaN where nothing is computed yet; a later call goes on from there. Under `torchrun` the processes, on
-            one machine, share the candidates.
+            holds NaN where nothing is computed yet; a later call goes on from there. Under `torchrun` the processes share
+            the candidates, and the main one alone writes: two machines that write parts of one page of a shared file
+            would lose each other's.
 
     Returns:
         float32 [targets, candidates], or with `pairs` [targets, K] in their order.
@@ -90,7 +92,7 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
         InputError: if a target alone is longer than the context.
     """
     plan = Plan(len(targets), len(candidates), pairs)
-    if file is not None and file.exists():
+    if file is not None and distributed.from_main(file.exists()):  # a file system of several machines may still say no
         return read(file, plan.shape)
     fronts = [shown(candidate, tokenizer) for candidate in candidates]
     context, lengths = model.config.n_positions, np.array([len(t.ids) - 1 for t in targets])  # the last token is never read
@@ -98,29 +100,36 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
         raise InputError(f"A target has {lengths.max()} tokens, and the model reads {context}; leave it out.")
 
     matrix = np.full(plan.shape, np.nan, dtype=np.float32) if file is None else grow(file, plan.shape)
-    todo = [j for j in range(len(candidates)) if np.isnan(matrix[plan.cells(j)]).any()]
-    distributed.barrier()  # nobody writes before everybody has seen what there is to do
+    todo = distributed.from_main([j for j in range(len(candidates)) if np.isnan(matrix[plan.cells(j)]).any()])
     counts = {j: len(plan.cells(j)[0]) for j in todo}
     too_long = sum(int((lengths[plan.cells(j)[0]] + len(fronts[j]) > context).sum()) for j in todo)
     say(f"Utility of {len(candidates):,} candidates for {len(targets):,} targets: {sum(counts.values()):,} pairs, "
         f"{matrix.nbytes / 1e6:,.1f} MB")
     if too_long:
         say(f"  {too_long:,} pairs do not fit into {context} tokens and get utility 0")
-    mine = todo if file is None else distributed.my_share(todo)
-    with evaluating(model, precision), Progress("utilities", sum(counts[j] for j in mine), "pairs") as progress:
+    with evaluating(model, precision), Progress("utilities", sum(counts.values()), "pairs") as progress:
         ready = Targets(model, targets, tokenizer.eot_id)
         alone = ready.distances([], ready.everything)  # d(i)
-        start = time.monotonic()
-        for j in mine:
+
+        def column(j: int) -> np.ndarray:
             rows, _ = plan.cells(j)
             fits = lengths[rows] + len(fronts[j]) <= context
             parts = ready.everything if pairs is None and fits.all() else ready.parts(rows[fits].tolist())
             behind = ready.distances(fronts[j], parts)  # d(i | j)
-            matrix[plan.cells(j)] = np.where(fits, (alone - behind)[rows], 0)
-            if j == mine[0] and counts[j]:
-                seconds = (time.monotonic() - start) * progress.total / counts[j]
-                say(f"  about {seconds:,.0f} s, to judge by the first candidate")
-            progress.advance(counts[j])
+            return np.where(fits, (alone - behind)[rows], 0)
+
+        start, ranks = time.monotonic(), distributed.world_size()
+        size = AT_ONCE * ranks if ranks > 1 else 1
+        for together in (todo[i:i + size] for i in range(0, len(todo), size)):
+            columns = distributed.put_together([column(j) for j in distributed.my_share(together)])
+            if file is None or distributed.is_main():
+                for j, found in zip(together, columns):
+                    matrix[plan.cells(j)] = found
+            done = sum(counts[j] for j in together)
+            if together[0] == todo[0] and done:
+                seconds = (time.monotonic() - start) * progress.total / done
+                say(f"  about {seconds:,.0f} s, to judge by the first candidate{'s' if ranks > 1 else ''}")
+            progress.advance(done)
     return finish(file, matrix) if file is not None and isinstance(matrix, np.memmap) else matrix
 
 

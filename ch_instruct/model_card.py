@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from ch_instruct.prompts import format_prompt
-from ch_instruct.public_sets import PUBLIC_SETS
+from ch_instruct.public_sets import PUBLIC_SETS, is_hub_id
 from common.options import TrainingOptions
 from common.pretrained import PUBLIC
 from common.reports import share_interval
@@ -50,7 +50,8 @@ def model_card(model: str, data: str, style: str, method: str, how: TrainingOpti
     licences = known_licence(model, data)
     mit = all(licence == "MIT" for licence in licences)
     on_hub = PUBLIC[model].repo if model in PUBLIC else model if model != "classroom" and not Path(model).exists() else None
-    front = ModelCardData(base_model=on_hub, datasets=[PUBLIC_SETS[data].repo] if data in PUBLIC_SETS else None,
+    data_id = PUBLIC_SETS[data].repo if data in PUBLIC_SETS else data if is_hub_id(data) else None
+    front = ModelCardData(base_model=on_hub, datasets=[data_id] if data_id else None,
                           license="mit" if mit else "other" if all(licences) else "unknown", library_name="transformers",
                           pipeline_tag="text-generation", tags=["gpt2", "instruction-tuning"])
     base, of_data = (licence or "not known here" for licence in licences)

@@ -51,9 +51,9 @@ MOST_NEW_TOKENS = 256  # no answer is longer, however long the training response
 class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, FormatOption, ModelOption):
     """The options of every chapter that trains on instruction records."""
 
-    data: str = option("classroom", "classroom, a public set by name (alpaca, dolly, ultrachat, ...), or a .json, .jsonl, .csv "
-                       "or .parquet file of records: Alpaca, OpenAI messages, ShareGPT, prompt and completion, question and "
-                       "answer (default: %(default)s)", metavar="D")
+    data: str = option("classroom", "classroom, a public set by name (alpaca, dolly, ultrachat, ...), the hub id of another, "
+                       "or a .json, .jsonl, .csv or .parquet file of records: Alpaca, OpenAI messages, ShareGPT, prompt and "
+                       "completion, question and answer (default: %(default)s)", metavar="D")
     fields: tuple[str, ...] | None = option(None, "for a --data file of another form: which of its keys hold what, as in "
                                             "instruction=question output=answer (default: by the known forms)", field_pair,
                                             nargs="+", metavar="OURS=THEIRS")

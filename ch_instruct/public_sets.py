@@ -1,11 +1,13 @@
-"""Known public data sets, by the names that --data takes: where each is on the hub, and how its rows become ours."""
+"""Public data sets: the known ones, by the names that --data takes, and any other by its hub id."""
 
+import re
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
 from common.console import say
 from common.files import InputError
-from common.hub import Pin, download
+from common.hub import Pin, dataset_files, download
 
 
 class PublicSet(NamedTuple):
@@ -63,3 +65,39 @@ PUBLIC_SETS = {
     "ultrachat": PublicSet("stingning/ultrachat", "train_0.jsonl", "f220fe796ce3ed62fbe1681b45ce6cbc9c6cabe0", "MIT",
                            {"messages": "data"}),
 }
+
+READABLE = (".json", ".jsonl", ".csv", ".parquet")
+ABOUT = ("config.json", "dataset_info.json", "dataset_infos.json", "state.json")  # files that tell of the data
+
+
+def is_hub_id(data: str) -> bool:
+    """Whether --data names a data set of the hub, OWNER/NAME, and no file."""
+    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", data)) and not data.endswith(READABLE) and not Path(data).exists()
+
+
+def choose_file(name: str, files: list[str]) -> str:
+    """The one file of a data set that can be meant: the only one that `records` reads, or the only one of a train split.
+
+    Raises:
+        InputError: if there are several, or none.
+    """
+    readable = sorted(file for file in files if file.endswith(READABLE) and Path(file).name not in ABOUT)
+    training = [file for file in readable if re.search(r"(?<![a-z])train(?![a-z])", file.lower())]
+    for one in (readable, training):
+        if len(one) == 1:
+            return one[0]
+    several = training or readable
+    if not several:
+        raise InputError(f"--data {name}: this data set has no {', '.join(READABLE)} file (it has "
+                         f"{', '.join(sorted(files)[:5]) or 'none'}); turn it into one and use --data FILE.")
+    raise InputError(f"--data {name}: {len(several)} files could be meant ({', '.join(several[:5])}"
+                     f"{', ...' if len(several) > 5 else ''}); fetch one by hf download {name} FILE --repo-type dataset "
+                     "--local-dir . and use --data FILE.")
+
+
+def fetch_from_hub(name: str) -> Path:
+    """Fetch the data file of any data set of the hub in its newest revision, and say what was fetched."""
+    file = choose_file(name, dataset_files(name))
+    folder = download(name, Pin(name, "main"), [escape(file)], kind="dataset")
+    say(f"{name}: {file} (revision {folder.name[:7]}); see its page for the licence")
+    return folder / file

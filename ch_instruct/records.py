@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ch_instruct.data_forms import read_table, to_record
-from ch_instruct.public_sets import PUBLIC_SETS
+from ch_instruct.public_sets import PUBLIC_SETS, fetch_from_hub, is_hub_id
 from ch_pretrain import classroom
 from common.files import InputError, reading, write_json, write_text
 
@@ -27,8 +27,8 @@ class Loaded:
 
 
 def load_records(data: str, option: str = "--data", fields: Sequence[str] | None = None) -> Loaded:
-    """Read "classroom", a public set by name, or a .json, .jsonl, .csv or .parquet file of records in one of the forms of
-    `data_forms.FORMS`, or with keys as `fields` says ("instruction=question", ...).
+    """Read "classroom", a public set by name, any set of the hub, or a .json, .jsonl, .csv or .parquet file of records in one
+    of the forms of `data_forms.FORMS`, or with keys as `fields` says ("instruction=question", ...).
 
     An Alpaca record has the texts "instruction" and "output" and may have "input". A conversation has "messages"; it
     gets instruction, input and output of its last turn (see `last_turn`). Both may also have "split" (train, validation
@@ -48,13 +48,15 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
         path = known.fetch(data)
         with reading(path, f"not the set {data}", "delete it and try again"):
             rows = [known.convert(row) for row in read_rows(path)]
-    elif data.endswith((".json", ".jsonl")):
-        rows = read_rows(Path(data), option)
-    elif data.endswith((".csv", ".parquet")):
-        rows = read_table(Path(data), option)
     else:
-        raise InputError(f"{option} {data}: use classroom, {', '.join(PUBLIC_SETS)}, or a file that ends in .json, .jsonl, "
-                         ".csv or .parquet.")
+        path = fetch_from_hub(data) if is_hub_id(data) else Path(data)
+        if path.suffix in (".json", ".jsonl"):
+            rows = read_rows(path, option)
+        elif path.suffix in (".csv", ".parquet"):
+            rows = read_table(path, option)
+        else:
+            raise InputError(f"{option} {data}: use classroom, {', '.join(PUBLIC_SETS)}, the hub id of a data set, OWNER/NAME, "
+                             "or a file that ends in .json, .jsonl, .csv or .parquet.")
     forms: Counter[str] = Counter()
     for number, row in enumerate(rows, 1):
         form, rows[number - 1] = to_record(row, where := f"{data}, record {number}", fields)

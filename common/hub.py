@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import constants, set_client_factory, snapshot_download
+from huggingface_hub import HfApi, constants, set_client_factory, snapshot_download
 from huggingface_hub.errors import (
     HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionResolutionError,
     XetDownloadError,
@@ -56,22 +57,54 @@ def download(name: str, pin: Pin, patterns: list[str], kind: str = "model") -> P
     Raises:
         InputError: if it cannot be fetched, or is not what it should be.
     """
-    local, instead = {"model": ("folder", "copy the files to a folder and use --model FOLDER"),
-                      "dataset": ("file", "copy the file here and use --data FILE")}[kind]
-    set_verbosity_error()  # the client tells of each retry; one sentence at the end is enough
     fetch = partial(snapshot_download, pin.repo, repo_type=kind, revision=pin.revision, allow_patterns=patterns)
-    try:
+    with telling(name, pin.repo, kind):
         try:
-            with impatience(Path(constants.HF_HUB_CACHE) / f"{kind}s--{pin.repo.replace('/', '--')}"):
+            with impatience(cache_of(pin.repo, kind)):
                 folder = Path(fetch())
         except NoProgress:
             folder = Path(fetch(local_files_only=True))  # whole, or not there
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):  # none, if it has no such files
+        check_download(path, pin)
+    return folder
+
+
+def dataset_files(repo: str) -> list[str]:
+    """The names of all files of a data set, in its newest revision; of those in the cache, if the hub cannot be reached.
+
+    Raises:
+        InputError: if there is no such data set, or it can be found neither there nor here.
+    """
+    with telling(repo, repo, "dataset"):
+        try:
+            with impatience(cache_of(repo, "dataset")):
+                return [file.rfilename for file in HfApi().dataset_info(repo, revision="main").siblings or []]
+        except RepositoryNotFoundError:
+            raise
+        except (NoProgress, HTTPError, OfflineModeIsEnabled):
+            folder = Path(snapshot_download(repo, repo_type="dataset", revision="main", local_files_only=True))
+            return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def cache_of(repo: str, kind: str) -> Path:
+    """Where the hub's client keeps this repository."""
+    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
+
+
+@contextlib.contextmanager
+def telling(name: str, repo: str, kind: str) -> Iterator[None]:
+    """Within this context what the hub's client raises becomes one sentence; `name`, `kind` as for `download`."""
+    local, instead = {"model": ("folder", "copy the files to a folder and use --model FOLDER"),
+                      "dataset": ("file", "copy the file here and use --data FILE")}[kind]
+    set_verbosity_error()  # the client tells of each retry; one sentence at the end is enough
+    try:
+        yield
     except LocalEntryNotFoundError as error:
         raise InputError(f"{name} is no {local} here and not in the local cache, and the hub cannot be reached or does not "
                          f"answer (or HF_HUB_OFFLINE is set): go online once, set HF_ENDPOINT to a mirror, or {instead}; "
                          "files that came whole are kept for the next try.") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise InputError(f"The hub has no {kind} {pin.repo!r} that can be read without a login, and there is no {local} "
+        raise InputError(f"The hub has no {kind} {repo!r} that can be read without a login, and there is no {local} "
                          f"{name!r} here; check the spelling.") from error
     except (ValueError, KeyError, TypeError, AssertionError) as error:  # what its parsers raise on other pages
         raise InputError(f"Fetching {name} failed: what answers is not a {kind} hub; look at HF_ENDPOINT, and whether a login "
@@ -79,9 +112,6 @@ def download(name: str, pin: Pin, patterns: list[str], kind: str = "model") -> P
     except (HTTPError, OSError, RevisionResolutionError, XetDownloadError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(f"Fetching {name} from the hub failed ({reason}); try again, or {instead}.") from error
-    for path in sorted(folder.glob("*")):  # nothing, if the repository has no such files
-        check_download(path, pin)
-    return folder
 
 
 @contextlib.contextmanager

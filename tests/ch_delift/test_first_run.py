@@ -24,8 +24,8 @@ def tiny(tmp_path, monkeypatch):
 
 def look(folder, monkeypatch) -> tuple[int, str]:
     """Exit status and report of a run on the tiny model, in fp32."""
-    monkeypatch.setattr(sys, "argv", ["first_run.py", "--model", str(folder / "model"), "--device", "cpu", "--precision", "fp32",
-                                      "--out", str(folder / "report.txt")])
+    monkeypatch.setattr(sys, "argv", ["first_run.py", "--model", str(folder / "model"), "--device", "cpu",
+                                      "--precision", "fp32", "--out", str(folder / "report.txt")])
     status = 0
     try:
         first_run.main()
@@ -69,7 +69,8 @@ def test_answers_and_losses_are_compared_between_the_sides(tiny, monkeypatch):
     monkeypatch.setattr(first_run.Setting, "sides", property(lambda given: [(given.device, "fp32")] * 2))
     assert first_run.answers(given)[1] and first_run.training(given)[1]
     number = count()
-    monkeypatch.setattr(first_run, "continue_all", lambda model, prompts, *_: [Continuation([next(number)], True) for _ in prompts])
+    monkeypatch.setattr(first_run, "continue_all",
+                        lambda model, prompts, *_: [Continuation([next(number)], True) for _ in prompts])
     text, right = first_run.answers(given)
     assert not right and "0 of 20" in text
     losses = iter([1.0] * 9 + [0.5] + [1.0] * 8 + [1.1] + [0.5])  # the ninth differs

@@ -16,7 +16,8 @@ ARMS = {"base": {"test_loss": 3.2, "exact_match": 0.0, "rouge_l": 0.25}, "ntp": 
     ("classroom", "classroom", None, "mit", None),
     ("gpt2", "dolly", "openai-community/gpt2", "other", ["databricks/databricks-dolly-15k"]),
     ("distilbert/distilgpt2", "some/where/my.csv", "distilbert/distilgpt2", "unknown", None),
-    ("gpt2-xl", "classroom", "openai-community/gpt2-xl", "mit", None)])
+    ("gpt2-xl", "classroom", "openai-community/gpt2-xl", "mit", None),
+    ("gpt2", "some/set", "openai-community/gpt2", "unknown", ["some/set"])])
 def test_the_front_matter_says_what_is_known(model, data, base, licence, sets):
     card = ModelCard(model_card(model, data, "phi3", "by hand", FineTuning(), FACTS, ARMS, 200))
     assert (card.data.base_model, card.data.license, card.data.datasets) == (base, licence, sets)

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from ch_instruct.public_sets import PUBLIC_SETS
+from ch_instruct.public_sets import PUBLIC_SETS, choose_file, is_hub_id
+from common.files import InputError
 from tests.common.test_hub import PAGE, closed_address, refusal, run, serving  # noqa: F401  one is a fixture
 
 pytestmark = pytest.mark.slow
@@ -115,3 +116,52 @@ def test_a_repository_without_the_file_and_one_with_a_page_instead_are_refused(t
         sentences = [refusal(run("-c", LOAD, name, folder=tmp_path, address=hub.address)) for name in ("alpaca", "dolly")]
     assert f"{alpaca.repo} has no {alpaca.file}" in sentences[0]
     assert "line 1 is not JSONL" in sentences[1]
+
+
+@pytest.mark.parametrize(("files", "chosen"), [
+    (["README.md", "dataset_infos.json", "rows.csv"], "rows.csv"),
+    (["test.jsonl", "train.jsonl"], "train.jsonl"),
+    (["data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"], "data/train-00000-of-00001.parquet"),
+    (["training.csv", "train/all.csv", "strain.csv"], "train/all.csv")])
+def test_the_one_data_file_or_that_of_the_train_split_is_taken(files, chosen):
+    assert choose_file("some/set", files) == chosen
+
+
+@pytest.mark.parametrize(("files", "words"), [
+    ([], "has no .json, .jsonl, .csv, .parquet file (it has none)"),
+    (["rows.txt.gz", "dataset_info.json"], "(it has dataset_info.json, rows.txt.gz)"),
+    (["a.json", "b.json"], "2 files could be meant (a.json, b.json)"),
+    ([f"train-{i}.parquet" for i in range(7)] + ["test.csv"], "7 files could be meant (train-0.parquet")])
+def test_several_or_none_get_a_sentence_that_helps(files, words):
+    with pytest.raises(InputError) as refused:
+        choose_file("some/set", files)
+    assert words in str(refused.value) and "--data FILE" in str(refused.value)
+
+
+def test_hub_ids_and_files_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id("yahma/alpaca-cleaned") and is_hub_id("a/b.c")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "rows.txt").touch()
+    assert not any(map(is_hub_id, ["alpaca", "mine/rows.txt", "mine/no.json", "./a/b", "../a", "/a/b", "a/b/c", ""]))
+
+
+def test_any_set_of_the_hub_by_its_id(tmp_path, closed_address):  # noqa: F811
+    """Fetched once, one file of it; afterwards from the cache, whether the hub is away or not asked."""
+    rows = [{"question": "1 + 1?", "answer": "2"}, {"question": "Sky?", "answer": "Blue."}]
+    with serving({}) as hub:
+        hub.repos = {"some/set": {"README.md": b"#", "data/train.jsonl": as_file(".jsonl", rows), "data/test.jsonl": b"{"},
+                     "some/two": {"a.csv": b"", "b.csv": b""}}
+        done = run("-c", LOAD, "some/set", folder=tmp_path, address=hub.address)
+        fetched = [path for _, path in hub.requests if "resolve" in path]
+        two, absent = (refusal(run("-c", LOAD, name, folder=tmp_path, address=hub.address)) for name in ("some/two", "no/set"))
+    assert done.returncode == 0, done.stderr
+    told, records = done.stdout.splitlines()
+    assert told.startswith("some/set: data/train.jsonl (revision 0123456)") and set(fetched) == {
+        "/datasets/some/set/resolve/0123456789abcdef0123456789abcdef01234567/data/train.jsonl"}
+    assert json.loads(records)[0] == [{"instruction": "1 + 1?", "output": "2"}, {"instruction": "Sky?", "output": "Blue."}]
+    assert "2 files could be meant (a.csv, b.csv)" in two and "no dataset 'no/set'" in absent
+    for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+        again = run("-c", LOAD, "some/set", folder=tmp_path, address=closed_address, **environment)
+        assert again.returncode == 0 and again.stdout == done.stdout, again.stderr
+        assert "--data FILE" in refusal(run("-c", LOAD, "some/other", folder=tmp_path, address=closed_address, **environment))

@@ -91,7 +91,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, hub.body or content, {"ETag": quoted_sha256(content)}, cut=hub.cut, stalled=hub.stalled)
         elif parts[0] == "api" and (files := hub.repos.get("/".join(parts[2:4]))) is not None:
             self.answer_json(describe(files) if parts[4] == "revision" else [list_entry(*item) for item in files.items()])
-        elif parts[2:3] == ["resolve"] and (content := hub.repos.get("/".join(parts[:2]), {}).get(parts[4])) is not None:
+        elif parts[2:3] == ["resolve"] and (
+                content := hub.repos.get("/".join(parts[:2]), {}).get("/".join(parts[4:]))) is not None:
             if parts[4] == WEIGHTS:
                 storage = f"http://localhost:{hub.server_port}/large/{parts[0]}/{parts[1]}"  # another host, as at the hub
                 self.answer(302, b"", {"Location": storage, "X-Repo-Commit": parts[3],
