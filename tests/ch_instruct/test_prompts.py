@@ -25,6 +25,12 @@ def test_alpaca():
         "### Response:\n")
 
 
+def test_the_readme_gives_ollama_the_same_prompt():
+    readme = (ROOT / "ch_instruct/README.md").read_text(encoding="utf-8")
+    template = readme.split('TEMPLATE """')[1].split('"""')[0]
+    assert template.replace("{{ .Prompt }}", RECORD["instruction"]) == format_prompt(RECORD, "alpaca")
+
+
 def test_alpaca_with_input():
     assert format_prompt(RECORD_WITH_INPUT, "alpaca") == (
         "Below is an instruction that describes a task, paired with an input that provides further context. "
