@@ -24,7 +24,7 @@ from ch_delift.shared_prefix import Targets
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
 from common import distributed
-from common.console import Progress, say
+from common.console import Progress, duration, say
 from common.device import evaluating
 from common.files import InputError
 from common.gpt2 import GPT2
@@ -92,7 +92,7 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
         InputError: if a target alone is longer than the context.
     """
     plan = Plan(len(targets), len(candidates), pairs)
-    if file is not None and distributed.from_main(file.exists()):  # a file system of several machines may still say no
+    if file is not None and file.exists():
         return read(file, plan.shape)
     fronts = [shown(candidate, tokenizer) for candidate in candidates]
     context, lengths = model.config.n_positions, np.array([len(t.ids) - 1 for t in targets])  # the last token is never read
@@ -128,7 +128,7 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
             done = sum(counts[j] for j in together)
             if together[0] == todo[0] and done:
                 seconds = (time.monotonic() - start) * progress.total / done
-                say(f"  about {seconds:,.0f} s, to judge by the first candidate{'s' if ranks > 1 else ''}")
+                say(f"  about {duration(seconds)}, to judge by the first candidate{'s' if ranks > 1 else ''}")
             progress.advance(done)
     return finish(file, matrix) if file is not None and isinstance(matrix, np.memmap) else matrix
 

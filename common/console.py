@@ -18,6 +18,13 @@ def say(text: str = "") -> None:
         sys.stdout.flush()
 
 
+def duration(seconds: float) -> str:
+    """A time for people: "45 s", "12 min", "3.4 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
 class Progress:
     """How far the work is, how fast it goes, and how long it will take.
 
@@ -47,7 +54,7 @@ class Progress:
             rate = (self.done - self.done_before) / (now - self.start)
             left = max(self.total - self.done, 0) / rate
             speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-            say(f"  {self.what}: {self.done / self.total:.0%}, {speed} {self.unit}/s, {left:.0f} s left  {note}".rstrip())
+            say(f"  {self.what}: {self.done / self.total:.0%}, {speed} {self.unit}/s, {duration(left)} left  {note}".rstrip())
 
     def __enter__(self) -> "Progress":
         return self

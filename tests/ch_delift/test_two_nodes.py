@@ -61,7 +61,7 @@ def test_two_nodes_killed_and_resumed_do_what_one_process_does(tmp_path):
     run_command(SCRIPT, *OPTIONS, "--out", "one", folder=tmp_path)
 
     one, two = tmp_path / "one", tmp_path / "two"
-    kill_when(start_nodes(tmp_path, "--out", "two"), two / "utility" / "data-data.npy.partial")
+    kill_when(start_nodes(tmp_path, "--out", "two"), two / "utility" / "facts.json")  # utilities begin
     kill_when(start_nodes(tmp_path, "--out", "two", "--resume"), two / "random" / "training_state.pt")
     assert not (two / "report.json").exists()
     ended = [(node.communicate()[0], node.returncode) for node in start_nodes(tmp_path, "--out", "two", "--resume")]
