@@ -141,6 +141,7 @@ def answers(given: Setting) -> Part:
     for device, precision in given.sides:
         model, tokenizer = load_pretrained(given.folder, device)
         with evaluating(model, precision):
+            continue_all(model, prompts[:1], 2, tokenizer.eot_id, 1)  # a warm-up
             start = time.perf_counter()
             found = continue_all(model, prompts, MAX_NEW_TOKENS, tokenizer.eot_id, ANSWERS)
             seconds = time.perf_counter() - start
