@@ -19,4 +19,4 @@ def test_a_line_tells_share_speed_and_time_left(monkeypatch, capsys):
     with console.Progress("training", 10_000, "tok", done=1000) as progress:
         progress.advance(1)
         progress.advance(19, "loss 1.0")
-    assert capsys.readouterr().out == "  training: 10%, 1 tok/s, 150 min left  loss 1.0\n"  # 8,980 tokens at 1 a second
+    assert capsys.readouterr().out == "  training: 10%, 1 tok/s, 2.5 h left  loss 1.0\n"  # 8,980 tokens at 1 a second
