@@ -31,7 +31,7 @@ from common import options
 from common.console import say, shorten, table
 from common.device import evaluating, pick_device, pick_precision
 from common.files import InputError, sha256, write_text
-from common.generation import continue_all
+from common.generation import Continuation, continue_all
 from common.pretrained import PUBLIC, find_folder, load_pretrained
 from common.runs import git_commit
 from common.verify import against_transformers, likely_cause
@@ -115,7 +115,8 @@ def parity(given: Setting) -> Part:
 def training(given: Setting) -> Part:
     """The loop's own step, ten times on the same records: the loss falls, and is that of the CPU."""
     batch, (model, _) = given.examples[:BATCH], load_pretrained(given.folder)
-    rows, expected, right = [], [], True
+    rows, right = [], True
+    expected: list[float] = []  # the losses of the first side
     for device, precision in given.sides:
         step = training_side("ours", precision, given.folder, device)
         losses, seconds = [], []
@@ -137,7 +138,8 @@ def training(given: Setting) -> Part:
 def answers(given: Setting) -> Part:
     """Greedy answers to questions of the classroom: those of the CPU, and how fast."""
     prompts = [e.ids[:e.prompt_length] for e in given.examples[:ANSWERS]]
-    rows, expected, right = [], [], True
+    rows, right = [], True
+    expected: list[Continuation] = []  # the answers of the first side
     for device, precision in given.sides:
         model, tokenizer = load_pretrained(given.folder, device)
         with evaluating(model, precision):
