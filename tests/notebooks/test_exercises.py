@@ -1,26 +1,21 @@
-"""Every exercise: the solution passes, the untouched version does not, and typical wrong answers fail on the right test."""
+"""Every exercise: the solution passes, the untouched version does not, wrong answers fail on the right test, right ones pass."""
 
-import itertools
 import re
 
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
-from notebooks.execute import read_notebook, run_notebook
-from notebooks.exercises.check import error_of, hint_for, is_test
+from notebooks.execute import read_notebook
+from notebooks.exercises.check import hint_for, is_test, mark
 from notebooks.exercises.release import FOLDER, exercise_numbers, release_path, source_path, student_version
 
 NUMBERS = exercise_numbers()
 STUB = "write your code"  # what the hint for an untouched cell says
 
 
-def wrong_answers(number: str) -> dict[str, list[tuple[str, str]]]:
-    """Solution cell -> (words of the hint, wrong answer), from wrong/NUMBER.txt: parts that begin `=== CELL | WORDS`."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    text = (FOLDER / "wrong" / f"{number}.txt").read_text(encoding="utf-8")
-    for grade_id, words, answer in re.findall(r"^=== (\S+) \| ([^\n]+)\n(.*?)(?=^===|\Z)", text, flags=re.M | re.S):
-        found.setdefault(grade_id, []).append((words, answer))
-    return found
+def answers(kind: str, number: str) -> list[tuple[str, str, str]]:
+    """(solution cell, words of the hint, or how it is written, answer) from KIND/NUMBER.txt: parts begin `=== CELL | WORDS`."""
+    text = (FOLDER / kind / f"{number}.txt").read_text(encoding="utf-8")
+    return re.findall(r"^=== (\S+) \| ([^\n]+)\n(.*?)(?=^===|\Z)", text, flags=re.M | re.S)
 
 
 def solutions(notebook) -> list[str]:
@@ -28,8 +23,29 @@ def solutions(notebook) -> list[str]:
     return [cell.metadata.nbgrader.grade_id for cell in notebook.cells if "### BEGIN SOLUTION" in cell.source]
 
 
+def hint_of(number: str, part: str, answer: str) -> str:
+    """What a student reads who gives this answer to a part; empty if it passes. The cells run in this process."""
+    cells = read_notebook(source_path(number)).cells
+    given = [cell.source for cell in cells if cell.cell_type == "code" and not is_test(cell) and not mark(cell)["solution"]]
+    [test] = [cell.source for cell in cells if mark(cell).get("grade_id") == f"{part}_test"]
+    names: dict[str, object] = {}
+    for source in [*given, answer]:
+        exec(source, names)
+    try:
+        exec(test, names)
+    except Exception as error:
+        return hint_for(type(error).__name__, str(error))
+    return ""
+
+
 def test_there_are_exercises():
     assert NUMBERS and NUMBERS[0] == "01"
+
+
+def test_no_two_exercises_share_an_id():
+    """The checker knows by them whether it was given the right notebook."""
+    ids = [mark(cell)["grade_id"] for number in NUMBERS for cell in read_notebook(source_path(number)).cells if mark(cell)]
+    assert len(ids) == len(set(ids))
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -50,26 +66,28 @@ def test_each_exercise_says_goal_start_and_end_and_has_a_test(number):
     assert all("### BEGIN HIDDEN TESTS" in cell.source for cell in source.cells if is_test(cell))
 
 
-@pytest.fixture(scope="module", params=NUMBERS)
-def hints(request, tmp_path_factory) -> list[tuple[str, str, str]]:
-    """(solution cell, words that the hint should hold, hint) for solutions, stubs and wrong answers, from a single run."""
-    source, release = read_notebook(source_path(request.param)), read_notebook(release_path(request.param))
-    wrong = wrong_answers(request.param)
-    assert {name: len(wrong.get(name, [])) >= 2 for name in solutions(source)} == dict.fromkeys(wrong, True)
-    tests = {cell.metadata.nbgrader.grade_id.removesuffix("_test"): cell for cell in source.cells if is_test(cell)}
-    answers = [(cell.metadata.nbgrader.grade_id, words, cell.source) for notebook, words in ((source, ""), (release, STUB))
-               for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("solution")]
-    answers += [(name, words, answer) for name, entries in wrong.items() for words, answer in entries]
-
-    given = [cell for cell in source.cells if cell.cell_type == "code" and cell.metadata.nbgrader.grade_id not in tests
-             and not is_test(cell)]
-    pairs = [(new_code_cell(answer), new_code_cell(tests[name].source)) for name, _, answer in answers]
-    run_notebook(new_notebook(cells=[*given, *itertools.chain(*pairs)]), tmp_path_factory.mktemp("run"), allow_errors=True)
-    assert [cell.source for cell in [*given, *(answer for answer, _ in pairs)] if error_of(cell)] == []
-    errors = [error_of(test) for _, test in pairs]
-    return [(name, words, hint_for(*error) if error else "") for (name, words, _), error in zip(answers, errors)]
+@pytest.mark.slow
+@pytest.mark.parametrize("number", NUMBERS)
+def test_solutions_pass_and_stubs_say_what_to_do(number):
+    for path, words in ((source_path(number), ""), (release_path(number), STUB)):
+        parts = [cell for cell in read_notebook(path).cells if mark(cell).get("solution")]
+        found = {mark(cell)["grade_id"]: hint_of(number, mark(cell)["grade_id"], cell.source) for cell in parts}
+        assert parts and {part: hint for part, hint in found.items() if (hint == "") != (words == "") or words not in hint} == {}
 
 
 @pytest.mark.slow
-def test_solutions_pass_stubs_say_what_to_do_and_wrong_answers_fail_on_the_right_test(hints):
-    assert [(name, words, hint) for name, words, hint in hints if (hint == "") != (words == "") or words not in hint] == []
+@pytest.mark.parametrize("number", NUMBERS)
+def test_wrong_answers_fail_on_the_right_test(number):
+    wrong = answers("wrong", number)
+    assert all([part for part, _, _ in wrong].count(name) >= 2 for name in solutions(read_notebook(source_path(number))))
+    found = [(part, words, hint_of(number, part, answer)) for part, words, answer in wrong]
+    assert [entry for entry in found if entry[1] not in entry[2]] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", NUMBERS)
+def test_right_answers_pass_however_they_are_written(number):
+    right = answers("right", number)
+    assert all([part for part, _, _ in right].count(name) >= 3 for name in solutions(read_notebook(source_path(number))))
+    found = [(part, words, hint_of(number, part, answer)) for part, words, answer in right]
+    assert [entry for entry in found if entry[2]] == []
