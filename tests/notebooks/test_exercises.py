@@ -66,7 +66,6 @@ def test_each_exercise_says_goal_start_and_end_and_has_a_test(number):
     assert all("### BEGIN HIDDEN TESTS" in cell.source for cell in source.cells if is_test(cell))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_solutions_pass_and_stubs_say_what_to_do(number):
     for path, words in ((source_path(number), ""), (release_path(number), STUB)):
@@ -75,7 +74,6 @@ def test_solutions_pass_and_stubs_say_what_to_do(number):
         assert parts and {part: hint for part, hint in found.items() if (hint == "") != (words == "") or words not in hint} == {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_wrong_answers_fail_on_the_right_test(number):
     wrong = answers("wrong", number)
@@ -84,7 +82,6 @@ def test_wrong_answers_fail_on_the_right_test(number):
     assert [entry for entry in found if entry[1] not in entry[2]] == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_right_answers_pass_however_they_are_written(number):
     right = answers("right", number)
