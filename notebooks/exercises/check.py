@@ -2,14 +2,18 @@
 
     python notebooks/exercises/check.py 02                      # release/02/02.ipynb, where you wrote your answers
     python notebooks/exercises/check.py 02 anna/02.ipynb        # any student's notebook
+    python notebooks/exercises/check.py 02 --csv handed_in      # all notebooks in a folder and those below: a table, one row each
 
 Runs the student's cells in order in a fresh Python process, then the instructor's tests, hidden ones among them; test cells
 in the student's file are not looked at. Needs no network. The code runs with your rights: grade strangers' files in a
 container. A cell may take a minute and print 200,000 characters, and the process take 4 GB (`limits.py`): that stops accidents,
-not malice. Exit status 0 with full points, 1 with fewer.
+not malice. A cell that ends Python itself is named, and the rest graded without it. Exit status 0 with full points or a
+table, 1 with fewer points.
 """
 
 import copy
+import csv
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +26,11 @@ from common import options
 from common.console import say, table
 from common.files import InputError
 from notebooks.execute import read_notebook, run_notebook
-from notebooks.exercises.release import release_path, source_path
+from notebooks.exercises.release import exercise_numbers, release_path, student_version, tests_path
 
 SECONDS_PER_CELL = 60
+ENDED = "ends Python itself, or cannot be interrupted (os._exit, out of memory, a loop that never ends)"
+BORROWED = re.compile(r"(?:from|import|import_module\(|__import__\()\s*[\"']?((?:common|ch_\w+|transformers)\b[\w.]*)")
 
 
 class Verdict(NamedTuple):
@@ -57,6 +63,8 @@ def hint_for(kind: str, text: str) -> str:
     """One sentence for an error in a test."""
     if kind == "NotImplementedError":
         return "not done yet: write your code in the place of `raise NotImplementedError()`."
+    if kind == "Ended":
+        return f"your code {ENDED}."
     if kind == "KeyboardInterrupt":
         return f"takes longer than {SECONDS_PER_CELL} seconds; is there a loop that never ends?"
     if kind == "AssertionError":
@@ -64,17 +72,60 @@ def hint_for(kind: str, text: str) -> str:
     return f"your code stops with {kind}: {text}"
 
 
+def begins(cell: NotebookNode) -> str:
+    """How a sentence about a cell names it."""
+    return f"The cell that begins with {cell.source.strip().splitlines()[0]!r}"
+
+
+def code_of(notebook: NotebookNode) -> list[str]:
+    """The sources of all code cells."""
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def borrowed(cells: list[NotebookNode], source: NotebookNode) -> list[str]:
+    """A sentence about each cell that imports what the project has defined, beyond what the exercise gives."""
+    given = {line for code in code_of(source) for line in code.splitlines()}
+    found = [(cell, match[1]) for cell in cells for line in cell.source.splitlines()
+             if line not in given and (match := BORROWED.search(line))]
+    return [f"{begins(cell)} imports {module}: an answer that is taken from there costs no points, but is not your own."
+            for cell, module in found]
+
+
+def run_without_those_that_end_it(cells: list[NotebookNode], folder: Path) -> list[NotebookNode]:
+    """Run cells in a fresh process; where one ends the process, all others again, without it.
+
+    Returns:
+        The cells that ended it. The others hold their outputs.
+
+    Raises:
+        InputError: if it ended before the second cell.
+    """
+    ended: list[NotebookNode] = []
+    while True:
+        for cell in cells:
+            cell.outputs, cell.execution_count = [], None
+        try:
+            run_notebook(nbformat.v4.new_notebook(cells=cells), folder, SECONDS_PER_CELL, allow_errors=True)
+            return ended
+        except DeadKernelError as error:
+            culprit = next(cell for cell in cells if cell.execution_count is None and cell.source.strip())
+            if culprit is cells[0]:
+                raise InputError("The Python that runs notebooks ends at once; does `jupyter lab` work here?") from error
+            ended.append(culprit)
+            cells = [cell for cell in cells if cell is not culprit]
+
+
 def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[list[Verdict], list[str]]:
-    """Run a student's answers and the instructor's tests.
+    """Run a student's answers and the instructor's tests. Nothing is run for a notebook in which nothing was written.
 
     Args:
         folder: where the code runs.
 
     Returns:
-        One verdict per test, and a sentence about each of the student's cells that failed by itself.
+        One verdict per test, and a sentence about each of the student's cells that failed by itself or borrowed something.
 
     Raises:
-        InputError: if the code ends the Python process.
+        InputError: if no code can be run.
     """
     answers = [copy.deepcopy(cell) for cell in student.cells if cell.cell_type == "code" and not is_test(cell)]
     titles, tests = [], []
@@ -84,25 +135,66 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
         if is_test(cell):
             titles.append(title)
             tests.append(copy.deepcopy(cell))
-    bounds = nbformat.v4.new_code_cell(
-        f"from notebooks.exercises import limits\nlimits.apply(get_ipython(), {SECONDS_PER_CELL})")
-    try:
-        run_notebook(nbformat.v4.new_notebook(cells=[bounds, *answers, *tests]), folder, SECONDS_PER_CELL, allow_errors=True)
-    except DeadKernelError as error:
-        raise InputError("The notebook ended its Python process (os._exit, out of memory, or a loop that cannot be "
-                         "interrupted?); mend that and try again.") from error
 
-    if error := error_of(bounds):
-        raise InputError(f"The bounds for the notebook's code could not be set ({error[0]}: {error[1]}); is this project "
-                         "installed for the Python that runs notebooks?")
+    if code_of(student) == code_of(student_version(source)) != code_of(source):
+        errors: list[tuple[str, str] | None] = [("NotImplementedError", "")] * len(tests)
+        notes = []
+    else:
+        bounds = nbformat.v4.new_code_cell(
+            f"from notebooks.exercises import limits\nlimits.apply(get_ipython(), {SECONDS_PER_CELL})")
+        ended = run_without_those_that_end_it([bounds, *answers, *tests], folder)
+        if error := error_of(bounds):
+            raise InputError(f"The bounds for the notebook's code could not be set ({error[0]}: {error[1]}); is this project "
+                             "installed for the Python that runs notebooks?")
+        errors = [("Ended", "") if any(test is cell for cell in ended) else error_of(test) for test in tests]
+        notes = [f"{begins(cell)} {ENDED}; it was left out." for cell in answers if any(cell is other for other in ended)]
+        notes += [f"{begins(cell)} stops with {error[0]}: {error[1]}" for cell in answers if (error := error_of(cell))]
+        notes += borrowed(answers, source)
+
     verdicts = []
-    for title, test in zip(titles, tests):
-        error, possible = error_of(test), test.metadata.nbgrader.points
+    for title, test, error in zip(titles, tests, errors):
+        possible = test.metadata.nbgrader.points
         verdicts.append(Verdict(test.metadata.nbgrader.grade_id, title, 0 if error else possible, possible,
                                 hint_for(*error) if error else ""))
-    notes = [f"The cell that begins with {cell.source.strip().splitlines()[0]!r} stops with {error[0]}: {error[1]}"
-             for cell in answers if (error := error_of(cell))]
     return verdicts, notes
+
+
+def grade_file(number: str, path: Path, source: NotebookNode) -> tuple[list[Verdict], list[str]]:
+    """Grade the notebook in a file.
+
+    Raises:
+        InputError: if it cannot be read, or is not this exercise.
+    """
+    student = read_notebook(path)
+
+    def ids(notebook: NotebookNode) -> set[str]:
+        return {mark(cell)["grade_id"] for cell in notebook.cells if mark(cell).get("grade_id")}
+
+    if not ids(source) & ids(student):
+        other = [known for known in exercise_numbers() if ids(read_notebook(tests_path(known))) & ids(student)]
+        raise InputError(f"{path} holds nothing of exercise {number}" + (f", but exercise {other[0]}" if other else "")
+                         + f"; start from {release_path(number).name} in release/{number}.")
+    return grade(student, source, path.resolve().parent)
+
+
+def write_table(number: str, folder: Path, source: NotebookNode) -> None:
+    """Grade all notebooks in a folder and those below it. Prints comma-separated values, one row for each."""
+    paths = [path for path in sorted(folder.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+    if not paths:
+        raise InputError(f"{folder} holds no notebooks (.ipynb); give the folder of what was handed in.")
+    tests = [mark(cell) for cell in source.cells if is_test(cell)]
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(["file", *(test["grade_id"].removesuffix("_test") for test in tests), "together", "notes"])
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        try:
+            verdicts, notes = grade_file(number, path, source)
+        except InputError as error:
+            rows.writerow([name, *[""] * (len(tests) + 1), error])
+        else:
+            notes = [*notes, *(f"{v.title}: {v.hint}" for v in verdicts if v.hint)]
+            rows.writerow([name, *(v.points for v in verdicts), sum(v.points for v in verdicts), "\n".join(notes)])
+        sys.stdout.flush()
 
 
 def main() -> None:
@@ -110,16 +202,19 @@ def main() -> None:
     parser.add_argument("number", metavar="NUMBER", help="01, 02, ...")
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE",
                         help="the student's notebook (default: the one in release/)")
+    parser.add_argument("--csv", type=Path, metavar="FOLDER", help="grade all notebooks in this folder; prints a row for each")
     args = parser.parse_args()
-    source = read_notebook(source_path(args.number))
-    path = args.file or release_path(args.number)
-    student = read_notebook(path)
-    known = [mark(cell)["grade_id"] for cell in source.cells if mark(cell)]
-    if not any(mark(cell).get("grade_id") in known for cell in student.cells):
-        raise InputError(f"{path} holds nothing of exercise {args.number}; start from {release_path(args.number).name} in "
-                         f"release/{args.number}.")
+    if args.csv and args.file:
+        parser.error("--csv grades a folder; leave out FILE")
+    tests = tests_path(args.number)
+    source = read_notebook(tests)
+    if args.csv:
+        write_table(args.number, args.csv, source)
+        return
 
-    verdicts, notes = grade(student, source, path.resolve().parent)
+    verdicts, notes = grade_file(args.number, args.file or release_path(args.number), source)
+    if tests == release_path(args.number):
+        notes.append("There is no folder source/ here, so only the tests that you see were run; your teacher may have more.")
     points, possible = sum(v.points for v in verdicts), sum(v.possible for v in verdicts)
     say(table([f"exercise {args.number}", "points"], [[v.title, f"{v.points} of {v.possible}"] for v in verdicts]
               + [["together", f"{points} of {possible}"]]))

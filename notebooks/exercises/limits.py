@@ -19,8 +19,9 @@ GRACE = 5.0  # seconds for a cell that is interrupted to end by itself
 def apply(shell: Any, seconds_per_cell: float) -> None:
     """Bound every cell that runs after this one in the same process.
 
-    A cell that prints more than MOST_CHARACTERS fails, and so does one that takes more memory than MOST_MEMORY (where the
-    system can say so). A process whose cell is still at work GRACE seconds after it should have been interrupted ends.
+    A cell that prints or shows more than MOST_CHARACTERS fails, and so does one that takes more memory than MOST_MEMORY (where
+    the system can say so), or calls quit(). A process whose cell is still at work GRACE seconds after it should have been
+    interrupted ends.
 
     Args:
         shell: IPython's, as `get_ipython()` gives it in a cell.
@@ -29,12 +30,15 @@ def apply(shell: Any, seconds_per_cell: float) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     printed, timers = 0, [threading.Timer(0, print)]
 
+    def count(characters: int) -> None:
+        nonlocal printed
+        printed += characters
+        if printed > MOST_CHARACTERS:
+            raise RuntimeError(f"more than {MOST_CHARACTERS:,} characters are printed; is there a loop that never ends?")
+
     def bounded(stream: Any) -> Callable[[str], Any]:
         def write_bounded(text: str) -> Any:
-            nonlocal printed
-            printed += len(text)
-            if printed > MOST_CHARACTERS:
-                raise RuntimeError(f"more than {MOST_CHARACTERS:,} characters are printed; is there a loop that never ends?")
+            count(len(text))
             return type(stream).write(stream, text)
 
         return write_bounded
@@ -48,5 +52,14 @@ def apply(shell: Any, seconds_per_cell: float) -> None:
         timers[0].daemon = True
         timers[0].start()
 
+    def bounded_display(message: Any) -> Any:
+        count(len(str(message["content"])))
+        return message
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("quit() and exit() end Python, and with it the notebook; leave them out")
+
     shell.events.register("pre_run_cell", begin)
     shell.events.register("post_run_cell", lambda *_: timers[0].cancel())
+    shell.display_pub.register_hook(bounded_display)
+    shell.user_ns.update(quit=refuse, exit=refuse)

@@ -48,9 +48,20 @@ def release_path(number: str) -> Path:
     return FOLDER / "release" / number / f"{number}.ipynb"
 
 
+def tests_path(number: str) -> Path:
+    """The notebook with the tests of an exercise: the instructor's, or the students', where the folder source/ is not at hand.
+
+    Raises:
+        InputError: if there is none of this number.
+    """
+    if not (FOLDER / "source").exists() and number in exercise_numbers():
+        return release_path(number)
+    return source_path(number)
+
+
 def exercise_numbers() -> list[str]:
     """The numbers of all exercises: "01", "02", ..."""
-    return sorted(path.stem for path in FOLDER.glob("source/*/*.ipynb"))
+    return sorted({path.stem for kind in ("source", "release") for path in FOLDER.glob(f"{kind}/*/*.ipynb")})
 
 
 def without_answers(source: str) -> str:
