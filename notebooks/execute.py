@@ -11,6 +11,7 @@ code: a test fails when the code was changed after the outputs were made. When a
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -63,12 +64,14 @@ def code_hash(notebook: NotebookNode) -> str:
     return hashlib.sha256(code.encode()).hexdigest()
 
 
-def run_notebook(notebook: NotebookNode, folder: Path, seconds_per_cell: int = 900, allow_errors: bool = False) -> None:
+def run_notebook(notebook: NotebookNode, folder: Path, seconds_per_cell: int = 900, allow_errors: bool = False,
+                 before_each: Callable[[NotebookNode], object] | None = None) -> None:
     """Run all cells in a fresh process that works in `folder`. Their outputs come into the notebook.
 
     Args:
         seconds_per_cell: a cell that takes longer is interrupted, which it shows as KeyboardInterrupt.
         allow_errors: go on after a cell that fails.
+        before_each: is told each cell before it runs.
 
     Raises:
         CellExecutionError: if a cell fails, unless errors are allowed.
@@ -77,6 +80,7 @@ def run_notebook(notebook: NotebookNode, folder: Path, seconds_per_cell: int = 9
     NotebookClient(notebook, timeout=seconds_per_cell, interrupt_on_timeout=True, allow_errors=allow_errors,
                    record_timing=False, coalesce_streams=True, kernel_name="python3",
                    resources={"metadata": {"path": str(folder)}},
+                   on_cell_execute=before_each and (lambda cell, cell_index: before_each(cell)),
                    extra_arguments=["--log-level=ERROR"]).execute()  # no notes of its own about sockets
 
 

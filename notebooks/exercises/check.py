@@ -103,16 +103,16 @@ def run_without_those_that_end_it(cells: list[NotebookNode], folder: Path) -> li
     ended: list[NotebookNode] = []
     while True:
         for cell in cells:
-            cell.outputs, cell.execution_count = [], None
+            cell.outputs = []
+        started: list[NotebookNode] = []
         try:
-            run_notebook(nbformat.v4.new_notebook(cells=cells), folder, SECONDS_PER_CELL, allow_errors=True)
+            run_notebook(nbformat.v4.new_notebook(cells=cells), folder, SECONDS_PER_CELL, True, started.append)
             return ended
         except DeadKernelError as error:
-            culprit = next(cell for cell in cells if cell.execution_count is None and cell.source.strip())
-            if culprit is cells[0]:
+            if len(started) < 2:
                 raise InputError("The Python that runs notebooks ends at once; does `jupyter lab` work here?") from error
-            ended.append(culprit)
-            cells = [cell for cell in cells if cell is not culprit]
+            ended.append(started[-1])
+            cells = [cell for cell in cells if cell is not started[-1]]
 
 
 def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[list[Verdict], list[str]]:

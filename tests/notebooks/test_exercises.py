@@ -1,6 +1,7 @@
 """Every exercise: the solution passes, the untouched version does not, wrong answers fail on the right test, right ones pass."""
 
 import re
+from functools import cache
 
 import pytest
 
@@ -23,14 +24,21 @@ def solutions(notebook) -> list[str]:
     return [cell.metadata.nbgrader.grade_id for cell in notebook.cells if "### BEGIN SOLUTION" in cell.source]
 
 
-def hint_of(number: str, part: str, answer: str) -> str:
-    """What a student reads who gives this answer to a part; empty if it passes. The cells run in this process."""
-    cells = read_notebook(source_path(number)).cells
-    given = [cell.source for cell in cells if cell.cell_type == "code" and not is_test(cell) and not mark(cell)["solution"]]
-    [test] = [cell.source for cell in cells if mark(cell).get("grade_id") == f"{part}_test"]
+@cache
+def names_of(number: str) -> dict[str, object]:
+    """What stands when all cells of the solution but the tests have run, in this process."""
     names: dict[str, object] = {}
-    for source in [*given, answer]:
-        exec(source, names)
+    for cell in read_notebook(source_path(number)).cells:
+        if cell.cell_type == "code" and not is_test(cell):
+            exec(cell.source, names)
+    return names
+
+
+def hint_of(number: str, part: str, answer: str) -> str:
+    """What a student reads who gives this answer to a part, and right ones to the others; empty if it passes."""
+    [test] = [cell.source for cell in read_notebook(source_path(number)).cells if mark(cell).get("grade_id") == f"{part}_test"]
+    names = dict(names_of(number))
+    exec(answer, names)
     try:
         exec(test, names)
     except Exception as error:
