@@ -82,6 +82,7 @@ def test_solutions_pass_and_stubs_say_what_to_do(number):
         assert parts and {part: hint for part, hint in found.items() if (hint == "") != (words == "") or words not in hint} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_wrong_answers_fail_on_the_right_test(number):
     wrong = answers("wrong", number)
@@ -90,6 +91,7 @@ def test_wrong_answers_fail_on_the_right_test(number):
     assert [entry for entry in found if entry[1] not in entry[2]] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_right_answers_pass_however_they_are_written(number):
     right = answers("right", number)
