@@ -2,7 +2,7 @@
 
     python notebooks/exercises/check.py 02                      # release/02/02.ipynb, where you wrote your answers
     python notebooks/exercises/check.py 02 anna/02.ipynb        # any student's notebook
-    python notebooks/exercises/check.py 02 --csv handed_in      # all notebooks in a folder and those below: a table, one row each
+    python notebooks/exercises/check.py 02 --csv handed_in      # all notebooks in a folder and below: a table, one row each
 
 Runs the student's cells in order in a fresh Python process, then the instructor's tests, hidden ones among them; test cells
 in the student's file are not looked at. Needs no network. The code runs with your rights: grade strangers' files in a
