@@ -1,6 +1,7 @@
 """The chapter's pictures: the utility matrix, what each choice added, where the chosen lie, score against fraction,
 and differences with their intervals."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from ch_delift.selection import Comparison
-from common.plots import ACCENT, DARK, LIGHT, save_picture
+from common.plots import ACCENT, DARK, LIGHT, draw_numbers, save_picture
 
 MOST_CELLS = 300  # rows and columns of the heat map; more than these cannot be told apart
 
@@ -45,7 +46,9 @@ def save_choice(folder: Path, comparison: Comparison, places: list[int], gains: 
 
 def draw_utility(ax: Axes, utility: np.ndarray, chosen: np.ndarray, rows: list[str] | None = None,
                  columns: list[str] | None = None) -> None:
-    """Heat map of utilities: red helps, blue harms, grey was not measured; marks above the columns that were chosen.
+    """Heat map of utilities: the darker, the more an example helps, in grey as well; yellow harms, white was not measured.
+
+    Marks above the columns that were chosen. The strongest hundredth of the pairs has the colours of the scale's ends.
 
     Args:
         utility: float [targets, candidates], NaN where not measured.
@@ -53,8 +56,8 @@ def draw_utility(ax: Axes, utility: np.ndarray, chosen: np.ndarray, rows: list[s
         rows, columns: the group each target and each candidate belongs to, in whole blocks, for the axes.
     """
     limit = np.nanquantile(np.abs(utility), 0.99)  # a few extreme pairs would leave the rest pale
-    image = ax.imshow(utility, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    ax.set_facecolor("0.85")
+    image = ax.imshow(utility, aspect="auto", cmap="cividis_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    ax.set_facecolor("white")
     marked = np.flatnonzero(chosen)
     ax.plot(marked, np.full(len(marked), -0.02 * len(utility)), "|", color="black", markersize=5, markeredgewidth=0.6,
             clip_on=False)
@@ -66,7 +69,7 @@ def draw_utility(ax: Axes, utility: np.ndarray, chosen: np.ndarray, rows: list[s
         middles = [np.flatnonzero(np.array(groups) == name).mean() for name in names]  # of each block
         axis.set_ticks(middles, names, fontsize=7, rotation=turn)
     ax.set(xlabel="candidate j, shown as an example (marks above: chosen)", ylabel="target i")
-    ax.figure.colorbar(image, ax=ax, label="utility U[i, j] = d(i) - d(i | j)")
+    ax.figure.colorbar(image, ax=ax, extend="both", label="utility U[i, j]; 1 % of the pairs lie beyond the ends")
 
 
 def knee(gains: list[float]) -> int:
@@ -98,11 +101,11 @@ def draw_map(ax: Axes, vectors: np.ndarray, chosen: list[int], others: np.ndarra
     centre = vectors.mean(axis=0)
     _, _, axes = np.linalg.svd(vectors - centre, full_matrices=False)
     x, y = (axes[:2] @ (vectors - centre).T)
-    ax.scatter(x, y, s=10, facecolors="none", edgecolors=LIGHT, linewidths=0.7, label=f"not chosen ({len(x) - len(chosen)})")
-    ax.scatter(x[chosen], y[chosen], s=12, color=DARK, label=f"chosen ({len(chosen)})")
+    ax.scatter(x, y, s=22, facecolors="none", edgecolors=LIGHT, linewidths=1, label=f"not chosen ({len(x) - len(chosen)})")
+    ax.scatter(x[chosen], y[chosen], s=26, color=DARK, label=f"chosen ({len(chosen)})")
     if others is not None:
         u, v = (axes[:2] @ (others - centre).T)
-        ax.scatter(u, v, s=22, marker="x", color=ACCENT, linewidths=1, label=f"{what} ({len(u)})")
+        ax.scatter(u, v, s=30, marker="x", color=ACCENT, linewidths=1.3, label=f"{what} ({len(u)})")
     ax.set(xlabel="first principal component of the hidden states", ylabel="second")
     ax.legend()
 
@@ -173,4 +176,37 @@ def draw_steps(ax: Axes, similarity: np.ndarray, picks: list[int]) -> None:
         ax.bar(np.arange(len(similarity)), added[:, k], width=1.0, bottom=covers[:, k] - added[:, k], color=colour,
                label=f"choice {k + 1}: +{added[:, k].sum():.2f}")
     ax.set(xlim=(-0.5, len(similarity) - 0.5), xlabel="target i", ylabel=r"cover $\max_{j \in A} s_{ij}$")
-    ax.legend(fontsize=8, ncols=len(picks))
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, ncols=len(picks), frameon=False)
+
+
+def draw_choice(ax: Axes, similarity: np.ndarray, chosen: list[int], gains: np.ndarray) -> None:
+    """A step of greedy choice on a matrix small enough to be read: what covers each target, and what each candidate adds.
+
+    Args:
+        similarity: float [targets, candidates].
+        chosen: the candidates in A; the cell of each target's best helper among them is filled.
+        gains: float [candidates], what each would add to f(A).
+    """
+    covering = np.zeros(similarity.shape, dtype=bool)
+    if chosen:
+        best = np.array(chosen)[similarity[:, chosen].argmax(axis=1)]
+        covering[np.arange(len(similarity)), best] = similarity[np.arange(len(similarity)), best] > 0
+    draw_numbers(ax, similarity, [f"target {i}" for i in range(len(similarity))],
+                 [f"{j}\n{'chosen' if j in chosen else f'+{gain:.1f}'}" for j, gain in enumerate(gains)], covering, ".1f")
+
+
+def draw_trace(ax: Axes, asked: list[tuple[int, Sequence[int]]], picks: list[int], order: np.ndarray) -> None:
+    """Which gains a greedy choice computed in which step, and what it chose.
+
+    Args:
+        asked: the step, from 0, and the candidates whose gains were computed; any number of times in a step.
+        picks: the chosen candidates, one in each step.
+        order: int [candidates], from top to bottom.
+    """
+    place = np.argsort(order)  # of each candidate
+    computed = np.zeros((len(order), len(picks)))
+    for step, candidates in asked:
+        computed[place[list(candidates)], step] = 1
+    ax.imshow(computed, aspect="auto", cmap="Blues", vmin=0, vmax=2.5, interpolation="nearest")
+    ax.plot(range(len(picks)), place[picks], "o", color=ACCENT, markersize=4)
+    ax.set(xlabel="step", ylabel="candidate, by its first gain")

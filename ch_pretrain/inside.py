@@ -1,4 +1,4 @@
-"""Looking into a running model: what shape everything has, where each head looks, and what is lost without it."""
+"""Looking into a running model: what shape everything has, what a step does, where heads look, and what is lost without one."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from common.gpt2 import GPT2
+from common.losses import next_token_loss
 
 
 @torch.no_grad()
@@ -28,6 +29,32 @@ def output_shapes(model: GPT2, ids: Tensor) -> dict[str, tuple[int, ...]]:
     """
     shapes = {name: tuple(output.shape) for name, output in _outputs(model, ids).items()}
     return shapes | {"logits": shapes.pop("logits")}
+
+
+def loss_along_gradient(model: GPT2, batch: tuple[Tensor, Tensor], lengths: Sequence[float]) -> tuple[list[float], float]:
+    """What one step of plain gradient descent makes of the loss on the batch it was computed from, for several lengths.
+
+    Args:
+        batch: inputs and targets, int64 [B, T] each.
+        lengths: the weights move by so many times the gradient, against it. Afterwards they are as they were.
+
+    Returns:
+        The loss at each length, in nats per target, and the slope at length 0: the gradient's squared norm. At first the loss
+        falls by so much for each unit of length.
+    """
+    parameters = list(model.parameters())
+    before = [p.detach().clone() for p in parameters]
+    total, count = next_token_loss(model, batch)
+    gradient = torch.autograd.grad(total / count, parameters)
+    losses = []
+    with torch.no_grad():
+        for length in lengths:
+            for p, start, g in zip(parameters, before, gradient):
+                p.copy_(start - length * g)
+            losses.append((next_token_loss(model, batch)[0] / count).item())
+        for p, start in zip(parameters, before):
+            p.copy_(start)
+    return losses, sum(g.square().sum().item() for g in gradient)
 
 
 def attention_weights(model: GPT2, ids: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""The chapter's pictures: where a head looks, how wide the data is on its way, what may come next, when looking back begins."""
+"""The chapter's pictures: where a head looks, what a layer adds, what may come next, when looking back begins."""
 
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from common.plots import ACCENT, DARK, LIGHT
@@ -20,19 +21,34 @@ def draw_attention(ax: Axes, weights: Tensor, tokens: list[str]) -> None:
     ax.figure.colorbar(image, ax=ax, label="share of attention")
 
 
-def draw_shapes(ax: Axes, steps: dict[str, tuple[int, ...]]) -> None:
-    """The data on its way through the model, from top to bottom: a bar as long as one token has numbers.
+def draw_block(ax: Axes, shapes: dict[str, tuple[int, ...]], layers: int) -> None:
+    """A token's way through the model: a stream of one width from left to right, and the two additions of a layer.
 
-    steps: what happens -> the shape afterwards.
+    Args:
+        shapes: of each module's output, as `inside.output_shapes` gives them; the last numbers are shown.
+        layers: how many there are; one is drawn.
     """
-    widths = [shape[-1] for shape in steps.values()]
-    ax.barh(range(len(steps)), widths, color=[LIGHT if width == widths[0] else DARK for width in widths], height=0.6)
-    for y, shape in enumerate(steps.values()):
-        ax.text(shape[-1], y, f"  {list(shape)}", va="center", fontsize=8)
-    ax.set_yticks(range(len(steps)), steps, fontsize=8)
-    ax.invert_yaxis()
-    ax.set(xlabel="numbers for each token", xlim=(0, 1.2 * max(widths)))
-    ax.spines[["top", "right"]].set_visible(False)
+    width, qkv, inner, scores = (shapes[name][-1] for name in ("drop", "h.0.attn.c_attn", "h.0.mlp.c_fc", "logits"))
+
+    def box(x: float, y: float, text: str, colour: str = "white") -> None:
+        ax.text(x, y, text, ha="center", va="center", fontsize=8, zorder=3,
+                bbox={"boxstyle": "round,pad=0.4", "facecolor": colour, "edgecolor": DARK})
+
+    ax.plot([0, 15], [0, 0], color=LIGHT, linewidth=5, zorder=1)  # the stream
+    box(0, 0, f"embeddings\n(token + place)\n{width}")
+    for start, part, inside in ((1.7, "attention", qkv), (6.1, "MLP", inner)):
+        ax.plot([start, start, start + 3.7, start + 3.7], [0, 1, 1, 0], color=DARK, linewidth=1.2, zorder=1)  # read, and back
+        box(start + 0.55, 1, "LayerNorm")
+        box(start + 2.5, 1, f"{part}\n{width} → {inside} → {width}", "#dfe5ee")
+        ax.text(start + 3.7, 0, "+", ha="center", va="center", fontsize=11, zorder=3,
+                bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": DARK})
+    ax.add_patch(Rectangle((1.3, -0.45), 8.9, 2, fill=False, edgecolor="0.5", linestyle="--"))
+    ax.text(1.4, 1.6, f"layer 0, the first of {layers} that are built alike", va="bottom", fontsize=8)
+    box(11.4, 0, f"{layers - 1} more\nlayers")
+    box(13.1, 0, "final\nLayerNorm")
+    box(15, 0, f"head: logits\n{scores}")
+    ax.set(xlim=(-1.1, 16), ylim=(-0.6, 2))
+    ax.set_axis_off()
 
 
 def draw_next_tokens(ax: Axes, probabilities: dict[str, Tensor], tokens: list[str]) -> None:
@@ -68,4 +84,6 @@ def draw_looking_back(ax: Axes, looks: list[dict[str, float]], title: str = "") 
     scores.plot(millions, [row["induction"] for row in looks], color=ACCENT, linestyle="--", marker=".",
                 label="best induction score")
     scores.set(ylabel="share of attention", ylim=(0, 1))
-    ax.legend(handles=[*ax.lines, *scores.lines], loc="center left", fontsize=8)
+    # Below the picture: on some side the lines are everywhere.
+    ax.legend(handles=[*ax.lines, *scores.lines], loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3,
+              fontsize=8, frameon=False)

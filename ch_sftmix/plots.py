@@ -48,12 +48,13 @@ def draw_data_map(ax: Axes, perplexities: Tensor, halves: tuple[list[int], list[
     """
     excess = above_one(perplexities)
     spread = perplexities.std(dim=0, unbiased=False).clamp(min=1e-5)  # a logarithmic axis has no zero
+    size = min(30, 12 + 4000 / len(excess))  # many points must be smaller
     for (name, colour, marker), half in zip(HALVES, halves):
-        ax.scatter(spread[half].tolist(), excess[half].tolist(), s=10, alpha=0.6, color=colour, marker=marker,
-                   linewidths=0, label=name)
+        ax.scatter(spread[half].tolist(), excess[half].tolist(), s=size, alpha=0.85, color=colour, marker=marker,
+                   edgecolors="white", linewidths=0.4, label=name)
     if wrong:
-        ax.scatter(spread[wrong].tolist(), excess[wrong].tolist(), s=42, facecolors="none", edgecolors=ACCENT,
-                   linewidths=0.9, label=f"wrong answer ({len(wrong)})")
+        ax.scatter(spread[wrong].tolist(), excess[wrong].tolist(), s=3 * size, facecolors="none", edgecolors=ACCENT,
+                   linewidths=1.2, label=f"wrong answer ({len(wrong)})")
     ax.set(xscale="log", yscale="log", xlabel="spread of the perplexity (standard deviation over the checkpoints)",
            ylabel="mean perplexity, minus 1")
     ax.legend()
@@ -99,7 +100,7 @@ def draw_between(ax: Axes, lams: Tensor, found: dict[str, Tensor]) -> None:
             ax.plot(lams, p[:, column], color=colour, linestyle=style, linewidth=2,
                     label=f"{name}: token of the {half.removesuffix(' half')} one")
     ax.set(xlabel="λ   (0: the unconfident example, 1: the confident one)", ylabel="probability", ylim=(0, 1.02))
-    ax.legend(fontsize=8)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=8, frameon=False)  # off the lines
 
 
 def draw_reliability(ax: Axes, binned: dict[str, Tensor]) -> None:

@@ -3,15 +3,18 @@
 Colours differ in brightness as well as in hue, so that they can be told apart in grey.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from common.files import write_whole
 
@@ -25,6 +28,28 @@ def save_picture(path: Path, draw: Callable[[Axes], None], width: float = 7.0, h
     write_whole(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
 
 
+def draw_numbers(ax: Axes, values: ArrayLike, rows: Sequence[str] = (), columns: Sequence[str] = (),
+                 fills: ArrayLike | None = None, form: str = "g") -> None:
+    """A small matrix to be read: each number stands in its cell, minus infinity as a sign.
+
+    Args:
+        values: [R, C].
+        rows, columns: names for the axes, or none.
+        fills: [R, C], 0 to 1: how much of the accent colour a cell gets; None for white cells.
+        form: of the numbers, as `format` understands it.
+    """
+    numbers = np.asarray(values)
+    strength = np.zeros(numbers.shape) if fills is None else np.asarray(fills, dtype=float)
+    for (i, j), number in np.ndenumerate(numbers):
+        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=(*to_rgb(LIGHT), 0.8 * strength[i, j]), edgecolor="0.6"))
+        ax.text(j, i, "-∞" if np.isneginf(number) else format(number, form), ha="center", va="center", fontsize=9)
+    ax.set(xlim=(-0.5, numbers.shape[1] - 0.5), ylim=(len(numbers) - 0.5, -0.5), aspect="equal")
+    ax.set_xticks(range(len(columns)), columns, fontsize=8)
+    ax.set_yticks(range(len(rows)), rows, fontsize=8)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+
+
 def smooth(values: list[float], window: int) -> list[float]:
     """Mean over the last `window` values at each place."""
     return [sum(values[max(0, i - window + 1):i + 1]) / min(window, i + 1) for i in range(len(values))]
@@ -34,7 +59,8 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]], title: str = "") -> None:
     """Training and validation loss over epochs, tokens seen on a second axis, for one run or several.
 
     Where a run's validation loss has a minimum from which it rises, while the training loss goes on falling, overfitting
-    starts; the place is marked. The loss axis is logarithmic: the first steps do not hide the rest.
+    starts; the place is marked. The legend names the last validation loss. The loss axis is logarithmic: the first steps do not
+    hide the rest.
 
     Args:
         runs: name -> history, as `fit` returns it. More than three share a scale of colours from dark to light.
@@ -52,7 +78,7 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]], title: str = "") -> None:
         if not judged:
             continue
         ax.plot([row["epoch"] for row in judged], [row["validation_loss"] for row in judged], color=colour, linewidth=2,
-                marker="o", markersize=4, label=f"{prefix}validation")
+                marker="o", markersize=4, label=f"{prefix}validation (last: {judged[-1]['validation_loss']:.3g})")
         best = min(judged, key=lambda row: row["validation_loss"])
         if judged[-1]["validation_loss"] > 1.01 * best["validation_loss"]:  # less is no rise, but chance
             ax.axvline(best["epoch"], color=colour, linestyle=":")
@@ -62,8 +88,9 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]], title: str = "") -> None:
     ax.set(xlabel="epochs", ylabel="loss (nats per target)", yscale="log")
     ax.set_title(title, fontsize=9)
     low, high = ax.get_ylim()
-    # 1, 2, 5, 10, ...; of a range that holds too few of these, round numbers at equal distances.
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(6))
+    # 1, 2, 5, 10, ...; more of them in a range that may hold fewer than three; in a small one numbers at equal distances.
+    subs = (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 7)
+    ax.yaxis.set_major_locator(LogLocator(subs=subs) if high > 3 * low else MaxNLocator(6))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend()

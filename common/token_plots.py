@@ -41,11 +41,11 @@ def draw_grid(ax: Axes, rows: list[tuple[str, list[str]]], kinds: list[list[str]
         colours: kind -> fill colour.
     """
     longest = max(len(texts) for _, texts in rows)
-    inches = ax.figure.get_window_extent().width / ax.figure.dpi
-    size = min(8.0, 72 * inches / longest / 5)  # so that a cell holds some nine characters
+    cell = 72 * ax.get_window_extent().width / ax.figure.dpi / longest  # its width in points
     for y, ((_, texts), line) in enumerate(zip(rows, kinds)):
         for x, (text, kind) in enumerate(zip(texts, line)):
             ax.add_patch(Rectangle((x, y - 0.42), 1, 0.84, facecolor=colours[kind], edgecolor="white", linewidth=1.2))
+            size = min(8.0, 1.5 * cell / max(len(visible(text)), 1))  # a letter is about 0.6 times as wide as the font is high
             ax.text(x + 0.5, y, visible(text), ha="center", va="center", fontsize=size,
                     color="white" if colours[kind] == DARK else "black")
     _frame(ax, longest, [name for name, _ in rows])

@@ -36,6 +36,14 @@ def test_families_are_ordered_by_the_last_arm():
     assert [bar.get_width() for bar in ax.patches] == [0.1, 0.0, 0.5, 0.9]
 
 
+def test_an_arm_without_a_right_answer_has_no_bars_and_is_named():
+    ax = axes()
+    draw_families(ax, {"base": {"sums": 0.0, "colors": 0.0}, "after": {"sums": 0.9, "colors": 0.5}})
+    assert [bar.get_width() for bar in ax.patches] == [0.5, 0.9]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["after"]
+    assert ax.get_xlabel() == "exact match (base: 0 % everywhere)"
+
+
 def test_every_question_is_in_one_of_the_two_histograms():
     ax = axes()
     draw_answer_losses(ax, [0.0, 0.01, 0.2, 3.0], [True, True, False, False])

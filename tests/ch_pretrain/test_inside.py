@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ch_pretrain import inside
-from ch_pretrain.inside import attention_weights, head_scores, output_shapes, without_heads
+from ch_pretrain.inside import attention_weights, head_scores, loss_along_gradient, output_shapes, without_heads
+from common.losses import next_token_loss
 
 IDS = torch.tensor([[5, 9, 2, 7, 7, 1]])
 
@@ -16,6 +17,17 @@ def test_shapes_are_those_of_the_computation_in_its_order(tiny_model):
     assert names.index("h.0.attn") < names.index("h.0.mlp") < names.index("h.1.attn")
     assert shapes["h.0.attn.c_attn"] == (1, 6, 96) and shapes["h.1.mlp.c_fc"] == (1, 6, 128)
     assert shapes["drop"] == shapes["ln_f"] == (1, 6, 32) and shapes["logits"] == (1, 6, 257)
+
+
+def test_the_loss_falls_at_first_by_the_slope_and_the_weights_come_back(tiny_model):
+    batch = (IDS[:, :-1], IDS[:, 1:])
+    before = [p.detach().clone() for p in tiny_model.parameters()]
+    (here, near, far), slope = loss_along_gradient(tiny_model, batch, [0.0, 1e-3, 1.0])
+    total, count = next_token_loss(tiny_model, batch)
+    assert here == pytest.approx(total.item() / count, rel=1e-6)
+    assert here - near == pytest.approx(1e-3 * slope, rel=0.1)  # for a short step the loss is nearly a straight line
+    assert here - far != pytest.approx(slope, rel=0.1)
+    assert all(torch.equal(p, start) for p, start in zip(tiny_model.parameters(), before))
 
 
 def test_weights_look_back_only_and_add_up_to_one(tiny_model):

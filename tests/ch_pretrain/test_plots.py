@@ -1,7 +1,8 @@
 import torch
 from matplotlib.figure import Figure
 
-from ch_pretrain.plots import draw_attention, draw_looking_back, draw_next_tokens, draw_shapes
+from ch_pretrain.inside import output_shapes
+from ch_pretrain.plots import draw_attention, draw_block, draw_looking_back, draw_next_tokens
 
 
 def axes():
@@ -15,11 +16,13 @@ def test_attention_names_both_sides():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "␣b"]
 
 
-def test_bars_are_as_long_as_the_last_dimension_and_say_the_shape():
+def test_a_layer_adds_twice_and_its_widths_are_those_of_the_model(tiny_model):
     ax = axes()
-    draw_shapes(ax, {"embeddings": (1, 5, 32), "logits": (1, 5, 100)})
-    assert [bar.get_width() for bar in ax.patches] == [32, 100]
-    assert [text.get_text().strip() for text in ax.texts] == ["[1, 5, 32]", "[1, 5, 100]"]
+    draw_block(ax, output_shapes(tiny_model, torch.tensor([[1, 2]])), layers=2)
+    texts = [text.get_text() for text in ax.texts]
+    assert texts.count("+") == 2 and texts.count("LayerNorm") == 2
+    assert [part for part in texts if "→" in part] == ["attention\n32 → 96 → 32", "MLP\n32 → 128 → 32"]
+    assert "1 more\nlayers" in texts and "head: logits\n257" in texts
 
 
 def test_next_tokens_of_each_setting_stand_side_by_side():

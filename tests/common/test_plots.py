@@ -1,7 +1,7 @@
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 
-from common.plots import draw_losses, save_picture, smooth
+from common.plots import draw_losses, draw_numbers, save_picture, smooth
 
 
 def history(validation: list[float]) -> list[dict]:
@@ -28,6 +28,11 @@ def test_nothing_is_marked_while_it_falls_or_stays():
     assert not drawn(run=history([2.0, 1.000, 1.001])).texts
 
 
+def test_the_legend_says_where_the_validation_loss_ends():
+    ax = drawn(run=history([2.0, 0.06, 0.0693]))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["training", "validation (last: 0.0693)"]
+
+
 def test_axes_are_labelled_and_two_runs_named():
     ax = drawn(NTP=history([2.0, 1.0]), SFTMix=history([2.0, 1.1]))
     assert ax.get_xlabel() == "epochs" and "nats" in ax.get_ylabel()
@@ -36,7 +41,7 @@ def test_axes_are_labelled_and_two_runs_named():
 
 
 def test_the_loss_axis_has_several_readable_ticks_wherever_it_lies():
-    for low, high in ((9.5, 10.8), (10.1, 10.9), (1.9, 4.0), (0.05, 9.0), (0.0011, 0.0013)):
+    for low, high in ((9.5, 10.8), (10.1, 10.9), (1.9, 4.0), (1.6, 8.1), (0.05, 9.0), (0.0011, 0.0013)):
         rows = [{"step": n, "epoch": n / 10, "tokens": n, "train_loss": high - (high - low) * n / 20} for n in range(1, 21)]
         ax = drawn(run=rows)
         ax.figure.draw_without_rendering()
@@ -58,3 +63,13 @@ def test_a_run_without_validation_can_be_drawn(tmp_path):
 
 def test_smoothing_is_the_mean_of_the_last_values():
     assert smooth([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]
+
+
+def test_a_matrix_shows_its_numbers_in_its_cells():
+    ax = Figure().subplots()
+    draw_numbers(ax, [[1.0, float("-inf")], [0.25, 2.0]], ["a", "b"], ["c", "d"], fills=[[1, 0], [0, 0.5]])
+    assert [text.get_text() for text in ax.texts] == ["1", "-∞", "0.25", "2"]
+    assert [text.get_position() for text in ax.texts] == [(0, 0), (1, 0), (0, 1), (1, 1)] and ax.yaxis_inverted()
+    strengths = [to_rgba(patch.get_facecolor())[3] for patch in ax.patches]
+    assert strengths[0] > strengths[3] > strengths[1] == strengths[2] == 0
+    assert [label.get_text() for label in [*ax.get_yticklabels(), *ax.get_xticklabels()]] == ["a", "b", "c", "d"]

@@ -32,3 +32,12 @@ def test_a_grid_has_a_cell_for_each_position_and_a_legend_of_the_kinds_in_use():
     assert fills(ax) == ["#eeeeee", "#1b3a6b", "#eeeeee"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["prompt", "answer"]
     assert ax.get_xlabel() == "position" and len(ax.get_xticks()) == 2
+
+
+def test_words_stay_inside_their_cells():
+    ax = Figure(figsize=(6, 2)).subplots()
+    draw_grid(ax, [("row", ["Assistant", "a"] * 8)], [["prompt"] * 16], {"prompt": "#eeeeee"})
+    ax.figure.draw_without_rendering()
+    cell = ax.get_window_extent().width / 16
+    widths = [text.get_window_extent().width for text in ax.texts]
+    assert max(widths) < cell and ax.texts[0].get_fontsize() < ax.texts[1].get_fontsize() == 8
