@@ -4,9 +4,11 @@ A few steps teach no answers, so only what they can show is asserted: losses, ta
 """
 
 import re
+from math import log
 
 import pytest
 
+from notebooks.execute import find_notebooks, read_notebook
 from tests.notebooks.small import pictures, printed, run_small
 
 pytestmark = pytest.mark.slow
@@ -32,8 +34,8 @@ def test_the_five_steps_end_where_collate_does(told):
 
 
 def test_an_ignored_target_leaves_the_mean_as_it_was(told):
-    two, three, ignored = re.findall(r"^targets .* mean loss (\S+)$", told, flags=re.M)
-    assert two == ignored != three
+    two, three, ignored = map(float, re.findall(r"^targets .* mean loss (\S+)$", told, flags=re.M))
+    assert two == ignored == pytest.approx(1.5 * log(2), abs=1e-4) and three == pytest.approx(2 * log(2), abs=1e-4)
 
 
 def test_all_arms_are_in_the_table(told):
@@ -57,6 +59,29 @@ def test_the_best_checkpoint_is_compared_with_the_last(told):
     assert re.search(r"the validation loss is lowest after epoch \d+, \S+, and \S+ at the end", told)
     best, last = (float(re.search(rf"^{row} +(\S+)", told, flags=re.M)[1]) for row in ("best validation loss", "last epoch"))
     assert best <= last
+
+
+def test_each_comparison_of_answers_has_its_interval(told):
+    names = re.findall(r"^response only minus (.*): \S+% ± \S+% exact match$", told, flags=re.M)
+    assert names == ["prompt too", "response only, asked in phi3 style"]
+    assert re.search(r"^best minus last: \S+% ± \S+% exact match", told, flags=re.M)
+
+
+def test_the_text_says_what_the_stored_outputs_say():
+    stored = printed(read_notebook(find_notebooks(["02"])[0]))
+    shares = {name: [float(x) for x in re.findall(r"([\d.]+)%", row)] for name, row in re.findall(
+        r"^(base|response only|no end|prompt too|response only, asked in phi3 style)((?: +\S+%){3})$", stored, flags=re.M)}
+    matches, stopped = ({name: row[column] for name, row in shares.items()} for column in (0, 2))
+    assert matches["base"] == stopped["base"] == 0  # "it never stops", and no bar in the picture
+    assert matches["response only"] > 90 and min(matches["prompt too"], matches["response only, asked in phi3 style"]) > 85
+    assert stopped["no end"] == 0 < 99 < min(stopped["prompt too"], stopped["response only, asked in phi3 style"])
+    cut, = re.search(r"first line break, (\d+)% of them are right", stored).groups()
+    assert 50 < int(cut) < matches["response only"]  # "most ... are right, but fewer than of the other one"
+    masked, whole = (float(re.search(rf"^{arm} +(\d\.\d+) ", stored, flags=re.M)[1]) for arm in ("response only", "prompt too"))
+    assert masked < whole  # "the test loss on responses is lower with the mask"
+    ranked, = re.search(r"lower loss in ([\d.]+)% of all pairs", stored).groups()
+    worse, = re.search(r"^(\d+) right answers have a higher loss", stored, flags=re.M).groups()
+    assert float(ranked) > 90 and int(worse) > 0  # "ranks answers well", "gives no verdict on a single one"
 
 
 def test_wrong_answers_are_shown_with_their_losses(told):
