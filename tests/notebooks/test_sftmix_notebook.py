@@ -46,11 +46,19 @@ def test_the_text_says_what_the_outputs_say(stored):
     assert seen == {"SFTMix": "within", "random halves": "within", "NTP, twice as long": "outside"}
     found = re.findall(r"^(.*) minus NTP(?:, with noise)?: ([-+][\d.]+) ± ([\d.]+) points", told, flags=re.M)
     assert [name for name, _, _ in found] == [*ARMS, "SFTMix"]
-    mixed, lots, twice, noisy = ((float(mean), float(half)) for _, mean, half in found)
+    _, lots, twice, noisy = ((float(mean), float(half)) for _, mean, half in found)
     assert "though there 0 lies only just within" in text and 0 <= lots[1] - abs(lots[0]) < 0.2
     assert f"exact match rises by {twice[0]:.1f} ± {twice[1]:.1f} points" in text
     assert f"Training twice as long helps, by {twice[0]:.1f} points." in text
-    assert "The control of equal time beats the method" in text and twice[0] - twice[1] > mixed[0] + mixed[1]
+    paired = {name: (float(mean), float(half)) for name, mean, half in re.findall(
+        r"^(.* minus (?:SFTMix|random halves)): ([-+][\d.]+) ± ([\d.]+) points", told, flags=re.M)}
+    assert list(paired) == ["NTP, twice as long minus SFTMix", "SFTMix minus random halves"]
+    gain, half = paired["NTP, twice as long minus SFTMix"]
+    assert "The control of equal time beats the method, by the difference in the last but one comparison" in text
+    assert gain > half
+    seeds = [[float(x) for x in row.split(", ")] for row in re.findall(r"^    seed by seed: (.*)$", told, flags=re.M)][:2]
+    assert "A single seed can show a gain of one point or a loss of more than two by chance" in text
+    assert max(map(max, seeds)) > 0.9 and min(map(min, seeds)) < -2
     rows = {name: (float(loss), share) for name, loss, share in re.findall(
         r"^(\w.*?)  +([\d.]+) ± [\d.]+  +([\d.]+)% ± .*%$", told, flags=re.M)}
     assert f"from {rows['NTP'][1]} % to {rows['NTP, twice as long'][1]} %" in text
@@ -69,6 +77,7 @@ def test_the_text_says_what_mixup_leaves_as_it_was(stored):
     told, text = printed(stored), prose(stored)
     ntp, mixed = (float(x) for x in re.search(r"from λ: NTP ([\d.]+), SFTMix ([\d.]+)", told).groups())
     assert "The curves lie on top of each other" in text and abs(ntp - mixed) < 0.01
+    assert float(re.search(r"curves further apart than ([\d.]+)\.", told)[1]) < 0.03
     rows = re.findall(r"^('.*?')  +[\d.]+  +[\d.]+  +('.*?')  +([\d.]+  +[\d.]+)?$", told, flags=re.M)
     assert "(at no position of this pair)" in text and rows and all(c != u for c, u, _ in rows)
 
@@ -91,5 +100,7 @@ def test_the_text_says_what_the_dynamics_tell(stored):
     assert "put every wrong answer into the unconfident half" in text
     assert f"of the {wrong} examples the model is least sure of, {found} are wrong" in text and 2 * chance < found
     assert "But they do not stand apart" in text and found < wrong / 2
+    assert "Of the ten least sure, at the very top, nearly all are wrong" in text
+    assert int(re.search(r"Among the ten least sure: (\d+)", told)[1]) >= 8
     records = int(re.search(r"(\d+) training answers are wrong", told)[1])
     assert "the lot hits somewhat fewer among our `N`" in text and 0.15 < wrong / records < 0.2
