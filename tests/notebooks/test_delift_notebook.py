@@ -20,7 +20,7 @@ def numbers(pattern: str, told: str) -> list[float]:
 
 @pytest.mark.slow
 def test_every_idea_has_its_picture(stored):
-    assert pictures(run_small("04")) == pictures(stored) == 7
+    assert pictures(run_small("04")) == pictures(stored) == 9
 
 
 @pytest.mark.slow
@@ -49,6 +49,14 @@ def test_the_text_says_what_the_outputs_say(stored):
     assert itself > own > 0.8 * itself and other < 0.1 * itself
     known, copied = numbers(r"U\[i, j\] = ([+-][\d.]+)[\s\S]*U\[i, i\] = ([+-][\d.]+)", told)
     assert known < copied < 1.1 * known  # "helps hardly more than another country's"
+    assert re.search(r"^maximize\(\) chooses 0, which adds 1\.2, then 2, which adds 0\.4\.$", told, flags=re.M)
+    palest = re.search(r"three lowest and the highest: (\S+) [\d.-]+, (\S+) ", told).groups()
+    assert set(palest) == {"continent", "kind"}  # "For continent and kind the diagonal is pale"
+    chosen = {stage: dict((f, int(n)) for f, n in re.findall(r"(\w+) (\d+)", row))
+              for stage, row in re.findall(r"^(\w+), by utility: (.*)$", told, flags=re.M)}
+    assert chosen["task"].keys() == {"past_tense", "plural", "home", "job", "opposite"}  # "Their other six are of ..."
+    assert chosen["continual"]["continent"] + chosen["continual"]["kind"] > 8  # "more than half"
+    assert not chosen["instruction"].keys() & {"job", "opposite", "plural"} and chosen["instruction"]["continent"] == 3
     found = r": of 16 chosen, .*: (\d+) by utility, (\d+) by hidden states; by chance (\d+)"
     by_utility, by_states, chance = numbers("task" + found, told)
     assert (by_utility, by_states) == (10, 12) and by_utility >= 4 * chance  # "all twelve", "ten, far more than chance would"
