@@ -1,6 +1,6 @@
 """When does choosing data pay? One comparison on three kinds of data, eight data sets of each, with an oracle beside it.
 
-    python ch_delift/where_it_pays.py --out runs/where                  # the whole map, hours
+    python ch_delift/where_it_pays.py --out runs/where                  # the map, hours: the primary comparisons, then the rest
     python ch_delift/where_it_pays.py --out runs/where --resume         # go on where it was interrupted
     python ch_delift/where_it_pays.py --small --out runs/small          # two data sets of each kind, minutes
     python ch_delift/where_it_pays.py --pilot --out runs/pilot          # the oracle and chance alone, on other data sets
@@ -195,11 +195,14 @@ def main() -> None:
     work = pipeline.prepare(FineTuning(model=given.model, precision=given.precision, epochs=EPOCHS, batch_size=BATCH, lr=LR))
     folder = runs.open_run("where_it_pays", given, {name: work.facts[name] for name in ("model_sha256", "precision")})
     journal = Journal(folder / "trials.jsonl", TRIAL, "no trial of the map")
-    known = {Trial(*(entry[name] for name in Trial._fields)) for entry in journal.entries}
     series = plan(given)
-    todo = [trial for one in series for trial in trials(one) if trial not in known]
-    run_all(todo, work, journal, folder, SMALL_RECORDS if given.small else None)
-    show(folder, series, journal.entries)
+    primary = [one for one in series if one.primary]
+    first = [primary] if 0 < len(primary) < len(series) else []  # what was fixed beforehand is told before the rest is run
+    for wanted in [*first, series]:
+        known = {Trial(*(entry[name] for name in Trial._fields)) for entry in journal.entries}
+        todo = [trial for one in wanted for trial in trials(one) if trial not in known]
+        run_all(todo, work, journal, folder, SMALL_RECORDS if given.small else None)
+        show(folder, wanted, journal.entries)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,17 @@ def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
     assert "target, 5%, equal epochs" in capsys.readouterr().out
 
 
+def test_the_primary_comparisons_are_told_before_the_rest_is_run(monkeypatch, tmp_path):
+    done: list[object] = []
+    other = SERIES._replace(schedule="equal steps")
+    monkeypatch.setattr(where_it_pays, "plan", lambda given: [other, SERIES])
+    monkeypatch.setattr(where_it_pays, "run_all", lambda todo, *_: done.append({trial.schedule for trial in todo}))
+    monkeypatch.setattr(where_it_pays, "show", lambda folder, plan, entries: done.append(plan))
+    monkeypatch.setattr("sys.argv", ["where_it_pays.py", "--out", str(tmp_path / "out")])
+    where_it_pays.main()
+    assert done == [{"equal epochs"}, [SERIES], {"equal epochs", "equal steps"}, [other, SERIES]]
+
+
 def test_the_small_map_has_fewer_records(start, monkeypatch):
     seen = []
 
