@@ -64,7 +64,7 @@ def code_hash(notebook: NotebookNode) -> str:
     return hashlib.sha256(code.encode()).hexdigest()
 
 
-def run_notebook(notebook: NotebookNode, folder: Path, seconds_per_cell: int = 900, allow_errors: bool = False,
+def run_notebook(notebook: NotebookNode, folder: Path, seconds_per_cell: int = 3600, allow_errors: bool = False,
                  before_each: Callable[[NotebookNode], object] | None = None) -> None:
     """Run all cells in a fresh process that works in `folder`. Their outputs come into the notebook.
 
