@@ -34,6 +34,13 @@ def names_of(number: str) -> dict[str, object]:
     return names
 
 
+def hints_of(kind: str, number: str, least: int) -> list[tuple[str, str, str]]:
+    """(solution cell, words, hint) for each answer in KIND/NUMBER.txt, of which every part has so many at the least."""
+    given = answers(kind, number)
+    assert all([part for part, _, _ in given].count(name) >= least for name in solutions(read_notebook(source_path(number))))
+    return [(part, words, hint_of(number, part, answer)) for part, words, answer in given]
+
+
 def hint_of(number: str, part: str, answer: str) -> str:
     """What a student reads who gives this answer to a part, and right ones to the others; empty if it passes."""
     [test] = [cell.source for cell in read_notebook(source_path(number)).cells if mark(cell).get("grade_id") == f"{part}_test"]
@@ -85,16 +92,10 @@ def test_solutions_pass_and_stubs_say_what_to_do(number):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_wrong_answers_fail_on_the_right_test(number):
-    wrong = answers("wrong", number)
-    assert all([part for part, _, _ in wrong].count(name) >= 2 for name in solutions(read_notebook(source_path(number))))
-    found = [(part, words, hint_of(number, part, answer)) for part, words, answer in wrong]
-    assert [entry for entry in found if entry[1] not in entry[2]] == []
+    assert [entry for entry in hints_of("wrong", number, 2) if entry[1] not in entry[2]] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_right_answers_pass_however_they_are_written(number):
-    right = answers("right", number)
-    assert all([part for part, _, _ in right].count(name) >= 3 for name in solutions(read_notebook(source_path(number))))
-    found = [(part, words, hint_of(number, part, answer)) for part, words, answer in right]
-    assert [entry for entry in found if entry[2]] == []
+    assert [entry for entry in hints_of("right", number, 3) if entry[2]] == []
