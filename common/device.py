@@ -17,7 +17,7 @@ def pick_device(name: str) -> torch.device:
     """`auto` takes CUDA where there is a GPU, and the CPU otherwise; Apple's MPS is taken when asked for by name.
 
     Raises:
-        InputError: if the device is not there.
+        InputError: if the device is not there, or `torchrun` started more processes here than there are GPUs.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -26,7 +26,13 @@ def pick_device(name: str) -> torch.device:
     if name == "mps" and not torch.backends.mps.is_available():
         raise InputError("--device mps: PyTorch sees no Apple GPU here; use --device auto or cpu.")
     if name == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        place, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if place >= gpus:
+            raise InputError(f"torchrun started process {place + 1} on a machine with {gpus} GPU{'s' * (gpus > 1)}; use "
+                             f"--nproc-per-node {gpus}, or --device cpu.")
+        # cuDNN's attention prepares itself anew for each shape, for milliseconds; here nearly every batch has its own.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        return torch.device("cuda", place)
     return torch.device(name)
 
 

@@ -187,7 +187,7 @@ def take_step(model: GPT2, optimizer: torch.optim.Optimizer, targets: int, lr: f
         group["lr"] = lr
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     # The length of all gradients as one long vector: the root of the sum of the squares of their lengths.
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients])) / max(targets, 1)
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) / max(targets, 1)
     divisor = max(targets, 1) * (norm / clip).clamp(min=1)
     if optimizer.defaults["fused"]:
         optimizer.grad_scale = divisor  # type: ignore[attr-defined]  # what a GradScaler sets: the fused kernel divides by it

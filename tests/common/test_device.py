@@ -58,3 +58,16 @@ def test_a_missing_gpu_is_told():
     assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
     with pytest.raises(InputError, match="--device cuda: PyTorch sees no CUDA GPU"):
         pick_device("cuda")
+
+
+def test_the_gpus_of_a_machine_are_shared_out_and_cudnn_does_not_plan_for_each_shape(monkeypatch):
+    """As many processes as GPUs; one more is refused. (cuDNN's attention: ten times slower where every batch has its shape.)"""
+    told: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", told.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device("auto") == torch.device("cuda:1") and told == [False]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(InputError, match=r"process 3 on a machine with 2 GPUs; use --nproc-per-node 2, or --device cpu"):
+        pick_device("cuda")
