@@ -15,7 +15,7 @@ from ch_delift.plots import draw_differences
 from common.console import say, table
 from common.files import write_json
 from common.plots import save_picture
-from common.reports import holm, mean_interval, mean_or_none, p_value
+from common.reports import mean_interval, mean_or_none, plus_minus, tested
 
 CHOSEN = {"choosing": ("seconds to choose", "{:.2f}"), "different": ("different things", "{:.1f}"),
           "wrong": ("wrong answers", "{:.0%}"), "large": ("large families", "{:.0%}"),
@@ -34,11 +34,6 @@ def by_data_set(entries: Sequence[dict], series: Series, arm: str, measure: str 
     return [mean_or_none([entry[measure] for entry in found]) for found in of_arm(entries, series, arm)]
 
 
-def percent(mean_and_half: tuple[float, float]) -> str:
-    """A share and half of its interval."""
-    return "{:.1%} ± {:.1%}".format(*mean_and_half)
-
-
 def scores(entries: Sequence[dict], series: Series) -> dict[str, dict]:
     """Every arm of a series: its exact match, what it has more than random subsets, and which share that is of what the
     oracle has more (None where the oracle has nothing more)."""
@@ -52,7 +47,7 @@ def scores(entries: Sequence[dict], series: Series) -> dict[str, dict]:
 def score_table(found: dict[str, dict]) -> str:
     """The arms of a series, one row each."""
     return table(["", "exact match", "minus random", "of the oracle's gain"], [
-        [arm, percent(row["exact_match"]), "-" if arm == "random" else percent(row["minus_random"]),
+        [arm, plus_minus(row["exact_match"]), "-" if arm == "random" else plus_minus(row["minus_random"]),
          "-" if row["share_of_oracle"] is None else f"{row['share_of_oracle']:.0%}"] for arm, row in found.items()])
 
 
@@ -89,23 +84,19 @@ def pair_table(entries: Sequence[dict], plan: Sequence[Series]) -> tuple[dict[st
 
 
 def primaries(entries: Sequence[dict], plan: Sequence[Series]) -> list[dict]:
-    """The comparisons that were named beforehand: DELIFT minus random subsets and minus SE, over data sets.
-
-    "p" is that of a t test; "p_holm" is corrected for the number of these comparisons.
-    """
+    """The comparisons that were named beforehand: DELIFT minus random subsets and minus SE, over data sets; see `tested`."""
     rows: list[dict] = []
     for series, other in ((series, other) for series in plan if series.primary for other in ("random", "se")):
         if {"delift", other} <= set(series.arms):
             differences = [a - b for a, b in zip(by_data_set(entries, series, "delift"), by_data_set(entries, series, other))]
-            rows.append({"condition": series.condition, "minus": other, "differences": differences,
-                         "difference": mean_interval(differences), "p": p_value(differences)})
-    return [row | {"p_holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]))]
+            rows.append({"condition": series.condition, "minus": other, "differences": differences})
+    return tested(rows)
 
 
 def primary_table(rows: Sequence[dict]) -> str:
     """The primary comparisons, one row each."""
     return table(["primary comparisons", "difference", "p", "p after Holm"], [
-        [f"{row['condition']}: DELIFT - {row['minus']}", percent(row["difference"]), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"]
+        [f"{row['condition']}: DELIFT - {row['minus']}", plus_minus(row["interval"]), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"]
         for row in rows])
 
 
@@ -113,7 +104,7 @@ def draw_primaries(path: Path, rows: Sequence[dict]) -> None:
     """The primary comparisons as a picture, in points."""
     found: dict[str, dict] = {}
     for row in rows:
-        mean, half = row["difference"]
+        mean, half = row["interval"]
         found.setdefault(row["condition"], {})[f"DELIFT - {row['minus']}"] = (100 * mean, 100 * half)
     save_picture(path, lambda ax: draw_differences(ax, found, "points of exact match, equal epochs (95 % interval)"))
 

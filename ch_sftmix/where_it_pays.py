@@ -11,7 +11,7 @@ besides: "ntp, twice as long" is what else could be done in this time. Which com
 under which conditions, says conditions.md. An arm that is done is not repeated (--resume).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from common.losses import next_token_loss
 from common.options import DeviceOption, FolderOptions, ModelOption, PrecisionOption, natural, option, share, whole
 from common.plots import save_picture
 from common.pretrained import load_pretrained
-from common.reports import holm, mean_interval, p_value
+from common.reports import mean_interval, plus_minus, tested
 from common.training import Run, evaluate
 
 PRIMARY = (("sftmix", "ntp"), ("tenth left out", "ntp"))  # at each level of noise
@@ -131,12 +131,6 @@ MEASURES: dict[str, tuple[Callable[[dict], float], str]] = {
     "Gap in the unconfident half": (lambda found: found["test_loss"] - found["training_loss"][1], ".3f")}
 
 
-def told(values: Sequence[float], form: str) -> str:
-    """Mean ± half of the 95 % interval; a plus in `form` is for the mean."""
-    centre, half = mean_interval(values)
-    return f"{centre:{form}} ± {half:{form.lstrip('+')}}"
-
-
 def differences(results: Results, first: str, second: str, value: Callable[[dict], float]) -> dict[float, list[float]]:
     """One arm minus another, data set by data set, at each noise that has both."""
     return {noise: [value(one) - value(other) for one, other in zip(arms[first], arms[second])]
@@ -144,12 +138,9 @@ def differences(results: Results, first: str, second: str, value: Callable[[dict
 
 
 def primary_comparisons(results: Results) -> list[dict[str, Any]]:
-    """Each primary comparison of exact match at each noise: mean and half of the interval, p, and p after Holm's correction."""
-    found = [(first, second, noise, values) for first, second in PRIMARY
-             for noise, values in differences(results, first, second, MEASURES["Exact match"][0]).items()]
-    p_values = [p_value(values) for *_, values in found]
-    return [{"first": first, "second": second, "noise": noise, "differences": values, "interval": mean_interval(values), "p": p,
-             "p_holm": corrected} for (first, second, noise, values), p, corrected in zip(found, p_values, holm(p_values))]
+    """Each primary comparison of exact match at each noise; see `tested`."""
+    return tested([{"first": first, "second": second, "noise": noise, "differences": values} for first, second in PRIMARY
+                   for noise, values in differences(results, first, second, MEASURES["Exact match"][0]).items()])
 
 
 def arm_table(results: Results, title: str) -> str:
@@ -157,17 +148,17 @@ def arm_table(results: Results, title: str) -> str:
     value, form = MEASURES[title]
     arms = [arm for arm in ("ntp", *ARMS) if any(arm in found for found in results.values())]
     return table([title, *(f"noise {noise:g}" for noise in results)], [
-        [arm, *(told([value(one) for one in found[arm]], form) if arm in found else "-" for found in results.values())]
-        for arm in arms])
+        [arm, *(plus_minus(mean_interval([value(one) for one in found[arm]]), form) if arm in found else "-"
+                for found in results.values())] for arm in arms])
 
 
 def tell(results: Results, title: str) -> None:
     """Print all tables; `title` stands above the primary comparisons."""
     say(f"\n{title}\n\n" + table(["exact match", "noise", "difference", "p", "p (Holm)"], [
-        [f"{row['first']} - {row['second']}", f"{row['noise']:g}", told(row["differences"], "+.1%"),
+        [f"{row['first']} - {row['second']}", f"{row['noise']:g}", plus_minus(row["interval"], "+.1%"),
          f"{row['p']:.3f}", f"{row['p_holm']:.3f}"] for row in primary_comparisons(results)]))
     say("\nAll that follows is descriptive. Means ± half of the 95 % interval, not corrected for their number.\n")
-    rows = [[f"{first} - {second}", *(told(found[noise], "+.1%") if noise in found else "-"
+    rows = [[f"{first} - {second}", *(plus_minus(mean_interval(found[noise]), "+.1%") if noise in found else "-"
                                       for noise in results)]
             for first, second in DESCRIPTIVE
             if (found := differences(results, first, second, MEASURES["Exact match"][0]))]
@@ -176,7 +167,7 @@ def tell(results: Results, title: str) -> None:
         say("\n" + arm_table(results, measure))
     wrong = {noise: [found["wrong"] for found in arms["ntp"]] for noise, arms in results.items()}
     say("\n" + table(["Wrong answers among", *(f"noise {noise:g}" for noise in results)], [
-        [group, *(told([found[group] for found in all_found], ".1%") for all_found in wrong.values())]
+        [group, *(plus_minus(mean_interval([found[group] for found in all_found])) for all_found in wrong.values())]
         for group in next(iter(wrong.values()))[0]]))
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from scipy.special import stdtr, stdtrit
 
@@ -55,6 +56,12 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), quantile * stdev(values) / math.sqrt(n)
 
 
+def plus_minus(interval: tuple[float, float], form: str = ".1%") -> str:
+    """Mean ± half of the interval; a plus in `form` is for the mean."""
+    mean, half = interval
+    return f"{mean:{form}} ± {half:{form.lstrip('+')}}"
+
+
 def share_interval(share: float, n: int) -> tuple[float, float]:
     """95 % confidence interval of a share seen in n independent cases (Wilson, 1927): lowest and highest, from 0 to 1."""
     z = 1.959964  # of the normal distribution
@@ -86,6 +93,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def tested(family: Sequence[dict]) -> list[dict[str, Any]]:
+    """Comparisons that were named beforehand, tested together.
+
+    Args:
+        family: each with "differences", those of one repetition after the other.
+
+    Returns:
+        Each with "interval", "p" and "p_holm", of `mean_interval`, `p_value` and `holm`, too.
+    """
+    p_values = [p_value(row["differences"]) for row in family]
+    return [row | {"interval": mean_interval(row["differences"]), "p": p, "p_holm": corrected}
+            for row, p, corrected in zip(family, p_values, holm(p_values))]
+
+
 def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, dict]],
                       pairs: list[tuple[str, str]]) -> None:
     """Write and print means over seeds with 95 % intervals, and the difference between two arms seed by seed.
@@ -100,8 +121,8 @@ def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, di
         known = [value for value in values if value is not None]
         if len(known) < len(values):
             return None, "-"
-        centre, half = mean_interval(known)
-        return {"mean": centre, "half_interval": half}, f"{centre:{form}} ± {half:{form}}"
+        centre, half = interval = mean_interval(known)
+        return {"mean": centre, "half_interval": half}, plus_minus(interval, form)
 
     columns = {arm: [repeat[arm] for repeat in repeats] for arm in repeats[0]}
     for first, second in pairs:

@@ -7,7 +7,7 @@ import torch
 from ch_pretrain import classroom
 from ch_sftmix import where_it_pays
 from ch_sftmix.arms import ARMS
-from ch_sftmix.where_it_pays import PRIMARY, Map, data_set, differences, primary_comparisons, run_cell, told
+from ch_sftmix.where_it_pays import PRIMARY, Map, data_set, differences, primary_comparisons, run_cell
 from common.files import InputError
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
@@ -52,10 +52,6 @@ def test_primary_comparisons_are_corrected_for_their_number():
 def test_the_primary_comparisons_are_six():
     assert len(PRIMARY) * len(Map().noise) == 6 and Map().seeds == tuple(range(8))
     assert all(arm in ("ntp", *ARMS) for pair in (*PRIMARY, *where_it_pays.DESCRIPTIVE) for arm in pair)
-
-
-def test_an_interval_has_no_sign_of_its_own():
-    assert told([0.1, 0.1], "+.1%") == "+10.0% ± 0.0%" and told([1.0, 1.0], ".2f") == "1.00 ± 0.00"
 
 
 def test_what_is_done_is_not_repeated(tmp_path, monkeypatch):

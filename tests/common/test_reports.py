@@ -16,6 +16,11 @@ def test_the_interval_is_students_t():
     assert half == pytest.approx(1.98422 * 0.502519 / 10, rel=1e-5)  # t(0.975; 99) = 1.984
 
 
+def test_an_interval_has_no_sign_of_its_own():
+    assert reports.plus_minus((0.1, 0.02), "+.1%") == "+10.0% ± 2.0%"
+    assert reports.plus_minus((1.0, 0.25), ".2f") == "1.00 ± 0.25"
+
+
 def test_an_arm_has_perplexity_and_no_scores_where_none_apply():
     arm = arm_result(math.log(8), None, 1.5)
     assert arm["perplexity"] == pytest.approx(8.0) and arm["exact_match"] is None and arm["seconds"] == 1.5
