@@ -63,7 +63,10 @@ def plus_minus(interval: tuple[float, float], form: str = ".1%") -> str:
 
 
 def share_interval(share: float, n: int) -> tuple[float, float]:
-    """95 % confidence interval of a share seen in n independent cases (Wilson, 1927): lowest and highest, from 0 to 1."""
+    """95 % confidence interval of a share seen in n independent cases (Wilson, 1927): lowest and highest, from 0 to 1.
+
+    Unlike a mean ± t standard errors it does not shrink to nothing when all cases are alike.
+    """
     z = 1.959964  # of the normal distribution
     centre, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))

@@ -17,7 +17,6 @@ reply without a verdict is missing: counted and printed, never a zero. The folde
 """
 
 import argparse
-import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -100,19 +99,6 @@ def outcome(ours_first: str | None, ours_second: str | None) -> float | None:
     return {("a", "b"): 1.0, ("b", "a"): 0.0}.get((ours_first, ours_second), 0.5)
 
 
-def win_interval(rate: float, n: int) -> tuple[float, float]:
-    """A 95 % interval of a win rate over n questions (Wilson, 1927).
-
-    The questions are the independent units, not the 2n replies. Unlike mean ± t standard errors it stays within 0 and 1 and
-    does not shrink to nothing when all questions have one outcome. It takes the variance to be rate (1 - rate), which ties
-    only lower, so with ties it is on the wide side.
-    """
-    z = 1.96
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return centre - half, centre + half
-
-
 def asked(record: dict) -> str:
     """What a judge must know besides the answer: earlier turns, the request, and the expected answer if there is one."""
     parts = [f"[Earlier in the conversation]\nUser: {question}\nAssistant: {answer}"
@@ -174,12 +160,16 @@ def summarise_scores(scores: list[float | None]) -> dict:
 
 def summarise_pairs(verdicts: list[tuple[str | None, str | None]]) -> dict:
     """Wins, ties and losses of the first file, its win rate (a tie is half a win) with a 95 % interval, and what tells of a
-    judge's liking for a place: how often the answer shown first, or second, was preferred in both orders."""
+    judge's liking for a place: how often the answer shown first, or second, was preferred in both orders.
+
+    The questions are the independent units, not the replies. Ties only lower the variance that the interval takes there to be,
+    so with ties it is on the wide side.
+    """
     outcomes = [found for pair in verdicts if (found := outcome(*pair)) is not None]
     rate = sum(outcomes) / len(outcomes) if outcomes else 0.0
     return {"wins": outcomes.count(1.0), "ties": outcomes.count(0.5), "losses": outcomes.count(0.0),
             "judged": len(outcomes), "missing": len(verdicts) - len(outcomes), "win_rate": rate if outcomes else None,
-            "interval": list(win_interval(rate, len(outcomes))) if outcomes else None,
+            "interval": list(reports.share_interval(rate, len(outcomes))) if outcomes else None,
             "first_place_both_times": verdicts.count(("a", "a")), "second_place_both_times": verdicts.count(("b", "b"))}
 
 

@@ -16,6 +16,12 @@ def test_the_interval_is_students_t():
     assert half == pytest.approx(1.98422 * 0.502519 / 10, rel=1e-5)  # t(0.975; 99) = 1.984
 
 
+@pytest.mark.parametrize(("share", "n", "low", "high"), [
+    (1.0, 10, 0.7225, 1.0), (0.5, 10, 0.2366, 0.7634), (0.0, 4, 0.0, 0.4899), (0.9, 100, 0.8256, 0.9448)])
+def test_the_interval_of_a_share_has_the_published_values(share, n, low, high):
+    assert reports.share_interval(share, n) == pytest.approx((low, high), abs=1e-4)
+
+
 def test_an_interval_has_no_sign_of_its_own():
     assert reports.plus_minus((0.1, 0.02), "+.1%") == "+10.0% ± 2.0%"
     assert reports.plus_minus((1.0, 0.25), ".2f") == "1.00 ± 0.25"

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from ch_instruct.evaluation import judge, judge_server
-from ch_instruct.evaluation.judge import REPLY, find_score, find_verdict, outcome, summarise_pairs, win_interval
+from ch_instruct.evaluation.judge import REPLY, find_score, find_verdict, outcome, summarise_pairs
 from common.files import InputError, Journal, write_json
+from common.reports import share_interval
 
 KEY = "sk-not-to-be-seen-anywhere-1234"
 
@@ -144,16 +145,10 @@ def test_both_orders_count(ours_first, ours_second, value):
     assert outcome(ours_first, ours_second) == value
 
 
-@pytest.mark.parametrize(("rate", "n", "low", "high"), [
-    (1.0, 10, 0.7225, 1.0), (0.5, 10, 0.2366, 0.7634), (0.0, 4, 0.0, 0.4899), (0.9, 100, 0.8256, 0.9448)])
-def test_win_interval_has_the_published_values(rate, n, low, high):
-    assert win_interval(rate, n) == pytest.approx((low, high), abs=1e-4)
-
-
 def test_pairs_by_hand():
     found = summarise_pairs([("a", "b"), ("a", "b"), ("b", "a"), ("a", "a"), ("tie", "tie"), ("b", "b"), (None, "a")])
     assert found == {"wins": 2, "ties": 3, "losses": 1, "judged": 6, "missing": 1, "win_rate": pytest.approx(3.5 / 6),
-                     "interval": pytest.approx(win_interval(3.5 / 6, 6)), "first_place_both_times": 1,
+                     "interval": pytest.approx(share_interval(3.5 / 6, 6)), "first_place_both_times": 1,
                      "second_place_both_times": 1}
 
 
@@ -338,7 +333,7 @@ def test_pairs_are_asked_in_both_orders(server, monkeypatch, capsys, tmp_path):
     report = run(monkeypatch, tmp_path, server, *options)
     assert report["pairs"] == {
         "wins": 1, "ties": 1, "losses": 1, "judged": 3, "missing": 1, "win_rate": 0.5,
-        "interval": pytest.approx(win_interval(0.5, 3)), "first_place_both_times": 0, "second_place_both_times": 0}
+        "interval": pytest.approx(share_interval(0.5, 3)), "first_place_both_times": 0, "second_place_both_times": 0}
     assert report["missing"] == {"no_reply": 0, "no_verdict": 2} and len(server.prompts) == 7  # equal answers are asked once
     outcomes = [v["outcome"] for v in json.loads((tmp_path / "out" / "verdicts.json").read_text())]
     assert outcomes == [0.0, 1.0, 0.5, None]
