@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
-from common.beginnings import Kind, kinds_of
+from common.beginnings import Kind, kinds_of, repeated
 from common.device import send
 from common.gpt2 import GPT2, KVCache
 from common.losses import IGNORE_INDEX, take, up_to_last_target
@@ -33,7 +33,7 @@ class SharedPrefix(KVCache):
         length = len(ids) + (before.length if before else 0)
         super().__init__(length)
         # An ordinary cache to read the text into; from then on `append` keeps nothing.
-        one = before.repeated(1, length) if before else KVCache(length)
+        one = repeated(before, 1, length) if before else KVCache(length)
         model.hidden_states(torch.tensor([ids], device=model.device), one)
         self.layers, self.length = one.layers, one.length  # per layer [1, H, S, Dh]
 

@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from common.gpt2 import KVCache
+
 MOST_KINDS = 4  # more would make batches small
 
 
@@ -28,3 +30,12 @@ def kinds_of(texts: Sequence[Sequence[int]]) -> list[Kind]:
     if len(groups) > MOST_KINDS:
         groups = {(): list(range(len(texts)))}
     return [Kind(rows, common_beginning([texts[row] for row in rows])) for rows in groups.values()]
+
+
+def repeated(cache: KVCache, rows: int, max_length: int) -> KVCache:
+    """A cache's only text once for each of so many rows, with room for more behind it."""
+    many = KVCache(max_length)
+    for layer, (k, v) in enumerate(cache.layers):  # [1, H, S, Dh] each, and room that is not in use
+        many.append(layer, *(tensor[:, :, :cache.length].expand(rows, -1, -1, -1) for tensor in (k, v)))
+    many.advance(cache.length)
+    return many

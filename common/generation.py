@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.beginnings import kinds_of
+from common.beginnings import kinds_of, repeated
 from common.console import Progress
 from common.device import send
 from common.gpt2 import GPT2, KVCache
@@ -55,7 +55,7 @@ def continue_batch(model: GPT2, prompts: list[list[int]], max_new_tokens: int, e
     longest = max(map(len, prompts))
     padding = torch.tensor([longest - len(prompt) for prompt in prompts])  # [B]
     ids = torch.tensor([[eot_id] * (longest - len(prompt)) + prompt for prompt in prompts], device=model.device)  # [B, T]
-    cache = KVCache(longest + max_new_tokens)
+    cache = BatchCache(longest + max_new_tokens)
     rows = list(range(len(prompts)))  # the rows still running
     new: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
@@ -112,6 +112,41 @@ def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot
         return _Relay(model, prompts, max_new_tokens, eot_id, batch_size).run(progress)
 
 
+class BatchCache(KVCache):
+    """The cache of a batch whose rows come and go. All of them end at the same column."""
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Go on with these rows of the batch only. rows: int64 [kept]."""
+        self.layers = [(keys[rows], values[rows]) for keys, values in self.layers]
+
+    def take_memory(self, rows: int, like: KVCache) -> None:
+        """Memory for so many rows of the shape and precision of another cache's, before anything is put there."""
+        self.layers = [(k.new_zeros(rows, k.size(1), self.max_length, k.size(3)),
+                        v.new_zeros(rows, v.size(1), self.max_length, v.size(3))) for k, v in like.layers]
+
+    def replace_rows(self, rows: Tensor, other: KVCache, lengths: Tensor) -> None:
+        """Put the texts of another cache in the place of these rows, so that they end where all others end.
+
+        Args:
+            rows: int64 [R].
+            other: has R rows, whose texts all begin at its first column, and holds no more tokens than this one.
+            lengths: int64 [R], of its texts; what stands in front of them here afterwards means nothing.
+        """
+        T = other.length
+        columns = (torch.arange(T, device=lengths.device) - (T - lengths[:, None])).clamp(min=0)  # [R, T], moved to the right
+        for mine, theirs in zip(self.layers, other.layers):
+            for tensor, new in zip(mine, theirs):
+                index = columns[:, None, :, None].expand(-1, new.size(1), -1, new.size(3))  # [R, H, T, Dh]
+                tensor[rows, :, self.length - T:self.length] = new.gather(2, index)
+
+    def forget_first(self, tokens: int) -> None:
+        """Drop so many tokens at the beginning of every row, to make room at the end."""
+        for layer in self.layers:
+            for tensor in layer:
+                tensor[:, :, :self.length - tokens] = tensor[:, :, tokens:self.length].clone()
+        self.length -= tokens
+
+
 class _Relay:
     """A batch in which waiting prompts take the place of texts that have ended.
 
@@ -128,7 +163,7 @@ class _Relay:
         self.rows: list[int | None] = [None] * min(batch_size, len(prompts))  # whose text each row of the batch is
         self.starts = torch.zeros(len(self.rows), dtype=torch.long)  # [B], in which column its text begins
         longest = max(map(len, prompts), default=0)
-        self.cache = KVCache(longest + max_new_tokens + ROOM)
+        self.cache = BatchCache(longest + max_new_tokens + ROOM)
         self.cache.length = longest  # where all texts end; `fill` puts them there
         self.tokens = torch.full((len(self.rows),), eot_id, device=model.device)  # [B], what each row said last
         self.kinds = kinds_of([prompt[:-1] for prompt in prompts])  # each prompt keeps a token of its own
@@ -171,7 +206,7 @@ class _Relay:
         T = int(lengths.max())
         ids = torch.tensor([text + [self.eot_id] * (T - len(text)) for text in own])  # [R, T], padded on the right
         device, needed = self.model.device, torch.arange(T) < lengths[:, None]  # [R, T]
-        cache = self.beginnings[number].repeated(len(own), len(beginning) + T)
+        cache = repeated(self.beginnings[number], len(own), len(beginning) + T)
         hidden = self.model.hidden_states(send(ids, device), cache, needed=needed)  # [R, T, D]
         if not self.cache.layers:
             self.cache.take_memory(len(self.rows), cache)

@@ -79,45 +79,6 @@ class KVCache:
         """So many tokens have been appended in every layer."""
         self.length += tokens
 
-    def keep_rows(self, rows: Tensor) -> None:
-        """Go on with these rows of the batch only. rows: int64 [kept]."""
-        self.layers = [(keys[rows], values[rows]) for keys, values in self.layers]
-
-    def take_memory(self, rows: int, like: "KVCache") -> None:
-        """Memory for so many rows of the shape and precision of another cache's, before anything is put there."""
-        self.layers = [(k.new_zeros(rows, k.size(1), self.max_length, k.size(3)),
-                        v.new_zeros(rows, v.size(1), self.max_length, v.size(3))) for k, v in like.layers]
-
-    def repeated(self, rows: int, max_length: int) -> "KVCache":
-        """This cache's only text once for each of so many rows, with room for more behind it."""
-        many = KVCache(max_length)
-        for layer, (k, v) in enumerate(self.layers):
-            many.append(layer, *(tensor[:, :, :self.length].expand(rows, -1, -1, -1) for tensor in (k, v)))
-        many.advance(self.length)
-        return many
-
-    def replace_rows(self, rows: Tensor, other: "KVCache", lengths: Tensor) -> None:
-        """Put the texts of another cache in the place of these rows, so that they end where all others end.
-
-        Args:
-            rows: int64 [R].
-            other: has R rows, whose texts all begin at its first column, and holds no more tokens than this one.
-            lengths: int64 [R], of its texts; what stands in front of them here afterwards means nothing.
-        """
-        T = other.length
-        columns = (torch.arange(T, device=lengths.device) - (T - lengths[:, None])).clamp(min=0)  # [R, T], moved to the right
-        for mine, theirs in zip(self.layers, other.layers):
-            for tensor, new in zip(mine, theirs):
-                index = columns[:, None, :, None].expand(-1, new.size(1), -1, new.size(3))  # [R, H, T, Dh]
-                tensor[rows, :, self.length - T:self.length] = new.gather(2, index)
-
-    def forget_first(self, tokens: int) -> None:
-        """Drop so many tokens at the beginning of every row, to make room at the end."""
-        for layer in self.layers:
-            for tensor in layer:
-                tensor[:, :, :self.length - tokens] = tensor[:, :, tokens:self.length].clone()
-        self.length -= tokens
-
 
 class Packing:
     """Takes the positions of a padded batch that count out of it, one behind the other, and puts them back.
