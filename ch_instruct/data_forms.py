@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.files import InputError
+from common.files import InputError, reading
 
 # Ours -> theirs. A row has the first form of which it has all keys.
 FORMS = {"OpenAI messages": {"messages": "messages"},
@@ -119,13 +119,11 @@ def read_csv(path: Path, option: str) -> list[dict]:
     """The rows of a table with a line of names, in UTF-8. Cells are parted by the sign that is most frequent in that line:
     comma, semicolon or tab."""
     csv.field_size_limit(2**31 - 1)  # characters in one cell
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            names = file.readline()
-            file.seek(0)
-            rows = list(csv.DictReader(file, delimiter=max(",;\t", key=names.count), strict=True))
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"{option} {path} cannot be read as CSV in UTF-8 ({error}); save it again in that form.") from error
+    with (reading(f"{option} {path}", "no CSV in UTF-8", "save it again in that form"),
+          open(path, encoding="utf-8-sig", newline="") as file):
+        names = file.readline()
+        file.seek(0)
+        rows = list(csv.DictReader(file, delimiter=max(",;\t", key=names.count), strict=True))
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
             raise InputError(f"{option} {path}, record {number} has more or fewer cells than the line of names; texts with "
@@ -136,14 +134,10 @@ def read_csv(path: Path, option: str) -> list[dict]:
 def read_parquet(path: Path, option: str) -> list[dict]:
     """The rows of a Parquet file. Empty cells are left out of their row; dates and the like become texts."""
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise InputError(f"{option} {path}: reading .parquet needs pyarrow: pip install pyarrow") from error
-    try:
+    with reading(f"{option} {path}", "no Parquet file", "fetch or copy it again"):
         rows = parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"{option} {path} cannot be read as Parquet ({reason}); fetch or copy it again.") from error
     return [{key: json.loads(json.dumps(value, default=str)) for key, value in row.items() if value is not None}
             for row in rows]

@@ -25,7 +25,7 @@ from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
 from common import distributed, options, plots, reports, runs
 from common.console import say
 from common.device import check_memory, pick_device, pick_precision
-from common.files import InputError
+from common.files import InputError, reading
 from common.generation import continue_all
 from common.gpt2 import GPT2, Attention, GPT2Config
 from common.losses import next_token_loss
@@ -84,12 +84,8 @@ def read_documents(given: Pretraining) -> list[str]:
         return list(make(300 if given.smoke else count, PAGES_SEED))
     documents: list[str] = []
     for name in given.data:
-        try:
+        with reading(f"--data {name}", "no text in UTF-8", "save it again in that form"):
             text = Path(name).read_bytes().decode("utf-8")
-        except OSError as error:
-            raise InputError(f"--data {name} cannot be read ({error.strerror}).") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"--data {name} is not UTF-8 text ({error}).") from error
         documents += [document for document in text.split(END_OF_TEXT) if document.strip()]
     if not documents:
         raise InputError(f"--data {' '.join(given.data)}: there is no text in it.")

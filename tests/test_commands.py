@@ -77,7 +77,7 @@ REFUSED = [
     ("ch_pretrain/classroom.py", ["--records", "a.json", "--families", "sums"], "invalid choice: 'sums'"),
     ("ch_pretrain/train.py", ["--heads", "3"], "--heads 3 does not divide --width 256"),
     ("ch_pretrain/train.py", ["--vocab-size", "200"], "--vocab-size 200 is too small"),
-    ("ch_pretrain/train.py", ["--data", "missing.txt"], "--data missing.txt cannot be read"),
+    ("ch_pretrain/train.py", ["--data", "missing.txt"], "--data missing.txt: there is no such file"),
     ("ch_instruct/train.py", ["--max-length", "9999"], "--max-length 9999 is more than classroom can read"),
     ("ch_instruct/train.py", ["--fields", "question=q"], "'question=q' is not allowed, it must be OURS=THEIRS"),
     ("ch_instruct/train.py", ["--fields", "output=a"], "the keys of classroom are known"),
