@@ -34,25 +34,36 @@ def maximize(function: FacilityLocation, budget: int, method: str = "lazy", epsi
     """
     if not 1 <= budget <= function.n:
         raise ValueError(f"The budget is {budget}; it must be from 1 to the number of candidates, {function.n}.")
-    if method not in METHODS:
-        raise ValueError(f"There is no method {method!r}; use {', '.join(METHODS)}.")
-    picks = METHODS[method](function, budget, epsilon, seed)
+    if method == "lazy":
+        picks = _lazy(function, budget)
+    elif method == "naive":
+        picks = _step_by_step(function, budget, lambda left: left)
+    elif method == "stochastic":
+        generator, size = np.random.default_rng(seed), math.ceil(function.n / budget * math.log(1 / epsilon))
+        picks = _step_by_step(function, budget, lambda left: left[np.sort(
+            generator.choice(len(left), min(size, len(left)), replace=False))])
+    else:
+        raise ValueError(f"There is no method {method!r}; use naive, lazy, stochastic.")
     return [candidate for candidate, _ in picks], [gain for _, gain in picks]
 
 
-def _naive(function: FacilityLocation, budget: int, epsilon: float, seed: int) -> list[tuple[int, float]]:
+def _step_by_step(function: FacilityLocation, budget: int,
+                  sample: Callable[[np.ndarray], np.ndarray]) -> list[tuple[int, float]]:
+    """In every step, compute the gain of each candidate in a sample of those that are left, and take the best."""
     picks: list[tuple[int, float]] = []
     left = np.arange(function.n)
     for _ in range(budget):
-        gains = function.gains(left)
-        best = gains.argmax()  # the first of equals
-        picks.append((int(left[best]), float(gains[best])))
-        function.add(left[best])
-        left = np.delete(left, best)
+        candidates = sample(left)
+        gains = function.gains(candidates)
+        place = gains.argmax()  # the first of equals
+        best = int(candidates[place])
+        picks.append((best, float(gains[place])))
+        function.add(best)
+        left = left[left != best]
     return picks
 
 
-def _lazy(function: FacilityLocation, budget: int, epsilon: float, seed: int) -> list[tuple[int, float]]:
+def _lazy(function: FacilityLocation, budget: int) -> list[tuple[int, float]]:
     """An old gain is an upper bound of today's (diminishing returns; Minoux, 1978): whoever has the largest bound, and it
     is up to date, is the best."""
     picks: list[tuple[int, float]] = []
@@ -71,22 +82,3 @@ def _lazy(function: FacilityLocation, budget: int, epsilon: float, seed: int) ->
         bounds[best] = -np.inf
         fresh[:] = bounds == -np.inf  # what is chosen stays so; all other gains may have shrunk
     return picks
-
-
-def _stochastic(function: FacilityLocation, budget: int, epsilon: float, seed: int) -> list[tuple[int, float]]:
-    generator = np.random.default_rng(seed)
-    size = math.ceil(function.n / budget * math.log(1 / epsilon))
-    picks: list[tuple[int, float]] = []
-    left = np.arange(function.n)
-    for _ in range(budget):
-        sample = np.sort(generator.choice(len(left), min(size, len(left)), replace=False))
-        gains = function.gains(left[sample])
-        best = gains.argmax()
-        picks.append((int(left[sample[best]]), float(gains[best])))
-        function.add(left[sample[best]])
-        left = np.delete(left, sample[best])
-    return picks
-
-
-METHODS: dict[str, Callable[[FacilityLocation, int, float, int], list[tuple[int, float]]]] = {
-    "naive": _naive, "lazy": _lazy, "stochastic": _stochastic}
