@@ -15,9 +15,9 @@ import contextlib
 import io
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from ch_delift.greedy import maximize
 from ch_delift.shared_prefix import Targets
 from ch_delift.submodular import FacilityLocation
 from ch_delift.utility import plain_utility, shown, similarity, utility_matrix
-from ch_instruct.bench import median_ratio, peak_megabytes
+from ch_instruct.bench import in_turns, median_ratio, peak_megabytes
 from ch_instruct.encoding import Example, encode_record
 from ch_instruct.records import load_records
 from ch_pretrain import classroom
@@ -106,14 +106,7 @@ def one_greedy(who: str, n: int) -> None:
 def bench_utilities(folder: Path, targets: list[Example], turns: list[list[Example]]) -> None:
     """Part (a), and its memory: prints a table."""
     sides = {side: utility_side(*side, folder) for side in SIDES}
-    seconds: dict[tuple[str, str], list[float]] = {side: [] for side in SIDES}
-    first: dict[tuple[str, str], np.ndarray] = {}
-    for candidates in turns:
-        for side, run in sides.items():
-            start = time.perf_counter()
-            found = run(targets, candidates)
-            seconds[side].append(time.perf_counter() - start)
-            first.setdefault(side, found)
+    seconds, first = in_turns("utilities", {side: partial(run, targets) for side, run in sides.items()}, turns)
     pairs = len(targets) * len(turns[0])
     plain = first["concatenated", "fp32"]
     say("\n" + table(["utilities", "pairs/s", "x concatenated fp32", "x concatenated bf16", "largest difference", "peak MB"], [
@@ -124,21 +117,20 @@ def bench_utilities(folder: Path, targets: list[Example], turns: list[list[Examp
         for side in SIDES]))
 
 
-def bench_neighbours(folder: Path, targets: list[Example], turns: list[list[Example]]) -> None:
+def bench_neighbours(folder: Path, targets: list[Example], examples: list[Example]) -> None:
     """What a pair costs where each example is tried on few targets, against all 64: prints a table."""
     model, tokenizer = load_pretrained(folder)
     rows = []
+
+    def behind(ready: Targets, number: int, example: Example) -> np.ndarray:
+        return ready.distances(shown(example, tokenizer), ready.parts(range(number)))
+
     for precision in ("fp32", "bf16"):
         with evaluating(model, precision):
             ready = Targets(model, targets, tokenizer.eot_id)
-            seconds: dict[int, list[float]] = {number: [] for number in NEIGHBOURS}
-            for example in (candidate for candidates in turns for candidate in candidates):
-                for number, times in seconds.items():
-                    start = time.perf_counter()
-                    ready.distances(shown(example, tokenizer), ready.parts(range(number)))
-                    times.append((time.perf_counter() - start) / number)
-        rows += [[f"{precision}, {number} targets for each example", f"{1 / statistics.median(times):.1f}",
-                  f"{median_ratio(times, seconds[DENSE]):.2f}"] for number, times in seconds.items()]
+            seconds, _ = in_turns("few targets", {number: partial(behind, ready, number) for number in NEIGHBOURS}, examples)
+        rows += [[f"{precision}, {number} targets for each example", f"{number / statistics.median(times):.1f}",
+                  f"{median_ratio(times, seconds[DENSE]) * DENSE / number:.2f}"] for number, times in seconds.items()]
     say("\n" + table(["few targets", "pairs/s", f"cost of a pair, with {DENSE}: 1"], rows))
 
 
@@ -148,16 +140,9 @@ def bench_greedy(sizes: Sequence[int], rounds: int) -> None:
     sides = {who: greedy_side(who) for who in ("submodlib", "ours")}
     for n in sizes:
         K, budget = kernel(n), int(FRACTION * n)
-        seconds: dict[str, list[float]] = {who: [] for who in sides}
-        values = {}
-        for _ in range(rounds):
-            for who, run in sides.items():
-                start = time.perf_counter()
-                chosen = run(K, budget)
-                seconds[who].append(time.perf_counter() - start)
-                values[who] = FacilityLocation(K).value(chosen)
+        seconds, chosen = in_turns("greedy", {who: partial(run, K) for who, run in sides.items()}, [budget] * rounds)
         rows += [[f"{who}, {n:,} candidates, {budget:,} chosen", f"{statistics.median(s):.2f}",
-                  f"{median_ratio(seconds['submodlib'], s):.2f}", f"{values[who]:.4f}",
+                  f"{median_ratio(seconds['submodlib'], s):.2f}", f"{FacilityLocation(K).value(chosen[who]):.4f}",
                   f"{peak_megabytes(one_greedy, who, n):,.0f}" if n == max(sizes) else "-"] for who, s in seconds.items()]
     say("\n" + table(["greedy facility location", "seconds", "x submodlib LazyGreedy", "objective", "peak MB"], rows))
 
@@ -228,7 +213,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(GPT2(GPT2Config(**shape)), tokenizer, folder)
         bench_utilities(Path(folder), targets, turns)
-        bench_neighbours(Path(folder), (examples[:args.targets] * max(NEIGHBOURS))[:max(NEIGHBOURS)], turns)
+        bench_neighbours(Path(folder), (examples[:args.targets] * max(NEIGHBOURS))[:max(NEIGHBOURS)], rest)
     bench_greedy((100, 200) if args.smoke else KERNEL_SIZES, args.rounds)
     pool = [r for r in classroom.records() if r["split"] == "train"]
     bench_kernels(pool[:20 if args.smoke else args.records])

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,9 @@ from common.training import TrainOptions, accumulate_gradients, make_optimizer, 
 
 SIDES = [(who, precision) for precision in ("fp32", "bf16") for who in ("transformers", "ours")]
 Step = Callable[[list[Example]], float]  # one optimizer step on these examples -> the loss before it
+Side = TypeVar("Side")
+Turn = TypeVar("Turn")
+Found = TypeVar("Found")
 
 
 def median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
@@ -56,6 +60,26 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def in_turns(what: str, sides: dict[Side, Callable[[Turn], Found]],
+             turns: Sequence[Turn]) -> tuple[dict[Side, list[float]], dict[Side, Found]]:
+    """Let every side do each turn's work, one after the other, so that a change in the machine's speed meets all of them.
+
+    Returns:
+        By side, the seconds of each turn, and what came of the first.
+    """
+    seconds: dict[Side, list[float]] = {side: [] for side in sides}
+    first: dict[Side, Found] = {}
+    with Progress(what, len(turns) * len(sides), "turn") as progress:
+        for turn in turns:
+            for side, work in sides.items():
+                start = time.perf_counter()
+                found = work(turn)
+                seconds[side].append(time.perf_counter() - start)
+                first.setdefault(side, found)
+                progress.advance(1)
+    return seconds, first
 
 
 def machine_rates(device: torch.device) -> dict[str, float]:
@@ -122,16 +146,7 @@ def bench_training(folder: Path, batches: list[list[Example]], rates: dict[str, 
     """Steps in turns; the first round is a warm-up and the check that all compute the same. Prints a table."""
     updates = [] if lora is None else [(f"LoRA {lora}", precision) for precision in ("fp32", "bf16")]
     sides = {side: training_side(*side, folder, device) for side in [*SIDES, *updates]}
-    seconds: dict[tuple[str, str], list[float]] = {side: [] for side in sides}
-    first: dict[tuple[str, str], float] = {}
-    with Progress("training", len(batches) * len(sides), "step") as progress:
-        for examples in batches:
-            for side, step in sides.items():
-                start = time.perf_counter()
-                loss = step(examples)  # a number, so a GPU has been waited for
-                seconds[side].append(time.perf_counter() - start)
-                first.setdefault(side, loss)
-                progress.advance(1)
+    seconds, first = in_turns("training", sides, batches)  # a step gives a number, so a GPU has been waited for
     counted = {side: times[1:] for side, times in seconds.items()}
     model, _ = load_pretrained(folder)
     rows = []
@@ -189,14 +204,8 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
     weights = sum(p.numel() for p in model.parameters())
     rows = []
     for size in sizes:
-        seconds: dict[tuple[str, str], list[float]] = {side: [] for side in sides}
-        made: dict[tuple[str, str], int] = {}
-        for turn in range(rounds + 1):
-            for side, run in sides.items():
-                start = time.perf_counter()
-                made[side] = run(prompts, size)
-                if turn:  # the first is a warm-up
-                    seconds[side].append(time.perf_counter() - start)
+        found, made = in_turns("answering", {side: partial(run, prompts) for side, run in sides.items()}, [size] * (rounds + 1))
+        seconds = {side: times[1:] for side, times in found.items()}  # the first is a warm-up
         for side, times in seconds.items():
             steps = made[side] / size  # as many, if the batch is always full
             share = steps * weights * (2 if side[1] == "bf16" else 4) / statistics.median(times) / rates["memory"]
