@@ -32,7 +32,7 @@ def highest(scores: np.ndarray, budget: int) -> list[int]:
     return np.argsort(-np.asarray(scores), kind="stable")[:budget].tolist()
 
 
-def gradient_sketches(model: GPT2, examples: Sequence[Example], precision: str = "fp32", what: str = "gradients") -> np.ndarray:
+def gradient_sketches(model: GPT2, examples: Sequence[Example], precision: str = "fp32") -> np.ndarray:
     """The gradient of each example's mean response loss, projected to few dimensions. float32 [examples, SKETCH].
 
     A model has millions of parameters, so each gradient is "count-sketched" (Charikar et al., 2002): every parameter has a
@@ -47,7 +47,7 @@ def gradient_sketches(model: GPT2, examples: Sequence[Example], precision: str =
     sign = (torch.randint(2, (size,), generator=generator, dtype=torch.int8) * 2 - 1).to(model.device)
     mine = distributed.my_share(examples)
     found = []
-    with Progress(what, len(examples), "text") as progress, evaluating(model, precision), torch.enable_grad():
+    with Progress("gradients", len(examples), "text") as progress, evaluating(model, precision), torch.enable_grad():
         for example in mine:
             total, count = next_token_loss(model, collate([example]))
             gradient = torch.cat([g.flatten() for g in torch.autograd.grad(total / count, parameters)])  # [size]

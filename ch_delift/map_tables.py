@@ -64,9 +64,10 @@ def choice_table(found: dict[str, dict]) -> str:
         for arm, row in found.items()])
 
 
-def overlaps(entries: Sequence[dict], series: Series, among: Sequence[str] = ("se", "gradient", "delift")) -> dict[str, float]:
-    """Which share of its choice each two of these arms have in common, means over data sets; by chance it is the fraction."""
-    chosen = {arm: [set(found[0]["places"]) for found in of_arm(entries, series, arm)] for arm in among if arm in series.arms}
+def overlaps(entries: Sequence[dict], series: Series) -> dict[str, float]:
+    """Which share of their choice each two methods have in common, means over data sets; by chance it is the fraction."""
+    chosen = {arm: [set(found[0]["places"]) for found in of_arm(entries, series, arm)]
+              for arm in ("se", "gradient", "delift") if arm in series.arms}
     return {f"{one} and {other}": fmean(len(a & b) / len(a) for a, b in zip(chosen[one], chosen[other]))
             for one, other in combinations(chosen, 2)}
 

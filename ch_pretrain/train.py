@@ -119,7 +119,7 @@ def new_model(given: Pretraining, documents: list[str]) -> tuple[GPT2, Tokenizer
 
 
 @torch.no_grad()
-def begin_alike(model: GPT2, strength: float = STRENGTH) -> None:
+def begin_alike(model: GPT2) -> None:
     """Start with attention that looks for what is alike and copies what it finds, instead of with noise.
 
     In each head the keys begin as the queries, so a token looks at tokens like itself; and the output matrix as the values'
@@ -129,8 +129,8 @@ def begin_alike(model: GPT2, strength: float = STRENGTH) -> None:
     for attention in model.modules():
         if isinstance(attention, Attention):
             q, k, v = attention.c_attn.weight.chunk(3)  # each [D, D], and the heads are rows of it
-            k.copy_(q.mul_(strength))
-            attention.c_proj.weight.copy_(v.mul_(strength).T)
+            k.copy_(q.mul_(STRENGTH))
+            attention.c_proj.weight.copy_(v.mul_(STRENGTH).T)
     T, D = model.wpe.weight.shape
     angles = torch.arange(T)[:, None] * 100 ** (-torch.arange(0, D, 2) / D)  # [T, D / 2]; a place turns by 1 to 1/100
     model.wpe.weight.copy_(0.03 * torch.cat([angles.sin(), angles.cos()], dim=1)[:, :D])

@@ -63,10 +63,10 @@ def without_wrong(cell: Cell) -> list[int]:
     return [i for i, record in enumerate(cell.work.records["train"]) if "wrong" not in record]
 
 
-def without_least_confident(cell: Cell, left_out: float = 0.1) -> list[int]:
-    """All training examples but the least confident ones, of which a share is left out (rounded down)."""
+def without_least_confident(cell: Cell) -> list[int]:
+    """All training examples but the tenth of which the model is least sure (rounded down)."""
     surest_first = [*cell.halves[0], *cell.halves[1]]
-    return surest_first[:len(surest_first) - int(left_out * len(surest_first))]
+    return surest_first[:len(surest_first) - len(surest_first) // 10]
 
 
 def random_parts(ids: list[int], seed: int) -> tuple[list[int], list[int]]:

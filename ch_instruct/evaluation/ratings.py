@@ -49,13 +49,12 @@ def strengths(points: np.ndarray) -> np.ndarray:
         p = new
 
 
-def rate(votes: list[dict], seed: int = 0) -> list[Rating]:
+def rate(votes: list[dict]) -> list[Rating]:
     """Ratings of all models that have votes, the best first.
 
     Args:
-        votes: each with the names "left" and "right" and the "vote", one of POINTS.
-        seed: of the bootstrap: intervals hold the middle 95 % of the ratings from DRAWS samples of the votes, drawn with
-            replacement.
+        votes: each with the names "left" and "right" and the "vote", one of POINTS. Intervals hold the middle 95 % of the
+            ratings from DRAWS samples of them, drawn with replacement ("bootstrap").
     """
     if not votes:
         return []
@@ -68,7 +67,7 @@ def rate(votes: list[dict], seed: int = 0) -> list[Rating]:
         for name, other, got in ((vote["left"], vote["right"], points), (vote["right"], vote["left"], 1 - points)):
             each[number, index[name], index[other]] = got
             tallies[name][got] += 1
-    drawn = np.random.default_rng(seed).multinomial(len(votes), np.full(len(votes), 1 / len(votes)), size=DRAWS)
+    drawn = np.random.default_rng(0).multinomial(len(votes), np.full(len(votes), 1 / len(votes)), size=DRAWS)
     samples = np.tensordot(drawn, each, 1)  # [DRAWS, n, n]
 
     ratings = CENTRE + SCALE * np.log10(strengths(np.concatenate([each.sum(0, keepdims=True), samples])))  # [1 + DRAWS, n]

@@ -56,8 +56,8 @@ def load_questions(path: Path) -> list[dict]:
     return questions
 
 
-def answer_both(model: GPT2, tokenizer: Tokenizer, questions: list[dict], style: str, max_new_tokens: int,
-                batch_size: int = 32) -> list[list[dict]]:
+def answer_both(model: GPT2, tokenizer: Tokenizer, questions: list[dict], style: str,
+                max_new_tokens: int) -> list[list[dict]]:
     """The answers to the first turns of all questions, and those to the second turns, which see the first answers.
 
     Returns:
@@ -83,7 +83,7 @@ def answer_both(model: GPT2, tokenizer: Tokenizer, questions: list[dict], style:
                 for talk, answer, question in zip(talks, answers, questions)]
 
     def answer(encoded: list[list[int]], what: str) -> list[dict]:
-        found = continue_all(model, encoded, max_new_tokens, tokenizer.eot_id, batch_size, what)
+        found = continue_all(model, encoded, max_new_tokens, tokenizer.eot_id, what=what)
         return [{"answer": tokenizer.decode(one.ids).strip(), "stopped": one.stopped} for one in found]
 
     prompts(follow([""] * len(talks)), max_new_tokens)  # only to see whether everything fits
