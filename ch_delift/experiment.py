@@ -94,7 +94,8 @@ class Choice(NamedTuple):
 def score_choice(name: str, work: Work, goal: Work | None) -> np.ndarray:
     """The scores by which the arms "gradient", "high-loss" and "low-loss" choose, float [training examples].
 
-    Gradients point to what is to be learnt: the training part of `goal`, or without one the data's validation part.
+    Gradients point to what is to be learnt: the training part of `goal`, or without one the data's validation part (where
+    there is none, the training part itself).
     """
     train = work.examples["train"]
     if name == "gradient":  # a step along a candidate's gradient should lower the loss of what is wanted

@@ -12,6 +12,7 @@ from common.files import InputError
 from common.reports import report_table
 from common.training import read_history
 
+ARM = dict.fromkeys(("test_loss", "perplexity", "exact_match", "rouge_l", "stopped", "seconds"), (float, None))
 NO_MATTER = {"out", "resume", "save_data"}  # options that say nothing about what was done
 
 
@@ -19,15 +20,14 @@ def read_report(folder: Path) -> tuple[dict, dict]:
     """What a finished run did, and the arms of its report.
 
     Raises:
-        InputError: if there is no finished run.
+        InputError: if there is no finished run, or its files are damaged.
     """
     if not (folder / "report.json").exists() or not (folder / "run.json").exists():
         raise InputError(f"{folder} holds no finished run (run.json and report.json); give run folders, as in "
                          "runs/ch_instruct/*.")
-    run, report = runs.read_run(folder), files.read_json(folder / "report.json")
+    run = runs.read_run(folder)
+    report = files.read_json(folder / "report.json", {"arms": {str: ARM}}, "no report of a training run", "leave this run out")
     done = {name: value for name, value in run["options"].items() if name not in NO_MATTER}
-    if not isinstance(report.get("arms"), dict):
-        raise InputError(f"{folder}/report.json has no arms; it is not of a training run.")
     return done | run["facts"] | {"git_commit": run.get("git_commit")}, report["arms"]
 
 

@@ -17,7 +17,7 @@ from common.files import InputError, out_of_memory, release
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose help names defaults and whose errors are one sentence with exit status 2."""
+    """An ArgumentParser whose errors are one sentence with exit status 2."""
 
     latest: "Parser"  # that of the running command
 

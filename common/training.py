@@ -354,9 +354,18 @@ def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> R
 
 
 def read_history(path: Path) -> list[dict]:
-    """The history back from `metrics.csv`."""
-    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-    return [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
+    """The history back from `metrics.csv`.
+
+    Raises:
+        InputError: if the file is damaged, or holds no row.
+    """
+    with files.reading(path, "no metrics.csv of a run", "leave this run out"):
+        rows = [{name: float(cell) for name, cell in row.items() if cell}
+                for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())]
+        files.check(rows, [{"epoch": float, "tokens": float}])
+        if not rows:
+            raise ValueError("it has no rows")
+    return rows
 
 
 def history_csv(history: list[dict]) -> str:

@@ -53,3 +53,13 @@ def test_what_is_no_finished_run_is_refused(in_process, tmp_path, missing):
     (["1"], ["1"]), (["/"], ["/"]), (["a", "a"], ["a", "a"])])
 def test_short_names_tell_paths_apart(paths, names):
     assert short_names(paths) == names
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("report.json", "[1]", "no report of a training run"), ("report.json", '{"arms": {"ntp": {}}}', "'test_loss'"),
+    ("metrics.csv", "step,epoch,tokens\n0,zero,0\n", "no metrics.csv of a run"),
+    ("metrics.csv", "step,epoch,tokens\n", "it has no rows"), ("metrics.csv", "step,epoch\n1,0.5\n", "has no 'tokens'")])
+def test_a_damaged_file_is_named(in_process, tmp_path, name, content, words):
+    run = make_run(tmp_path / "a", 1.25)
+    (run / name).write_text(content)
+    assert_refused(in_process("common/compare.py", run), f"{run / name} is no", words)
