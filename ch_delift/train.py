@@ -125,7 +125,6 @@ def main() -> None:
     repeats = [compare(experiment, chosen, given, base, budget, folder if given.seeds == 1 else folder / f"seed-{seed}", seed)
                for seed in seeds]
     if given.seeds > 1 and distributed.is_main():
-        say(f"\n{given.seeds} seeds, mean ± half of the 95 % interval")
         reports.finish_comparison(folder, seeds, repeats, differences(list(repeats[0]), given.compare))
     if given.curve:
         curve(experiment, places, repeats[0]["full"], folder, given.seed)

@@ -174,7 +174,6 @@ def main() -> None:
     seeds = list(range(given.seed, given.seed + given.seeds))
     arms = [compare(work, given, base, folder / f"seed-{seed}", seed) for seed in seeds]
     if distributed.is_main():
-        say(f"\n{given.seeds} seeds, mean ± half of the 95 % interval")
         reports.finish_comparison(folder, seeds, arms, [("sftmix", "ntp")])
 
 

@@ -141,6 +141,7 @@ def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, di
                                                   for f in first["families"]}}
             for arm, first in repeats[0].items()}
     files.write_json(folder / "report.json", {"seeds": seeds, "arms": arms, "summary": summaries})
+    say(f"\n{len(seeds)} seeds, mean ± half of the 95 % interval")
     say(table(["", "test loss", "exact match", "ROUGE-L", "stopped", "seconds"], rows))
 
 
