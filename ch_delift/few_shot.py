@@ -124,7 +124,7 @@ def main() -> None:
                         help="so many random training records of the question's family; several numbers, several tries")
     parser.add_argument("--shots", type=options.whole, default=5, metavar="K",
                         help="examples in a prompt, with --subset (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the answers, .json")
+    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE", help="where to write the answers, .json")
     options.add(parser, options.FormatOption)
     parser.add_argument("--max-new-tokens", type=options.whole, default=32, metavar="N",
                         help="longest answer in tokens (default: %(default)s)")
@@ -135,8 +135,6 @@ def main() -> None:
                              "(default: %(default)s)")
     options.add(parser, options.DeviceOption, options.PrecisionOption)
     args = parser.parse_args()
-    if args.out.exists():
-        raise InputError(f"--out {args.out} already exists; choose a new file.")
     records = load_records(args.data).records
     places = split_places(records, args.seed)
     training, test = ([records[i] for i in places[split]] for split in ("train", "test"))

@@ -206,11 +206,9 @@ def main() -> None:
     options.add(parser, options.ModelOption, options.PrecisionOption)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
                         help="where to compute (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("first_run.txt"), metavar="FILE",
+    parser.add_argument("--out", type=options.new_file, default="first_run.txt", metavar="FILE",
                         help="a new file for the report (default: %(default)s)")
     args = parser.parse_args()
-    if args.out.exists():
-        raise InputError(f"--out: {args.out} already exists; choose a new file.")
     given = read_setting(args.model, args.device, args.precision)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report, wrong = [f"First run of {given.name}\n"], []

@@ -3,8 +3,6 @@
     python ch_instruct/respond.py --model runs/ch_instruct/001 --data questions.json --out answers.json
 """
 
-from pathlib import Path
-
 from ch_instruct import html_page, pipeline
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import load_questions
@@ -22,7 +20,7 @@ def main() -> None:
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="a .json or .jsonl file of records with instruction, input and output, or with messages; or "
                              "classroom for its test part (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE",
+    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
                         help="where to write the answers, .json; a page to read them goes beside it, .html")
     options.add(parser, options.FormatOption)
     parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
@@ -31,8 +29,6 @@ def main() -> None:
                         help="records answered together (default: %(default)s)")
     options.add(parser, options.DeviceOption, options.PrecisionOption)
     args = parser.parse_args()
-    if args.out.exists():
-        raise InputError(f"--out: {args.out} already exists; choose a new file.")
     page = args.out.with_suffix(".html")
     if page == args.out:
         raise InputError(f"--out {args.out}: the answers are JSON and the page beside them is .html; choose a .json name.")

@@ -14,12 +14,11 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from ch_pretrain import world
 from common import options
-from common.files import InputError, write_json
+from common.files import write_json
 
 RECORDS_PER_FAMILY = 125
 VALIDATION_SHARE, TEST_SHARE = 0.07, 0.15
@@ -447,7 +446,8 @@ def with_wrong_answers(asked: list[tuple[dict, Item]], values: dict[str, list[st
 
 def main() -> None:
     parser = options.Parser(__doc__)
-    parser.add_argument("--records", type=Path, required=True, metavar="FILE", help="where to write the records, .json")
+    parser.add_argument("--records", type=options.new_file, required=True, metavar="FILE",
+                        help="where to write the records, .json")
     parser.add_argument("--noise", type=options.share, default=0.0, metavar="X",
                         help="share of training records with a wrong answer (default: %(default)s)")
     parser.add_argument("--redundancy", type=options.share, default=0.0, metavar="X",
@@ -458,8 +458,6 @@ def main() -> None:
     args = parser.parse_args()
     if args.records.suffix != ".json":
         parser.error(f"--records {args.records} must end in .json")
-    if args.records.exists():
-        raise InputError(f"--records {args.records} already exists; choose a new file.")
     rows = [row for row in records(args.seed, args.noise, args.redundancy) if row["family"] in args.families]
     args.records.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.records, rows)

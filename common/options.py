@@ -50,6 +50,14 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def new_file(text: str) -> Path:
+    """A name that nothing has yet."""
+    path = _path(text)
+    if path.exists():
+        raise argparse.ArgumentTypeError(f"{path} already exists, choose a new file")
+    return path
+
+
 def _integer(text: str, lowest: int, highest: int) -> int:
     try:
         value = int(text)

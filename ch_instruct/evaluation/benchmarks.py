@@ -202,12 +202,11 @@ def main() -> None:
     parser.add_argument("--chat", action="store_true",
                         help="put the questions of public benchmarks in the prompt style in which the model was fine-tuned "
                              "(the chat template of its folder), not as they stand")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write all results there, .json (default: print only)")
+    parser.add_argument("--out", type=options.new_file, metavar="FILE",
+                        help="write all results there, .json (default: print only)")
     parser.add_argument("--confirm-run-unsafe-code", action="store_true",
                         help="humaneval runs what the model writes; say that this may happen on this machine")
     args = parser.parse_args()
-    if args.out is not None and args.out.exists():
-        raise InputError(f"--out {args.out} already exists; choose a new file.")
     if args.tasks_folder is not None and not args.tasks_folder.is_dir():
         raise InputError(f"--tasks-folder {args.tasks_folder}: there is no such folder.")
     if args.chat and "classroom" in args.tasks:

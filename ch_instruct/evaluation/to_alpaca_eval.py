@@ -12,7 +12,6 @@ from ch_instruct.evaluation.response_files import read_responses
 from ch_instruct.prompts import question_text
 from common import files, options
 from common.console import say
-from common.files import InputError
 
 
 def to_alpaca_eval(records: list[dict], generator: str) -> list[dict]:
@@ -26,10 +25,8 @@ def main() -> None:
                         help="what respond.py wrote, or a run's responses.json")
     parser.add_argument("--arm", metavar="NAME", help="whose answers, if FILE is a run's responses.json")
     parser.add_argument("--generator", metavar="NAME", help="what to call the model (default: the arm, or the file's name)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write, .json")
+    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE", help="where to write, .json")
     args = parser.parse_args()
-    if args.out.exists():
-        raise InputError(f"--out {args.out} already exists; choose a new file.")
     records = read_responses(args.responses, "--responses", args.arm, "--arm")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(args.out, to_alpaca_eval(records, args.generator or args.arm or args.responses.stem))

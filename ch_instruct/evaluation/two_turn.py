@@ -115,14 +115,13 @@ def main() -> None:
     options.add(parser, options.ModelOption)
     parser.add_argument("--questions", type=Path, default=QUESTIONS, metavar="FILE",
                         help="a question file, .jsonl (default: a dozen questions about the classroom world)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the answers, .jsonl")
+    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
+                        help="where to write the answers, .jsonl")
     options.add(parser, options.FormatOption)
     parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
                         help="longest answer in tokens (default: %(default)s)")
     options.add(parser, options.DeviceOption, options.PrecisionOption)
     args = parser.parse_args()
-    if args.out.exists():
-        raise InputError(f"--out {args.out} already exists; choose a new file.")
     questions = load_questions(args.questions)
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)

@@ -8,7 +8,7 @@ import torch
 
 from ch_instruct.pipeline import FineTuning
 from common.files import InputError, out_of_memory
-from common.options import default_lr, natural, not_negative, positive, seconds, share, whole
+from common.options import default_lr, natural, new_file, not_negative, positive, seconds, share, whole
 from tests.conftest import assert_refused
 
 
@@ -100,3 +100,10 @@ def test_sizes_that_no_memory_holds_are_refused(script, line, words, in_process)
     assert_refused(done)
     assert re.search(words, done.stderr)
     assert not any(Path.cwd().iterdir())
+
+
+def test_a_new_file_is_one_that_is_not_there_yet(tmp_path):
+    assert new_file(str(tmp_path / "a.json")) == tmp_path / "a.json"
+    for taken in (str(tmp_path), " "):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"already exists|must be the name of a file"):
+            new_file(taken)
