@@ -8,18 +8,7 @@ from torch import Tensor, nn
 
 from common.gpt2 import GPT2
 from common.losses import next_token_loss
-
-
-@torch.no_grad()
-def _outputs(model: GPT2, ids: Tensor) -> dict[str, Tensor]:
-    """What every module gives for `ids`, by its name, in the order of computation; the whole model's output is "logits"."""
-    found: dict[str, Tensor] = {}
-    hooks = [module.register_forward_hook(lambda module, inputs, output, name=name: found.__setitem__(name, output))
-             for name, module in model.named_modules(prefix="") if name and not isinstance(module, nn.ModuleList)]
-    found["logits"] = model(ids)
-    for hook in hooks:
-        hook.remove()
-    return found
+from common.verify import outputs_of
 
 
 def output_shapes(model: GPT2, ids: Tensor) -> dict[str, tuple[int, ...]]:
@@ -27,8 +16,8 @@ def output_shapes(model: GPT2, ids: Tensor) -> dict[str, tuple[int, ...]]:
 
     ids: int64 [B, T].
     """
-    shapes = {name: tuple(output.shape) for name, output in _outputs(model, ids).items()}
-    return shapes | {"logits": shapes.pop("logits")}
+    modules = {name: module for name, module in model.named_modules() if name and not isinstance(module, nn.ModuleList)}
+    return {name: tuple(output.shape) for name, output in outputs_of(model, ids, modules).items()}
 
 
 def loss_along_gradient(model: GPT2, batch: tuple[Tensor, Tensor], lengths: Sequence[float]) -> tuple[list[float], float]:
@@ -69,10 +58,11 @@ def attention_weights(model: GPT2, ids: Tensor) -> Tensor:
         float [layers, H, T, T]; the row of a query adds up to 1.
     """
     T, H = ids.size(0), model.config.n_head
-    outputs = _outputs(model, ids[None])
+    products = outputs_of(model, ids[None], {str(layer): model.get_submodule(f"h.{layer}.attn.c_attn")
+                                             for layer in range(model.config.n_layer)})  # queries, keys and values
     weights = []
     for layer in range(model.config.n_layer):
-        q, k, _ = outputs[f"h.{layer}.attn.c_attn"][0].view(T, 3, H, -1).permute(1, 2, 0, 3)  # each [H, T, Dh]
+        q, k, _ = products[str(layer)][0].view(T, 3, H, -1).permute(1, 2, 0, 3)  # each [H, T, Dh]
         scores = q @ k.transpose(1, 2) / q.size(-1) ** 0.5  # [H, T, T]
         ahead = torch.ones(T, T, dtype=torch.bool, device=scores.device).triu(1)
         weights.append(scores.masked_fill(ahead, -torch.inf).softmax(dim=-1))

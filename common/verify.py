@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common import options
 from common.console import say, table
@@ -32,28 +32,31 @@ CAUSES = {
 }
 
 
-def layer_outputs(model: torch.nn.Module, ids: Tensor) -> dict[str, Tensor]:
-    """Every intermediate result, in the order of computation, by hooks on the modules."""
+@torch.no_grad()
+def outputs_of(model: nn.Module, ids: Tensor, modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """What these modules of the model give for `ids`, by name, in the order of computation; what it gives itself is "logits"."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str):
         return lambda module, inputs, output: found.__setitem__(name, output[0] if isinstance(output, tuple) else output)
 
-    transformer: Any = getattr(model, "transformer", model)  # transformers wraps the body once more
-    hooks = [transformer.drop.register_forward_hook(keep("embeddings"))]
-    for i, block in enumerate(transformer.h):
-        hooks.append(block.attn.register_forward_hook(keep(f"layer {i} attention")))
-        hooks.append(block.mlp.register_forward_hook(keep(f"layer {i} mlp")))
-    hooks.append(transformer.ln_f.register_forward_hook(keep("final LayerNorm")))
-    with torch.no_grad():
-        output = model(ids)
-    found["logits"] = output if isinstance(output, Tensor) else output.logits
+    hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    output = model(ids)
     for hook in hooks:
         hook.remove()
-    return found
+    return found | {"logits": output if isinstance(output, Tensor) else output.logits}
 
 
-def compare(ours: GPT2, theirs: torch.nn.Module, ids: Tensor) -> list[tuple[str, float, bool]]:
+def layer_outputs(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
+    """Every intermediate result, in the order of computation."""
+    transformer: Any = getattr(model, "transformer", model)  # transformers wraps the body once more
+    modules = {"embeddings": transformer.drop, "final LayerNorm": transformer.ln_f}
+    for i, block in enumerate(transformer.h):
+        modules |= {f"layer {i} attention": block.attn, f"layer {i} mlp": block.mlp}
+    return outputs_of(model, ids, modules)
+
+
+def compare(ours: GPT2, theirs: nn.Module, ids: Tensor) -> list[tuple[str, float, bool]]:
     """(place, largest difference, whether it is within tolerance), in the order of computation.
 
     Args:
