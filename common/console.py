@@ -1,19 +1,28 @@
 """What a long computation shows: a bar in a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from common import distributed
-
 SECONDS_BETWEEN_LINES = 15.0
+
+
+def rank() -> int:
+    """This process's number, from 0; known before it has joined the others (`distributed.py`)."""
+    return int(os.environ.get("RANK", 0))
+
+
+def is_main() -> bool:
+    """Whether this process writes files and prints."""
+    return rank() == 0
 
 
 def say(text: str = "") -> None:
     """Print from the main process only, at once."""
-    if distributed.is_main():
+    if is_main():
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
@@ -39,7 +48,7 @@ class Progress:
         self.done = self.done_before = done
         self.start = self.last_line = time.monotonic()
         self.bar = None
-        if distributed.is_main() and sys.stderr.isatty():
+        if is_main() and sys.stderr.isatty():
             self.bar = tqdm(desc=what, total=total, initial=done, unit=unit, unit_scale=True, leave=False, dynamic_ncols=True)
 
     def advance(self, amount: int, note: str = "") -> None:

@@ -4,6 +4,7 @@ There is no wrapper around the model. Each process (rank) computes the gradients
 add them up. As losses are sums, the total is what one process would have computed.
 """
 
+import atexit
 import os
 from collections.abc import Sequence
 from typing import TypeVar
@@ -11,18 +12,22 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from common.console import is_main as is_main  # it stands there because commands that do not compute need no PyTorch
+from common.console import rank
+
 Value = TypeVar("Value")
 
 
 def start(device: torch.device) -> None:
     """Join the other processes if `torchrun` started this one; do nothing otherwise.
 
-    The processes talk as their device can: GPUs by NCCL, everything else by Gloo.
+    The processes talk as their device can: GPUs by NCCL, everything else by Gloo. They part when Python ends.
     """
     if "RANK" in os.environ and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(stop)
 
 
 def stop() -> None:
@@ -31,19 +36,9 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def rank() -> int:
-    """This process's number, from 0; known before it has joined the others."""
-    return int(os.environ.get("RANK", 0))
-
-
 def world_size() -> int:
     """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def is_main() -> bool:
-    """Whether this process writes files and prints."""
-    return rank() == 0
 
 
 def barrier() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from common import distributed
+from common.console import is_main
 from common.files import InputError, out_of_memory, release
 
 
@@ -248,7 +248,7 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except InputError as error:
-        if distributed.is_main():
+        if is_main():
             print("error:", *str(error).splitlines(), file=sys.stderr)  # on one line, even if a name holds a line break
         sys.exit(2)
     except OSError as error:  # no permission, disk full, ...
@@ -264,4 +264,3 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(2)
     finally:
         release()
-        distributed.stop()
