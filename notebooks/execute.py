@@ -10,11 +10,12 @@ code: a test fails when the code was changed after the outputs were made. When a
 
 import hashlib
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
+import nbformat.v4
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -66,7 +67,7 @@ def code_hash(notebook: NotebookNode) -> str:
 
 def run_notebook(notebook: NotebookNode, folder: Path, seconds_per_cell: int = 3600, allow_errors: bool = False,
                  before_each: Callable[[NotebookNode], object] | None = None) -> None:
-    """Run all cells in a fresh process that works in `folder`. Their outputs come into the notebook.
+    """Run all cells in a fresh process that works in `folder`. Their outputs come into the notebook, and nowhere else.
 
     Args:
         seconds_per_cell: a cell that takes longer is interrupted, which it shows as KeyboardInterrupt.
@@ -77,11 +78,18 @@ def run_notebook(notebook: NotebookNode, folder: Path, seconds_per_cell: int = 3
         CellExecutionError: if a cell fails, unless errors are allowed.
         DeadKernelError: if the process ends.
     """
+    def show_error(cell: NotebookNode, cell_index: int, execute_reply: dict) -> None:
+        if all(output.output_type != "error" for output in cell.outputs):  # IPython could not write its traceback
+            cell.outputs.append(nbformat.v4.new_output(
+                "error", ename=execute_reply["content"]["ename"], evalue=execute_reply["content"]["evalue"]))
+
     NotebookClient(notebook, timeout=seconds_per_cell, interrupt_on_timeout=True, allow_errors=allow_errors,
                    record_timing=False, coalesce_streams=True, kernel_name="python3",
                    resources={"metadata": {"path": str(folder)}},
                    on_cell_execute=before_each and (lambda cell, cell_index: before_each(cell)),
-                   extra_arguments=["--log-level=ERROR"]).execute()  # no notes of its own about sockets
+                   on_cell_error=show_error,
+                   extra_arguments=["--log-level=ERROR"]  # no notes of its own about sockets
+                   ).execute(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # or it repeats here what programs print
 
 
 def main() -> None:

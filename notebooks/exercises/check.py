@@ -6,14 +6,17 @@
 
 Runs the student's cells in order in a fresh Python process, then the instructor's tests, hidden ones among them; test cells
 in the student's file are not looked at. Needs no network. The code runs with your rights: grade strangers' files in a
-container. A cell may take a minute and print 200,000 characters, and the process take 4 GB (`limits.py`): that stops accidents,
-not malice. A cell that ends Python itself is named, and the rest graded without it. Exit status 0 with full points or a
-table, 1 with fewer points.
+container. A cell may take a minute and print 200,000 characters, and the process take 4 GB; programs that a cell starts end
+with it (`limits.py`). That stops accidents, not malice. A cell that ends Python itself is named, and the rest graded without
+it. Exit status 0 with full points or a table, 1 with fewer points.
 """
 
+import contextlib
 import copy
 import csv
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +32,7 @@ from notebooks.execute import read_notebook, run_notebook
 from notebooks.exercises.release import exercise_numbers, release_path, student_version, tests_path
 
 SECONDS_PER_CELL = 60
-ENDED = "ends Python itself, or cannot be interrupted (os._exit, out of memory, a loop that never ends)"
+ENDED = "ends Python itself, or has to be ended with it (os._exit, out of memory, a loop or a program that never ends)"
 BORROWED = re.compile(r"(?:from|import|import_module\(|__import__\()\s*[\"']?((?:common|ch_\w+|transformers)\b[\w.]*)")
 
 
@@ -91,6 +94,14 @@ def borrowed(cells: list[NotebookNode], source: NotebookNode) -> list[str]:
             for cell, module in found]
 
 
+def end_programs(bounds: NotebookNode) -> None:
+    """End what the process that ran this first cell has started: what ends Python itself leaves it behind."""
+    for output in bounds.outputs:
+        if "data" in output and hasattr(os, "killpg"):  # Windows knows no groups
+            with contextlib.suppress(ProcessLookupError):  # nothing is left
+                os.killpg(int(output.data["text/plain"]), signal.SIGKILL)
+
+
 def run_without_those_that_end_it(cells: list[NotebookNode], folder: Path) -> list[NotebookNode]:
     """Run cells in a fresh process; where one ends the process, all others again, without it.
 
@@ -113,6 +124,8 @@ def run_without_those_that_end_it(cells: list[NotebookNode], folder: Path) -> li
                 raise InputError("The Python that runs notebooks ends at once; does `jupyter lab` work here?") from error
             ended.append(started[-1])
             cells = [cell for cell in cells if cell is not started[-1]]
+        finally:
+            end_programs(cells[0])
 
 
 def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[list[Verdict], list[str]]:

@@ -5,6 +5,7 @@ import sys
 import time
 
 import nbformat.v4
+import psutil
 import pytest
 
 from common.files import InputError
@@ -92,12 +93,48 @@ def test_endless_output_and_memory_end_within_the_limits(answer, hint, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("answer", [
+    "import os\nos.system('yes')", "import subprocess\nsubprocess.run(['yes'])",
+    "import os, threading\nthread = threading.Thread(target=lambda: [os.write(1, b'again') for _ in iter(int, 1)])\n"
+    "thread.start()\nthread.join()"])
+def test_a_program_that_prints_without_end_is_ended_and_its_cell_named(answer, tmp_path, monkeypatch, capfd):
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # with it, ipykernel does not read what programs print
+    started = time.monotonic()
+    (double, half), notes = grade(with_answer("double", answer), SOURCE, tmp_path)
+    assert "'double' is not defined" in double.hint and half.points == 3
+    assert len(notes) == 1 and "a program that never ends); it was left out" in notes[0]
+    assert time.monotonic() - started < check.SECONDS_PER_CELL
+    assert capfd.readouterr() == ("", "")  # a table for --csv stays a table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["", "os._exit(1)", "os.kill(os.getpid(), 9)"])
+def test_programs_end_with_the_process_that_started_them(ending, tmp_path):
+    pids = tmp_path / "pids"
+    answer = f"""import os, pathlib, subprocess
+with open({str(pids)!r}, "a") as file:
+    print(subprocess.Popen(["sleep", "600"]).pid, file=file)
+{ending}"""
+    (double, half), _ = grade(with_answer("double", answer), SOURCE, tmp_path)
+    assert double.points == 0 and half.points == 3
+    for pid in map(int, pids.read_text().split()):
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.slow
+def test_an_error_that_ipython_cannot_show_gives_no_points(tmp_path):
+    unshown = "class Odd(Exception):\n    def _render_traceback_(self): raise ValueError\ndef double(x): raise Odd('odd')"
+    (double, half), _ = grade(with_answer("double", unshown), SOURCE, tmp_path)
+    assert double.points == 0 and double.hint == "your code stops with Odd: odd" and half.points == 3
+
+
+@pytest.mark.slow
 def test_a_loop_that_cannot_be_interrupted_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(check, "SECONDS_PER_CELL", 1)
     stubborn = "import signal\ndef double(x):\n    signal.signal(signal.SIGINT, signal.SIG_IGN)\n    while True: pass"
     monkeypatch.setattr(limits, "GRACE", 1)
     (double, half), _ = grade(with_answer("double", stubborn), SOURCE, tmp_path)
-    assert "cannot be interrupted" in double.hint and half.points == 3
+    assert "has to be ended with it" in double.hint and half.points == 3
 
 
 @pytest.mark.slow
