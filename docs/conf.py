@@ -7,6 +7,7 @@ Sphinx with MyST-NB is what Jupyter Book 1 is made of; used by itself, it needs 
 are MathML, and no page loads a script, a font or anything else from another site.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -59,6 +60,16 @@ def add_list(app: Sphinx, docname: str, source: list[str]) -> None:
                              for caption, pages in PAGES.items())
 
 
+def describe_pictures(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Hand on what a notebook says of its pictures: MyST-NB looks for that elsewhere in a cell's metadata than nbconvert."""
+    if app.env.doc2path(docname).endswith(".ipynb"):
+        notebook = json.loads(source[0])
+        for metadata in (cell["metadata"] for cell in notebook["cells"]):
+            if "alt" in metadata:
+                metadata["mystnb"] = {"image": {"alt": metadata["alt"]}}
+        source[0] = json.dumps(notebook)
+
+
 def draw_math(translator, node: nodes.math | nodes.math_block) -> None:
     """Write a formula as MathML."""
     translator.body.append(convert(node.astext(), display="block" if isinstance(node, nodes.math_block) else "inline"))
@@ -77,4 +88,5 @@ def setup(app: Sphinx) -> None:
     app.add_source_parser(CodeParser)
     app.add_html_math_renderer("mathml", (draw_math, None), (draw_math, None))
     app.connect("source-read", add_list)
+    app.connect("source-read", describe_pictures)
     app.connect("build-finished", make_index)

@@ -38,6 +38,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.loads: list[str] = []
         self.words = ""
+        self.described: list[str] = []  # what is seen in each picture
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -47,6 +48,7 @@ class Page(HTMLParser):
             self.links.append(given["href"])
         elif tag in ("script", "img", "iframe", "source", "link"):
             self.loads += [given[name] for name in ("src", "href") if name in given]
+            self.described += [given.get("alt", "")] if tag == "img" else []
 
     def handle_data(self, data: str) -> None:
         self.words += data
@@ -107,3 +109,10 @@ def test_search_knows_chapters_notebooks_and_code(site):
     for name in ("ch_sftmix/README", "notebooks/01_pretrain", "common/gpt2"):
         assert f'"{name}"' in index
     assert "induct" in index  # the stem of a word of notebook 01
+
+
+def test_every_picture_is_described(pages):
+    found = {name: page.described for name, page in pages.items() if page.described}
+    assert {f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.ipynb")} <= found.keys()
+    assert [(name, text) for name, texts in found.items() for text in texts
+            if len(text) < 40 or " " not in text] == []  # without one the file's name stands there
