@@ -74,6 +74,7 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]], title: str = "") -> None:
         epochs = [row["epoch"] for row in steps]
         window = max(1, len(steps) // 40)
         ax.plot(epochs, smooth([row["train_loss"] for row in steps], window), color=colour, alpha=0.55, linewidth=1,
+                marker="." if len(steps) < 10 else "",  # a line needs two points, and few are seen better one by one
                 label=f"{prefix}training (mean of {window} steps)" if window > 1 else f"{prefix}training")
         if not judged:
             continue
@@ -97,6 +98,7 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]], title: str = "") -> None:
     per_epoch = {round(history[-1]["tokens"] / history[-1]["epoch"]) for history in runs.values() if history[-1]["epoch"]}
     if len(per_epoch) == 1:  # an epoch is the same for all
         [tokens] = per_epoch
-        to_tokens, to_epochs = partial(np.multiply, tokens / 1e6), partial(np.multiply, 1e6 / tokens)
+        unit, name = (1e6, "millions") if max(history[-1]["tokens"] for history in runs.values()) >= 1e5 else (1e3, "thousands")
+        to_tokens, to_epochs = partial(np.multiply, tokens / unit), partial(np.multiply, unit / tokens)
         above = ax.secondary_xaxis("top", functions=(to_tokens, to_epochs))
-        above.set_xlabel("tokens seen (millions)")
+        above.set_xlabel(f"tokens seen ({name})")

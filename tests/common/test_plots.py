@@ -1,3 +1,4 @@
+import pytest
 from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 
@@ -37,7 +38,20 @@ def test_axes_are_labelled_and_two_runs_named():
     ax = drawn(NTP=history([2.0, 1.0]), SFTMix=history([2.0, 1.1]))
     assert ax.get_xlabel() == "epochs" and "nats" in ax.get_ylabel()
     assert {text.get_text().split(":")[0] for text in ax.get_legend().get_texts()} == {"NTP", "SFTMix"}
-    assert ax.child_axes[0].get_xlabel() == "tokens seen (millions)"
+
+
+def test_tokens_are_counted_in_numbers_that_can_be_read():
+    for tokens, name, last in ((2_000, "thousands", 2), (99_000, "thousands", 99), (2_000_000, "millions", 2)):
+        above = drawn(run=[{"step": 1, "epoch": 1.0, "tokens": tokens, "train_loss": 2.0}]).child_axes[0]
+        assert above.get_xlabel() == f"tokens seen ({name})"
+        assert above._functions[0](1.0) == pytest.approx(last)
+
+
+def test_the_steps_of_a_short_run_are_points_even_a_single_one():
+    for steps, marker in ((1, "."), (2, "."), (9, "."), (10, ""), (200, "")):
+        rows = [{"step": n, "epoch": n / steps, "tokens": n, "train_loss": 3 / n} for n in range(1, steps + 1)]
+        line = drawn(run=rows).lines[0]
+        assert line.get_marker() == marker and len(line.get_xdata()) == steps
 
 
 def test_the_loss_axis_has_several_readable_ticks_wherever_it_lies():
