@@ -61,7 +61,7 @@ def add_list(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def describe_pictures(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Hand on what a notebook says of its pictures: MyST-NB looks for that elsewhere in a cell's metadata than nbconvert."""
+    """Hand on what a notebook says of its pictures: MyST-NB looks elsewhere in a cell's metadata than nbconvert does."""
     if app.env.doc2path(docname).endswith(".ipynb"):
         notebook = json.loads(source[0])
         for metadata in (cell["metadata"] for cell in notebook["cells"]):

@@ -1,6 +1,7 @@
 import copy
 import csv
 import io
+import subprocess
 import sys
 import time
 
@@ -163,6 +164,12 @@ def test_what_an_exercise_gives_is_not_borrowed():
 def run_main(monkeypatch, *arguments) -> None:
     monkeypatch.setattr(sys, "argv", ["check.py", *map(str, arguments)])
     check.main()
+
+
+def test_the_checker_starts_without_what_only_computing_needs():
+    done = subprocess.run([sys.executable, "-c", "import sys, notebooks.exercises.check\nprint(sorted(sys.modules))"],
+                          capture_output=True, text=True, check=True)
+    assert "'nbformat'" in done.stdout and "'torch'" not in done.stdout and "'matplotlib'" not in done.stdout
 
 
 def test_nothing_is_run_where_nothing_was_written(monkeypatch, capsys):

@@ -39,7 +39,7 @@ def test_outputs_hold_no_errors_no_warnings_and_no_paths(name, notebook, size):
 
 @every_notebook
 def test_each_picture_has_a_text_of_its_own_that_says_what_is_seen(name, notebook, size):
-    """In the metadata of its cell, where nbconvert and the site look, and which stays when the notebook is executed."""
+    """In the metadata of its cell, where it stays when the notebook is executed. The site shows it, and nbconvert (classic)."""
     texts = [cell.metadata.get("alt", "") if pictures == 1 else "" for cell in notebook.cells if cell.cell_type == "code"
              and (pictures := sum("image/png" in output.get("data", {}) for output in cell.outputs))]
     assert len(texts) >= 5 and min(map(len, texts)) >= 40 and len(set(texts)) == len(texts)
