@@ -34,7 +34,7 @@ CAUSES = {
 
 @torch.no_grad()
 def outputs_of(model: nn.Module, ids: Tensor, modules: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """What these modules of the model give for `ids`, by name, in the order of computation; what it gives itself is "logits"."""
+    """What these modules of the model give for `ids`, by name, in the order of computation; its own output is "logits"."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str):
