@@ -58,7 +58,7 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(amount)
-        elif now - self.last_line >= SECONDS_BETWEEN_LINES:
+        elif now - self.last_line >= SECONDS_BETWEEN_LINES and self.done > self.done_before:  # of nothing there is no speed
             self.last_line = now
             rate = (self.done - self.done_before) / (now - self.start)
             left = max(self.total - self.done, 0) / rate
