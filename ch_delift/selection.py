@@ -1,6 +1,8 @@
 """From records to a subset: similarities, the objective of the stage, and greedy choice."""
 
 import math
+import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +15,18 @@ from ch_delift.baselines import random_subset
 from ch_delift.embedding import cosine, mean_hidden_states, nearest
 from ch_delift.greedy import maximize
 from ch_delift.matrix_file import read
+from ch_delift.shared_prefix import Targets
 from ch_delift.submodular import Matrix
-from ch_delift.utility import similarity, utility_matrix
+from ch_delift.utility import shown, similarity, utility_matrix
 from ch_instruct.encoding import Example
-from common import files
-from common.device import check_memory
+from common import distributed, files
+from common.device import check_memory, evaluating
 from common.files import InputError
 from common.gpt2 import GPT2
 from common.tokenizer import Tokenizer
 
 # (rows, columns) -> similarities of these two groups of examples; a group is called "data", "target" or "known".
+TRIAL = 4, 32  # candidates that are timed before the work begins, and the most targets each is tried on
 Compare = Callable[[str, str], Matrix]
 
 
@@ -121,6 +125,13 @@ def objective(stage: str, compare: Compare, form: str = "query") -> submodular.F
     return submodular.SaturatingMutualInformation(compare("data", "data"), compare("data", "target"))
 
 
+def compared(stage: str, form: str = "query") -> list[tuple[str, str]]:
+    """Rows and columns of the matrices that `objective` asks for."""
+    if stage == "task" and form == "query":
+        return [("target", "data")]
+    return [("data", "data")] + {"instruction": [], "continual": [("data", "known")], "task": [("data", "target")]}[stage]
+
+
 class Comparison:
     """Similarities between groups of examples, by utility or by hidden states.
 
@@ -162,6 +173,21 @@ class Comparison:
         tried = self.neighbours(rows, columns)[0] if self.pairs.kind == "neighbours" else None
         return utility_matrix(self.model, self.tokenizer, self.groups[rows], self.columns(columns), self.precision, tried,
                               self.folder / f"{rows}-{columns}.npy")
+
+    def estimate(self, rows: str, columns: str) -> float:
+        """Seconds that `utility` will take for these two groups, by a few random candidates on random targets."""
+        targets, candidates = self.groups[rows], self.columns(columns)
+        tried = min(self.pairs.number, len(candidates)) if self.pairs.kind == "neighbours" else len(candidates)  # by a target
+        count = min(TRIAL[1], math.ceil(len(targets) * tried / len(candidates)))  # targets of a candidate
+        draw = random.Random("trial")
+        ready = Targets(self.model, draw.sample(targets, count), self.tokenizer.eot_id)
+        some = draw.sample(candidates, min(TRIAL[0], len(candidates)))
+        start = time.monotonic()
+        with evaluating(self.model, self.precision):
+            for candidate in some:
+                ready.distances(shown(candidate, self.tokenizer), ready.everything)
+        per_pair = (time.monotonic() - start) / (len(some) * count)
+        return per_pair * len(targets) * tried / distributed.world_size()
 
     def by_utility(self, rows: str, columns: str) -> Matrix:
         """DELIFT's similarities."""

@@ -31,14 +31,15 @@ from ch_delift.experiment import (
     differences,
     read_aloud,
 )
-from ch_delift.selection import Comparison, Pairs, budget_of, check_matrices, check_pairs, check_utility
-from ch_instruct import pipeline
+from ch_delift.selection import Comparison, Pairs, budget_of, check_matrices, check_pairs, check_utility, compared
+from ch_instruct import cost, pipeline
 from ch_instruct.pipeline import Work
 from ch_instruct.records import load_records, split_records
 from ch_instruct.subset import write_subset
 from common import distributed, files, options, reports, runs
 from common.console import say
 from common.files import InputError
+from common.losses import next_token_loss
 from common.pretrained import load_pretrained
 
 
@@ -93,6 +94,19 @@ def open_comparison(work: Work, other: Work | None, given: Delift) -> tuple[Path
     return folder, Comparison(model, tokenizer, groups, utilities, work.precision, pairs, given.kernel, given.seed)
 
 
+def tell_cost(experiment: Experiment, comparison: Comparison, given: Delift, budget: int) -> None:
+    """Say what the run will cost. (What the arms gradient, high-loss and low-loss read in order to choose is left out.)"""
+    work, arms = experiment.work, len(given.compare) + 1  # and DELIFT itself
+    n, small = len(work.train_ids), arms - ("full" in given.compare) if budget < len(work.train_ids) else 0
+    drawn = 4 * len(FRACTIONS) if given.curve else 0  # further trainings, of one seed
+    seen = given.seeds * (arms * n + small * budget) + drawn * n  # examples in an epoch of every training
+    training = cost.Training(work.dataset("train"), next_token_loss, work.train_options(), given.epochs * seen,
+                             given.seeds * (arms + small) + drawn)
+    matrices = [] if given.utility else compared(given.stage, given.flmi)
+    cost.tell(experiment.goal, [training], 1 + len(matrices), [experiment.goal, *experiment.further.values()],
+              lambda: {"utilities": sum(comparison.estimate(*pair) for pair in matrices)})  # read: hidden states, and each d(i)
+
+
 def main() -> None:
     given = options.parse(Delift, __doc__)
     work = pipeline.prepare(given)
@@ -100,6 +114,9 @@ def main() -> None:
     budget = budget_of(given.fraction, n)
     other = load_other(work, name, getattr(given, name)) if name else None
     folder, comparison = open_comparison(work, other, given)
+    goal = other if other and name == "target" else work
+    experiment = Experiment(work, goal, {"known": other} if other and name == "known" else {})
+    tell_cost(experiment, comparison, given, budget)
 
     say(f"\n1. Utility, {given.stage} stage")
     chosen = choose_all(work, other, comparison, given, budget)
@@ -118,8 +135,6 @@ def main() -> None:
         read_aloud(work.records["train"], places, gains)
 
     say("\n3. Training")
-    goal = other if other and name == "target" else work
-    experiment = Experiment(work, goal, {"known": other} if other and name == "known" else {})
     base = experiment.test("base")
     seeds = list(range(given.seed, given.seed + given.seeds))
     repeats = [compare(experiment, chosen, given, base, budget, folder if given.seeds == 1 else folder / f"seed-{seed}", seed)

@@ -12,9 +12,7 @@ each new token of a full batch against reading memory. Needs transformers (pip i
 """
 
 import multiprocessing
-import re
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +29,7 @@ from ch_instruct.pipeline import example_dataset
 from ch_instruct.records import load_records
 from common import options
 from common.console import Progress, say, table
-from common.device import autocast, evaluating, pick_device, send
+from common.device import autocast, evaluating, peak_memory, pick_device, send
 from common.files import InputError
 from common.generation import continue_all
 from common.gpt2 import GPT2, GPT2Config
@@ -226,12 +224,7 @@ def peak_megabytes(work: Callable, *args: object) -> float:
 
 def _with_peak(work: Callable, args: tuple) -> float:
     work(*args)
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux, where getrusage still counts the memory of the process that started this one
-        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1e3
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return peak_memory(torch.device("cpu")) / 1e6
 
 
 def one_step(who: str, precision: str, folder: Path, examples: list[Example]) -> None:

@@ -255,6 +255,12 @@ def test(work: Work, run: Run | None = None) -> Arm:
     return Arm(result, responses, run.history if run else [])
 
 
+def test_base(work: Work) -> Arm:
+    """The same for the untouched model: its weights are read again, so its test, often the longest, can come last."""
+    load_weights(work.model, work.folder)
+    return test(work)
+
+
 def train(work: Work, data: Dataset, loss: Loss, folder: Path, seed: int, after_step: Callable[[int], None] | None = None,
           **changes: Any) -> Run:
     """Train on this data, from the pretrained model again: every arm of an experiment starts alike.

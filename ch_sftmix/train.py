@@ -15,14 +15,16 @@ The method: Xiao et al., "SFTMix", arXiv 2410.05248.
 
 import csv
 import io
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ch_instruct import pipeline
+from ch_instruct import cost, pipeline
 from ch_instruct.perplexity import response_perplexities
 from ch_instruct.pipeline import FineTuning, Work
 from ch_instruct.prompts import one_line
@@ -71,7 +73,7 @@ def reference_run(work: Work, folder: Path, seed: int, count: int | None = None)
     data = work.dataset("train", seed=seed)
     responses = work.dataset("train", loss_on="response")
     total = work.train_options().total_steps(len(data))
-    count = min(count or work.options.epochs, total)
+    count = readings(work, count)
     checkpoints = {round(total * c / count): c for c in range(1, count + 1)}  # step -> number of the checkpoint
 
     def note(step: int) -> None:
@@ -84,6 +86,11 @@ def reference_run(work: Work, folder: Path, seed: int, count: int | None = None)
     distributed.barrier()
     rows = [read_perplexities(folder / f"perplexities-{c}.json", len(data)) for c in range(1, count + 1)]
     return run, torch.tensor(rows, dtype=torch.float64)
+
+
+def readings(work: Work, count: int | None) -> int:
+    """How often the reference run is asked for perplexities: `count` times, or once an epoch, and at most after every step."""
+    return min(count or work.options.epochs, work.train_options().total_steps(len(work.examples["train"])))
 
 
 def read_perplexities(path: Path, count: int) -> list[float]:
@@ -132,11 +139,27 @@ def read_aloud(records: list[dict], perplexities: Tensor) -> None:
 def mixup_run(work: Work, halves: tuple[list[int], list[int]], folder: Path, seed: int, alpha: float, mu: float,
               **changes: Any) -> Run:
     """The SFTMix run, with as many steps on as many examples as the reference run; `changes` as for `pipeline.train`."""
-    pairs = PairDataset(work.examples["train"], halves, work.tokenizer.eot_id, work.options.loss_on, alpha, mu, seed)
+    pairs = pair_dataset(work, halves, seed, alpha, mu)
     return pipeline.train(work, pairs, sftmix_loss, folder, seed, batch_size=work.options.batch_size // 2, **changes)
 
 
-def compare(work: Work, given: SFTMix, base: pipeline.Arm, folder: Path, seed: int) -> dict[str, dict]:
+def pair_dataset(work: Work, halves: tuple[list[int], list[int]], seed: int, alpha: float, mu: float) -> PairDataset:
+    """The training part as pairs across these halves."""
+    return PairDataset(work.examples["train"], halves, work.tokenizer.eot_id, work.options.loss_on, alpha, mu, seed)
+
+
+def tell_cost(work: Work, given: SFTMix) -> None:
+    """Say what all comparisons will cost. The halves are not known yet: pairs cost what they cost with random ones."""
+    plain, usual = work.dataset("train"), work.train_options()
+    pairs = pair_dataset(work, random_split(len(plain), given.seed), given.seed, given.alpha, given.mu)
+    cost.tell(work, [
+        cost.Training(plain, next_token_loss, usual, given.seeds * given.epochs * len(plain), given.seeds),
+        cost.Training(pairs, sftmix_loss, replace(usual, batch_size=usual.batch_size // 2),
+                      given.seeds * given.epochs * len(pairs), given.seeds)],
+        readings=given.seeds * readings(work, given.checkpoints))
+
+
+def compare(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], folder: Path, seed: int) -> dict[str, dict]:
     """One comparison: reference run, halves, SFTMix run, tests, pictures. Returns the arms of the report."""
     say(f"\n1. Reference run by next-token prediction, seed {seed}")
     ntp_run, perplexities = reference_run(work, folder / "ntp", seed, given.checkpoints)
@@ -148,7 +171,8 @@ def compare(work: Work, given: SFTMix, base: pipeline.Arm, folder: Path, seed: i
 
     say(f"\n3. SFTMix run from the pretrained model, α = {given.alpha:g}, μ = {given.mu:g}")
     mix_run = mixup_run(work, halves, folder, seed, given.alpha, given.mu)
-    arms = {"base": base, "ntp": ntp, "sftmix": pipeline.test(work, mix_run)}
+    sftmix = pipeline.test(work, mix_run)
+    arms = {"base": test_base(), "ntp": ntp, "sftmix": sftmix}
     if distributed.is_main():
         write_dynamics(folder / "dynamics.csv", work.records["train"], perplexities, halves)
         plots.save_picture(folder / "confidence.png", lambda ax: draw_confidence(ax, perplexities, halves))
@@ -166,13 +190,14 @@ def main() -> None:
     if len(work.train_ids) < 2:
         raise InputError("One training record cannot be halved; SFTMix needs at least 2.")
     folder = pipeline.open_run("ch_sftmix", work)
-    base = pipeline.test(work)
+    tell_cost(work, given)
+    test_base = cache(partial(pipeline.test_base, work))  # once, whatever the seeds
     if given.seeds == 1:
-        compare(work, given, base, folder, given.seed)
+        compare(work, given, test_base, folder, given.seed)
         return
 
     seeds = list(range(given.seed, given.seed + given.seeds))
-    arms = [compare(work, given, base, folder / f"seed-{seed}", seed) for seed in seeds]
+    arms = [compare(work, given, test_base, folder / f"seed-{seed}", seed) for seed in seeds]
     if distributed.is_main():
         reports.finish_comparison(folder, seeds, arms, [("sftmix", "ntp")])
 

@@ -3,7 +3,10 @@
 import contextlib
 import math
 import os
+import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +68,20 @@ def pick_precision(name: str, device: torch.device) -> tuple[str, str]:
 def machine_memory() -> float:
     """Bytes; infinity where the system cannot say (Windows)."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most bytes that this process has taken so far: of a CUDA GPU's memory, or else of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where getrusage still counts the memory of the process that started this one
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1024
+    if sys.platform == "win32":
+        return math.nan
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def check_memory(needed: int, what: str, advice: str) -> None:

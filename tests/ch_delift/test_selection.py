@@ -1,5 +1,6 @@
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from scipy import sparse
 
 from ch_delift import selection
 from ch_delift.baselines import random_subset
-from ch_delift.selection import Comparison, Pairs, budget_of, check_pairs, check_utility, objective
+from ch_delift.selection import Comparison, Pairs, budget_of, check_pairs, check_utility, compared, objective
 from common.files import InputError
 from tests.ch_delift.test_utility import RECORDS, encoded, plain_matrix
 from tests.conftest import make_model
@@ -42,6 +43,40 @@ def test_each_stage_maximises_its_function(stage, model, tokenizer, tmp_path):
         limit = s("data", "target").max(axis=1)
         assert objective(stage, comparison.by_utility, "saturating").value(A) == pytest.approx(
             np.minimum(s("data", "data")[:, A].max(axis=1), limit).sum(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("stage", "form"), [("instruction", "query"), ("task", "query"), ("task", "saturating"),
+                                             ("continual", "query")])
+def test_the_matrices_that_are_estimated_are_those_that_the_objective_asks_for(stage, form):
+    asked = []
+
+    def compare(rows, columns):
+        asked.append((rows, columns))
+        return np.ones((2, 2), dtype=np.float32)
+
+    objective(stage, compare, form)
+    assert asked == compared(stage, form)
+
+
+@pytest.mark.parametrize(("pairs", "targets", "measured"), [
+    (Pairs("all"), 2, 2 * 4), (Pairs("neighbours", 2), 1, 2 * 2), (Pairs("columns", 3), 2, 2 * 3)])
+def test_utilities_take_as_long_as_their_pairs_at_the_speed_of_a_few(pairs, targets, measured, model, tokenizer, tmp_path,
+                                                                     monkeypatch):
+    """Of two targets each candidate is tried on both, or, with two of four neighbours each, on one."""
+    comparison = Comparison(model, tokenizer, examples(GROUPS | {"target": RECORDS[3:5]}, tokenizer), tmp_path, pairs=pairs)
+    tried, now = [], iter([10.0, 16.0])
+
+    class Targets:
+        def __init__(self, model, some, pad_id):
+            self.everything = len(some)
+
+        def distances(self, front, parts):
+            tried.append(parts)
+
+    monkeypatch.setattr(selection, "Targets", Targets)
+    monkeypatch.setattr(selection, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    assert comparison.estimate("target", "data") == pytest.approx(6.0 / sum(tried) * measured)
+    assert set(tried) == {targets} and len(tried) == len(comparison.candidates)
 
 
 @pytest.mark.parametrize("stage", ["instruction", "task", "continual"])

@@ -20,3 +20,13 @@ def test_a_line_tells_share_speed_and_time_left(monkeypatch, capsys):
         progress.advance(1)
         progress.advance(19, "loss 1.0")
     assert capsys.readouterr().out == "  training: 10%, 1 tok/s, 2.5 h left  loss 1.0\n"  # 8,980 tokens at 1 a second
+
+
+def test_no_line_is_shown_while_nothing_is_done(monkeypatch, capsys):
+    """The first long answers: a quarter of a minute without one."""
+    now = iter([100.0, 130.0, 140.0])
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    with console.Progress("answering", 10, "text") as progress:
+        progress.advance(0)
+        progress.advance(4)
+    assert capsys.readouterr().out == "  answering: 40%, 0.1 text/s, 60 s left\n"
