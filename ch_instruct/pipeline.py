@@ -63,7 +63,7 @@ class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, For
                                  "(default: on all)", Path, metavar="FILE")
     test_limit: int = option(500, "most test questions to ask, drawn by --seed from a larger test part (default: %(default)s)",
                              whole, metavar="N")
-    validation_limit: int = option(500, "the same for the validation part (default: %(default)s)", whole, metavar="N")
+    validation_limit: int = option(200, "the same for the validation part (default: %(default)s)", whole, metavar="N")
     loss_on: str = option("response", "what is learnt: the response alone, or the prompt too (default: %(default)s)",
                           choices=["response", "all"])
     lr: float | None = option(None, f"peak learning rate (default: {default_lr():g}, with --lora {default_lr(lora=True):g})",

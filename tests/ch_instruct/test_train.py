@@ -33,7 +33,7 @@ def test_it_writes_the_whole_run_folder(run):
 def test_the_report_has_both_arms_and_the_table_shows_them(run):
     folder, told = run
     report = json.loads((folder / "report.json").read_text())
-    assert report["records"]["test"] == 6 and report["test_limit"] == report["validation_limit"] == 500
+    assert report["records"]["test"] == 6 and report["test_limit"] == 500 and report["validation_limit"] == 200
     arms = report["arms"]
     assert list(arms) == ["base", "ntp"]
     for arm in arms.values():
