@@ -10,7 +10,7 @@ from ch_instruct.pipeline import FineTuning, prepare
 from common.losses import next_token_loss
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import make_model
+from tests.conftest import ROOT, assert_same_weights, make_model, run_command
 
 PARTS = ("time_reading", "time_training", "time_answers")
 
@@ -139,3 +139,19 @@ def test_the_untouched_model_can_be_tested_last(ready, tmp_path):
     run = pipeline.train(work, work.dataset("train"), next_token_loss, tmp_path / "run", 0)
     tuned = pipeline.test(work, run)
     assert pipeline.test_base(work) == before and tuned.result["test_loss"] != before.result["test_loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "part"), [("ch_instruct/train.py", "(training"), ("ch_sftmix/train.py", "(training"),
+                                              ("ch_delift/train.py", "(utilities")])
+def test_every_command_says_it_once_and_trains_as_without_it(script, part, tmp_path):
+    """A command that takes every run for a large one, as one process and as two, against one that says nothing."""
+    (tmp_path / "always.py").write_text("import runpy, sys\nfrom ch_instruct import cost\ncost.FEWEST_PASSES = cost.SHORT = 0\n"
+                                        "sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
+    options = ["--smoke", "--device", "cpu", "--precision", "fp32", "--dropout", "0.1", "--out"]
+    always = (tmp_path / "always.py", ROOT / script)
+    said, silent, two = (run_command(*line, *options, name, folder=tmp_path, ranks=ranks, PYTHONPATH=str(ROOT)).stdout
+                         for line, name, ranks in ((always, "said", 1), ((script,), "silent", 1), (always, "two", 2)))
+    assert [text.count("This run will take") for text in (said, silent, two)] == [1, 0, 1]
+    assert part in said and "GB of memory in each process, to judge" in two
+    assert_same_weights(tmp_path / "said", tmp_path / "silent")
