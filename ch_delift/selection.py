@@ -180,12 +180,14 @@ class Comparison:
         tried = min(self.pairs.number, len(candidates)) if self.pairs.kind == "neighbours" else len(candidates)  # by a target
         count = min(TRIAL[1], math.ceil(len(targets) * tried / len(candidates)))  # targets of a candidate
         draw = random.Random("trial")
-        ready = Targets(self.model, draw.sample(targets, count), self.tokenizer.eot_id)
-        some = draw.sample(candidates, min(TRIAL[0], len(candidates)))
+        some_targets, some = draw.sample(targets, count), draw.sample(candidates, min(TRIAL[0], len(candidates)))
+        ready, context = Targets(self.model, some_targets, self.tokenizer.eot_id), self.model.config.n_positions
         start = time.monotonic()
         with evaluating(self.model, self.precision):
-            for candidate in some:
-                ready.distances(shown(candidate, self.tokenizer), ready.everything)
+            for front in (shown(candidate, self.tokenizer) for candidate in some):
+                fits = [i for i, target in enumerate(some_targets) if len(front) + len(target.ids) - 1 <= context]
+                if fits:  # what does not fit is not measured, here as later
+                    ready.distances(front, ready.parts(fits))
         per_pair = (time.monotonic() - start) / (len(some) * count)
         return per_pair * len(targets) * tried / distributed.world_size()
 

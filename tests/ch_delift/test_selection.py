@@ -68,7 +68,10 @@ def test_utilities_take_as_long_as_their_pairs_at_the_speed_of_a_few(pairs, targ
 
     class Targets:
         def __init__(self, model, some, pad_id):
-            self.everything = len(some)
+            pass
+
+        def parts(self, rows):
+            return len(rows)
 
         def distances(self, front, parts):
             tried.append(parts)
@@ -77,6 +80,12 @@ def test_utilities_take_as_long_as_their_pairs_at_the_speed_of_a_few(pairs, targ
     monkeypatch.setattr(selection, "time", SimpleNamespace(monotonic=lambda: next(now)))
     assert comparison.estimate("target", "data") == pytest.approx(6.0 / sum(tried) * measured)
     assert set(tried) == {targets} and len(tried) == len(comparison.candidates)
+
+
+def test_pairs_that_do_not_fit_are_left_out_of_the_trial(tokenizer, tmp_path):
+    groups = examples(GROUPS, tokenizer)
+    longest = max(len(example.ids) for example in groups["data"])
+    assert Comparison(make_model(n_positions=longest), tokenizer, groups, tmp_path).estimate("data", "data") >= 0
 
 
 @pytest.mark.parametrize("stage", ["instruction", "task", "continual"])
