@@ -15,8 +15,8 @@ from ch_instruct import pipeline
 from ch_instruct.perplexity import response_perplexities
 from ch_instruct.pipeline import Arm, FineTuning, Work
 from ch_instruct.prompts import one_line
-from common import distributed, files, plots
-from common.console import say
+from common import files, plots
+from common.console import is_main, say
 from common.files import InputError
 from common.losses import next_token_loss
 from common.options import option, share, whole
@@ -185,7 +185,7 @@ def curve(experiment: Experiment, order: list[int], full: dict, folder: Path, se
             arm = f"{kind} at {fraction:.0%}"
             found = experiment.train(arm, places, folder / "curve" / f"{fraction:g}-{name}", seed)
             scores[fraction][kind].append(found[arm].result[measure])
-    if distributed.is_main():
+    if is_main():
         files.write_json(folder / "curve.json", {"measure": measure, "scores": scores})
         plots.save_picture(folder / "fractions.png", lambda ax: draw_fractions(ax, scores, measure.replace("_", " ")))
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from common import distributed
+from common.console import is_main
 from common.files import reading, write_whole
 
 
@@ -38,7 +39,7 @@ def partial(file: Path) -> Path:
 
 def grow(file: Path, shape: tuple[int, ...]) -> np.memmap:
     """Open the unfinished matrix, or begin one, all NaN."""
-    if distributed.is_main() and not partial(file).exists():
+    if is_main() and not partial(file).exists():
         def fill(path: Path) -> None:
             matrix = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
             matrix[:] = np.nan
@@ -67,7 +68,7 @@ def finish(file: Path, matrix: np.memmap) -> np.ndarray:
     """Give the finished matrix its name and open it for reading."""
     matrix.flush()
     distributed.barrier()  # every process has written its share
-    if distributed.is_main():
+    if is_main():
         os.replace(partial(file), file)
     distributed.barrier()
     return read(file, matrix.shape)

@@ -36,8 +36,8 @@ from ch_instruct import cost, pipeline
 from ch_instruct.pipeline import Work
 from ch_instruct.records import load_records, split_records
 from ch_instruct.subset import write_subset
-from common import distributed, files, options, reports, runs
-from common.console import say
+from common import files, options, reports, runs
+from common.console import is_main, say
 from common.files import InputError
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained
@@ -88,7 +88,7 @@ def open_comparison(work: Work, other: Work | None, given: Delift) -> tuple[Path
         check_matrices(given.utility, {group: len(examples) for group, examples in groups.items()}, pairs)
     folder = pipeline.open_run("ch_delift", work, kernel_model_sha256=facts["model_sha256"])
     utilities = (given.utility or folder) / "utility"
-    if given.utility is None and distributed.is_main():
+    if given.utility is None and is_main():
         utilities.mkdir(exist_ok=True)
         files.write_json(utilities / "facts.json", facts)
     return folder, Comparison(model, tokenizer, groups, utilities, work.precision, pairs, given.kernel, given.seed)
@@ -124,7 +124,7 @@ def main() -> None:
     places, gains = chosen["delift"]
     for group in comparison.groups:
         comparison.hidden(group)  # for the map; all processes share this work
-    if distributed.is_main():
+    if is_main():
         write_subset(folder / "subset.json", [work.train_ids[i] for i in places[:budget]], gains[:budget], {
             "data_sha256": work.facts["data_sha256"], "model_sha256": runs.model_hash(comparison.model), "stage": given.stage,
             "fraction": given.fraction, "options": runs.plain_options(given)})
@@ -139,7 +139,7 @@ def main() -> None:
     seeds = list(range(given.seed, given.seed + given.seeds))
     repeats = [compare(experiment, chosen, given, base, budget, folder if given.seeds == 1 else folder / f"seed-{seed}", seed)
                for seed in seeds]
-    if given.seeds > 1 and distributed.is_main():
+    if given.seeds > 1 and is_main():
         reports.finish_comparison(folder, seeds, repeats, differences(list(repeats[0]), given.compare))
     if given.curve:
         curve(experiment, places, repeats[0]["full"], folder, given.seed)

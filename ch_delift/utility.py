@@ -24,7 +24,7 @@ from ch_delift.shared_prefix import Targets
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
 from common import distributed
-from common.console import Progress, duration, say
+from common.console import Progress, duration, is_main, say
 from common.device import evaluating
 from common.files import InputError
 from common.gpt2 import GPT2
@@ -122,7 +122,7 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
         size = AT_ONCE * ranks if ranks > 1 else 1
         for together in (todo[i:i + size] for i in range(0, len(todo), size)):
             columns = distributed.put_together([column(j) for j in distributed.my_share(together)])
-            if file is None or distributed.is_main():
+            if file is None or is_main():
                 for j, found in zip(together, columns):
                     matrix[plan.cells(j)] = found
             done = sum(counts[j] for j in together)

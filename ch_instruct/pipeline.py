@@ -22,7 +22,7 @@ from ch_instruct.records import load_records, save_records, split_places
 from ch_instruct.scoring import score
 from ch_instruct.subset import read_subset
 from common import distributed, files, plots, reports, runs
-from common.console import say, shorten
+from common.console import is_main, say, shorten
 from common.device import evaluating, pick_device, pick_precision
 from common.files import InputError
 from common.generation import continue_all
@@ -175,7 +175,7 @@ def prepare(options: FineTuning) -> Work:
 def open_run(chapter: str, work: Work, **facts: object) -> Path:
     """Make the run folder, as `runs.open_run`, with further `facts`; and write --save-data, now that nothing is refused."""
     folder, file = runs.open_run(chapter, work.options, work.facts | facts), work.options.save_data
-    if file is not None and distributed.is_main():
+    if file is not None and is_main():
         save_records(file, work.understood)
         say(f"Records as they were understood: {file}")
     return folder
@@ -287,7 +287,7 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
         by_family: whose families are printed (None: everybody's).
         facts: what else belongs into the report.
     """
-    if not distributed.is_main():
+    if not is_main():
         return
     responses = merge_responses({name: arm.responses for name, arm in arms.items() if " on " not in name})
     files.write_json(folder / "responses.json", responses)

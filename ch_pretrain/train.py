@@ -23,7 +23,7 @@ from ch_pretrain.pages import pages
 from ch_pretrain.plots import draw_looking_back
 from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
 from common import distributed, options, plots, reports, runs
-from common.console import say
+from common.console import is_main, say
 from common.device import check_memory, pick_device, pick_precision
 from common.files import InputError, reading
 from common.generation import continue_all
@@ -176,7 +176,7 @@ def main() -> None:
 
     def look(step: int) -> None:
         """At each evaluation: does it look back by now?"""
-        if distributed.is_main() and (step % every == 0 or step == total):
+        if is_main() and (step % every == 0 or step == total):
             epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
             windows = epochs * len(data) + rest * how.step_size
             add_look(folder / LOOKS_FILE, model, tokenizer, step, windows * context)
@@ -185,7 +185,7 @@ def main() -> None:
     looking = len(given.data) == 1 and given.data[0] in CORPORA and model.config.n_positions > 2
     run = fit(model, tokenizer, data, validation, next_token_loss, replace(how, evaluate_every=every), folder, given.resume,
               look if looking else None)
-    if distributed.is_main():
+    if is_main():
         plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, {"pretraining": run.history}))
         if (folder / LOOKS_FILE).exists():
             plots.save_picture(folder / "looking_back.png", lambda ax: draw_looking_back(ax, read_looks(folder / LOOKS_FILE)))

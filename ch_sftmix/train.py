@@ -32,7 +32,7 @@ from ch_sftmix.confidence import confidence, negative_loss, random_split, split
 from ch_sftmix.mixup import PairDataset, sftmix_loss
 from ch_sftmix.plots import draw_confidence, draw_data_map
 from common import distributed, files, options, plots, reports
-from common.console import say
+from common.console import is_main, say
 from common.files import InputError
 from common.losses import next_token_loss
 from common.options import not_negative, option, positive, whole
@@ -79,7 +79,7 @@ def reference_run(work: Work, folder: Path, seed: int, count: int | None = None)
     def note(step: int) -> None:
         if step in checkpoints:
             found = response_perplexities(work.model, responses, 2 * work.options.batch_size, work.precision)
-            if distributed.is_main():
+            if is_main():
                 files.write_json(folder / f"perplexities-{checkpoints[step]}.json", found.tolist())
 
     run = pipeline.train(work, data, next_token_loss, folder, seed, after_step=note)
@@ -173,7 +173,7 @@ def compare(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], fo
     mix_run = mixup_run(work, halves, folder, seed, given.alpha, given.mu)
     sftmix = pipeline.test(work, mix_run)
     arms = {"base": test_base(), "ntp": ntp, "sftmix": sftmix}
-    if distributed.is_main():
+    if is_main():
         write_dynamics(folder / "dynamics.csv", work.records["train"], perplexities, halves)
         plots.save_picture(folder / "confidence.png", lambda ax: draw_confidence(ax, perplexities, halves))
         plots.save_picture(folder / "data_map.png", lambda ax: draw_data_map(ax, perplexities, halves))
@@ -198,7 +198,7 @@ def main() -> None:
 
     seeds = list(range(given.seed, given.seed + given.seeds))
     arms = [compare(work, given, test_base, folder / f"seed-{seed}", seed) for seed in seeds]
-    if distributed.is_main():
+    if is_main():
         reports.finish_comparison(folder, seeds, arms, [("sftmix", "ntp")])
 
 

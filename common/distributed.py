@@ -12,8 +12,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from common.console import is_main as is_main  # it stands there because commands that do not compute need no PyTorch
-from common.console import rank
+from common.console import rank  # it stands there because commands that do not compute need no PyTorch
 
 Value = TypeVar("Value")
 

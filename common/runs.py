@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from common import distributed, files
-from common.console import say
+from common.console import is_main, say
 from common.files import InputError
 from common.gpt2 import GPT2
 from common.options import FolderOptions
@@ -36,7 +36,7 @@ def check_run(args: FolderOptions | Namespace) -> None:
         if args.resume:
             raise InputError("--resume needs --out, the folder of the interrupted run.")
         return
-    if args.out.is_dir() and distributed.is_main():
+    if args.out.is_dir() and is_main():
         files.claim(args.out)
     if not args.resume:
         refuse_content(args.out)
@@ -98,9 +98,9 @@ def open_run(chapter: str, args: FolderOptions | Namespace, facts: dict[str, obj
 
     When resuming, the facts must be those of the first time.
     """
-    folder = Path(distributed.from_main(str(_make_folder(chapter, args.out)) if distributed.is_main() else ""))
+    folder = Path(distributed.from_main(str(_make_folder(chapter, args.out)) if is_main() else ""))
     resuming = is_resuming(args)
-    if distributed.is_main():
+    if is_main():
         files.claim(folder)
         if not resuming:
             refuse_content(folder)  # once more: another run may have begun here since `check_run`
@@ -112,7 +112,7 @@ def open_run(chapter: str, args: FolderOptions | Namespace, facts: dict[str, obj
             if recorded.get(name) != value:
                 raise InputError(f"--resume: {name} has changed since this run began ({recorded.get(name)} then, {value} "
                                  "now); put back what it was, or start a new run.")
-    elif distributed.is_main():
+    elif is_main():
         files.write_json(folder / "run.json", {
             "command": " ".join(["python", *sys.argv]), "options": plain_options(args), "facts": facts,
             "git_commit": git_commit(), "machine": f"{platform.system()} {platform.machine()}, "

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from common import distributed, files
-from common.console import Progress, say
+from common.console import Progress, is_main, say
 from common.device import autocast, evaluating
 from common.files import InputError, write_text, write_whole
 from common.gpt2 import GPT2
@@ -293,7 +293,7 @@ def judge_checkpoint(model: GPT2, tokenizer: Tokenizer, validation: Dataset, opt
     run.waited = 0 if better else run.waited + 1
     if better:
         run.best_step, run.best_loss = row["step"], row.get("validation_loss", math.inf)
-        if distributed.is_main():
+        if is_main():
             if options.lora is not None:
                 save_adapter(model, options.base, folder / "adapter")
             save_pretrained(model, tokenizer, folder)
@@ -304,7 +304,7 @@ def judge_checkpoint(model: GPT2, tokenizer: Tokenizer, validation: Dataset, opt
 
 def save_state(folder: Path, run: Run, model: GPT2, optimizer: torch.optim.Optimizer) -> None:
     """Write metrics.csv and training_state.pt: tensors and plain values only. When done, the tensors are left out."""
-    if not distributed.is_main():
+    if not is_main():
         return
     folder.mkdir(parents=True, exist_ok=True)  # there is no checkpoint yet if the first evaluation is far
     write_text(folder / "metrics.csv", history_csv(run.history))

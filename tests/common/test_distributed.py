@@ -5,6 +5,7 @@ import torch
 import torch.distributed as dist
 
 from common import distributed
+from common.console import is_main, rank
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda:1", "nccl"), ("mps", "gloo")])
@@ -24,11 +25,11 @@ def test_a_single_process_joins_nobody(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setattr(dist, "init_process_group", lambda *_: pytest.fail("joined"))
     distributed.start(torch.device("cpu"))
-    assert distributed.rank() == 0 and distributed.world_size() == 1 and distributed.is_main()
+    assert rank() == 0 and distributed.world_size() == 1 and is_main()
     assert distributed.from_main("a") == "a" and distributed.add_up(1.5, 2) == [1.5, 2]
 
 
 def test_only_the_first_process_is_the_main_one_even_before_it_has_joined(monkeypatch):
     """Or every process would print the same error."""
     monkeypatch.setenv("RANK", "1")
-    assert distributed.rank() == 1 and not distributed.is_main()
+    assert rank() == 1 and not is_main()
