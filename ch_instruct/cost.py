@@ -24,6 +24,7 @@ from common.training import Dataset, TrainOptions, accumulate_gradients, evaluat
 
 FEWEST_PASSES = 100  # a run of fewer is not worth the four or five that a trial takes
 SHORT = 60  # seconds; a shorter training is better begun than estimated
+KEPT = {"cpu": 9e8}  # bytes that PyTorch's kernels come to keep for batches of many shapes, measured; a trial sees few of them
 ROWS, TOKENS = 32, 16  # of the trial of answers: as many texts at once as in the test, and how many tokens of each
 
 
@@ -85,9 +86,10 @@ def tell(work: Work, trainings: list[Training], readings: int = 0, tests: list[W
     tested = (count + 1) * sum(tokens_in(part, "test") for part in tests)
     seconds["evaluation"] = reading * (validation + tested + readings * first.tokens_of(first.data.items))
     seconds["answers"] = sum(time_answers(part, count) for part in tests)
+    memory = peak_memory(model.device) + KEPT.get(model.device.type, 0)
     say(f"This run will take about {duration(sum(seconds.values()))} ("
         + ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
-        + f") and {peak_memory(model.device) / 1e9:.1f} GB of memory" + " in each process" * (distributed.world_size() > 1)
+        + f") and {memory / 1e9:.1f} GB of memory" + " in each process" * (distributed.world_size() > 1)
         + f", to judge by a trial of {duration(time.monotonic() - start)}")
 
 

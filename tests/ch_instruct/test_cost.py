@@ -79,7 +79,7 @@ def test_all_there_is_to_do_is_counted(ready, monkeypatch, capsys):
     read = 4 * 2 * tokens["validation"] + 5 * 2 * tokens["test"] + 3 * tokens["train"]
     assert said(capsys) == [
         f"This run will take about {cost.duration(7200 + 2 * 3600 + read + 2 * 60)} (utilities 2.0 h, training 2.0 h, "
-        f"evaluation {cost.duration(read)}, answers 2 min) and 3.1 GB of memory, to judge by a trial of 0 s"]
+        f"evaluation {cost.duration(read)}, answers 2 min) and 4.0 GB of memory, to judge by a trial of 0 s"]
 
 
 def test_training_is_its_tokens_at_the_speed_of_two_passes_and_its_steps(ready, clock, monkeypatch):
