@@ -68,6 +68,6 @@ def test_the_text_says_what_the_outputs_say(stored):
     assert after < 0 < before  # "after fine-tuning, an example in front mostly does harm"
     choosing, = numbers(r"utilities: (\d+) s", told)
     training, = numbers(r"training and test on everything: (\d+) s", told)
-    assert choosing > 3 * training  # "choosing cost more than three times what training on everything cost"
+    assert 2.5 < choosing / training < 4.5  # "choosing cost about three times what training on everything cost"
     naive, lazy = numbers(r"naive greedy computes ([\d,]+) gains, lazy greedy ([\d,]+); the same choice: True", told)
     assert lazy < naive / 2
