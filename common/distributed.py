@@ -4,7 +4,6 @@ There is no wrapper around the model. Each process (rank) computes the gradients
 add them up. As losses are sums, the total is what one process would have computed.
 """
 
-import atexit
 import os
 from collections.abc import Sequence
 from typing import TypeVar
@@ -12,6 +11,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from common import options
 from common.console import rank  # it stands there because commands that do not compute need no PyTorch
 
 Value = TypeVar("Value")
@@ -20,13 +20,13 @@ Value = TypeVar("Value")
 def start(device: torch.device) -> None:
     """Join the other processes if `torchrun` started this one; do nothing otherwise.
 
-    The processes talk as their device can: GPUs by NCCL, everything else by Gloo. They part when Python ends.
+    The processes talk as their device can: GPUs by NCCL, everything else by Gloo. They part when the command ends.
     """
     if "RANK" in os.environ and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(stop)
+        options.AT_END.append(stop)
 
 
 def stop() -> None:

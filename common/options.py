@@ -243,6 +243,9 @@ def default_lr(lora: bool = False) -> float:
     return 5e-4 if lora else 5e-5
 
 
+AT_END: list[Callable[[], None]] = []  # what else is to be done when a command ends, however it ends
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`; turn what the user can mend into one sentence and exit status 2."""
     try:
@@ -264,3 +267,5 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(2)
     finally:
         release()
+        for act in AT_END:
+            act()

@@ -119,6 +119,7 @@ def open_run(chapter: str, args: FolderOptions | Namespace, facts: dict[str, obj
                                                     f"{torch.get_num_threads()} threads",
             "versions": {"python": platform.python_version()} | {
                 name: version(name) for name in ("torch", "tiktoken", "numpy", "safetensors", "huggingface_hub")}})
+    distributed.barrier()  # no process puts anything into the folder before it is this run's
     say(f"Run folder: {folder}")
     return folder
 

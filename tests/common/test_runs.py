@@ -37,6 +37,14 @@ def begun(tmp_path) -> FineTuning:
     return options
 
 
+def test_no_process_goes_on_before_the_folder_is_this_runs(tmp_path, monkeypatch):
+    """Or one that is faster puts a first file into it, which the main process takes for another run's."""
+    seen = []
+    monkeypatch.setattr(runs.distributed, "barrier", lambda: seen.append((tmp_path / "run" / "run.json").exists()))
+    open_run("some", FineTuning(out=tmp_path / "run"), {})
+    assert seen == [True]
+
+
 def test_every_option_is_decided_on():
     assert OTHER.keys() == {part.name for part in fields(FineTuning)}
     assert runs.MAY_DIFFER == {"resume", "out", "device", "recompute", "timeout"}
