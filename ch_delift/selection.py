@@ -25,8 +25,8 @@ from common.files import InputError
 from common.gpt2 import GPT2
 from common.tokenizer import Tokenizer
 
-# (rows, columns) -> similarities of these two groups of examples; a group is called "data", "target" or "known".
 TRIAL = 4, 32  # candidates that are timed before the work begins, and the most targets each is tried on
+# (rows, columns) -> similarities of these two groups of examples; a group is called "data", "target" or "known".
 Compare = Callable[[str, str], Matrix]
 
 
