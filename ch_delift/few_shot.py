@@ -102,6 +102,14 @@ def pools_of_subset(args: argparse.Namespace, records: list[dict], training: lis
     return {name: [records[i] for i in places] for name, places in (("chosen", chosen), ("random", by_chance))}
 
 
+def tell_prompts(name: str, questions: list[list[int]], ids: np.ndarray, examples: list[list[int]],
+                 longest: int) -> list[list[int]]:
+    """`prompts_with_examples`, and a line about how many there are in each."""
+    prompts, counts = prompts_with_examples(questions, ids, examples, longest)
+    say(f"{name}: {len(examples)} examples, {min(counts)} to {max(counts)} in a prompt (mean {sum(counts) / len(counts):.1f})")
+    return prompts
+
+
 def show_scores(responses: dict[str, list[dict]], args: argparse.Namespace) -> None:
     """Print the scores of each kind of prompt and, where records name one, of each family."""
     scores = {name: score(answers) for name, answers in responses.items()}
@@ -152,17 +160,14 @@ def main() -> None:
     prompts_of: dict[str, list[list[int]]] = {}
     if pools:
         prompts_of["no examples"], vectors = questions, mean_hidden_states(model, questions, precision)
-    for name, pool in (pools | dict.fromkeys(drawn, training)).items():
+    for name, pool in pools.items():
         examples = [encode_record(record, tokenizer, args.format) for record in pool]
-        if name in drawn:
-            ids = drawn[name]
-        else:
-            prompts_of_pool = [e.ids[:e.prompt_length] for e in examples]
-            ids, _ = nearest(vectors, mean_hidden_states(model, prompts_of_pool, precision), args.shots)
-        found, counts = prompts_with_examples(questions, ids, [shown(e, tokenizer) for e in examples], longest)
-        say(f"{name}: {len(examples)} examples, {min(counts)} to {max(counts)} in a prompt "
-            f"(mean {sum(counts) / len(counts):.1f})")
-        prompts_of[name] = found
+        prompts_of_pool = [e.ids[:e.prompt_length] for e in examples]
+        near, _ = nearest(vectors, mean_hidden_states(model, prompts_of_pool, precision), args.shots)
+        prompts_of[name] = tell_prompts(name, questions, near, [shown(e, tokenizer) for e in examples], longest)
+    fronts = [shown(encode_record(record, tokenizer, args.format), tokenizer) for record in training] if drawn else []
+    for name, ids in drawn.items():
+        prompts_of[name] = tell_prompts(name, questions, ids, fronts, longest)
     responses = {name: answer_after(model, tokenizer, test, prompts, args.max_new_tokens, args.batch_size, precision)
                  for name, prompts in prompts_of.items()}
     args.out.parent.mkdir(parents=True, exist_ok=True)
