@@ -114,6 +114,8 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
         def column(j: int) -> np.ndarray:
             rows, _ = plan.cells(j)
             fits = lengths[rows] + len(fronts[j]) <= context
+            if not fits.any():  # a cut example may fill the context alone
+                return np.zeros(len(rows), dtype=np.float32)
             parts = ready.everything if pairs is None and fits.all() else ready.parts(rows[fits].tolist())
             behind = ready.distances(fronts[j], parts)  # d(i | j)
             return np.where(fits, (alone - behind)[rows], 0)

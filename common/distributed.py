@@ -56,14 +56,16 @@ def add_up(*numbers: float) -> list[float]:
 
 
 def add_up_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Sum the gradients over all processes, in one message. A process without rows takes part with zeros."""
+    """Sum the gradients over all processes. A process without rows takes part with zeros."""
     if not dist.is_initialized():
         return
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    for p, summed in zip(parameters, flat.split([p.numel() for p in parameters])):
-        p.grad = summed.view_as(p)
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    # Each is a message of its own, and all are under way at once: nothing is copied into one long vector and back.
+    under_way = [dist.all_reduce(p.grad, async_op=True) for p in parameters]
+    for message in under_way:
+        message.wait()
 
 
 def my_share(whole: Sequence) -> Sequence:

@@ -204,6 +204,14 @@ def test_a_target_longer_than_the_context_is_refused(tokenizer):
         matrix(make_model(n_positions=64), tokenizer, RECORDS, RECORDS)
 
 
+def test_nothing_fits_behind_a_cut_example_that_fills_the_context(model, tokenizer):
+    """Such an example is trained on; shown to others, it helps none of them."""
+    short = encode_record(RECORDS[0], tokenizer)
+    full = Example((short.ids[:-1] * 40)[:model.config.n_positions + 1], model.config.n_positions - 5)
+    found = utility_matrix(model, tokenizer, [short, full], [full, short])
+    assert found[:, 0].tolist() == [0, 0] and found[0, 1] != 0
+
+
 def test_the_progress_and_the_cost_are_told(model, tokenizer, capsys):
     matrix(model, tokenizer, RECORDS, RECORDS[:2])
     said = capsys.readouterr().out
