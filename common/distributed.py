@@ -23,6 +23,9 @@ def start(device: torch.device) -> None:
     The processes talk as their device can: GPUs by NCCL, everything else by Gloo. They part when the command ends.
     """
     if "RANK" in os.environ and not dist.is_initialized():
+        # An optimizer's first step imports this. If there is a group by then, default values of its functions keep the group,
+        # and threads that are still there when Python goes can end the process by SIGABRT.
+        import torch.distributed.nn.functional
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

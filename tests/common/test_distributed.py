@@ -1,11 +1,16 @@
 """How processes find each other; what several of them compute is tested with the commands."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
 
 from common import distributed
 from common.console import is_main, rank
+from tests.conftest import ENVIRONMENT, ROOT
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda:1", "nccl"), ("mps", "gloo")])
@@ -33,3 +38,29 @@ def test_only_the_first_process_is_the_main_one_even_before_it_has_joined(monkey
     """Or every process would print the same error."""
     monkeypatch.setenv("RANK", "1")
     assert rank() == 1 and not is_main()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads have names in /proc on Linux only")
+def test_no_thread_of_the_group_outlives_it(tmp_path):
+    """Threads that are still there when Python goes can end the process by SIGABRT."""
+    program = """
+import torch
+from pathlib import Path
+from common import distributed
+
+def threads():
+    return sum("gloo" in (thread / "comm").read_text() for thread in Path("/proc/self/task").iterdir())
+
+distributed.start(torch.device("cpu"))
+p = torch.nn.Parameter(torch.ones(2))
+p.grad = torch.ones(2)
+torch.optim.AdamW([p], fused=True).step()  # it imports much
+distributed.add_up_gradients([p])
+during = threads()
+distributed.stop()
+print(during > 0, threads())
+"""
+    group = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=ENVIRONMENT | group, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "0"], done.stderr
