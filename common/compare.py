@@ -40,6 +40,8 @@ def differences(done: dict[str, dict]) -> str:
 
 
 def _cell(value: object) -> str:
+    if value is None:  # as if it were not there
+        return "-"
     if isinstance(value, dict):
         return ", ".join(f"{key} {number}" for key, number in value.items())
     text = f"{value:g}" if isinstance(value, float) else str(value)
