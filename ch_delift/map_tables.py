@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from ch_delift.conditions import Series
-from ch_delift.plots import draw_differences
+from ch_delift.plots import draw_differences, draw_margins
 from common.console import say, table
 from common.files import write_json
 from common.plots import save_picture
@@ -110,8 +110,24 @@ def draw_primaries(path: Path, rows: Sequence[dict]) -> None:
     save_picture(path, lambda ax: draw_differences(ax, found, "points of exact match, equal epochs (95 % interval)"))
 
 
+def margins_by_fraction(entries: Sequence[dict], plan: Sequence[Series]) -> dict[str, dict[float, dict[str, float]]]:
+    """Where several fractions were tried at equal epochs: condition -> fraction -> {method: points above random subsets}, means
+    over the data sets that all these fractions have."""
+    found: dict[str, dict[float, dict[str, float]]] = {}
+    for condition in dict.fromkeys(series.condition for series in plan):
+        tried = [series for series in plan if (series.condition, series.schedule) == (condition, "equal epochs")]
+        seeds = min((series.seeds for series in tried), key=len, default=range(0))
+        if len(tried) > 1:
+            found[condition] = {}
+            for series in tried:
+                more = scores(entries, series._replace(seeds=seeds))
+                found[condition][series.fraction] = {name: 100 * more[arm]["minus_random"][0] for arm, name in
+                                                     (("delift", "DELIFT"), ("se", "SE"), ("oracle", "oracle"))}
+    return found
+
+
 def show(folder: Path, plan: Sequence[Series], entries: Sequence[dict]) -> None:
-    """Print the tables, draw the primary comparisons, and write all that they hold to report.json."""
+    """Print the tables, draw the primary comparisons and the fractions, and write all that they hold to report.json."""
     report: dict[str, Any] = {}
     for series in plan:
         found: dict[str, Any] = {"primary": series.primary, "data_sets": list(series.seeds),
@@ -125,6 +141,8 @@ def show(folder: Path, plan: Sequence[Series], entries: Sequence[dict]) -> None:
     if rows := primaries(entries, plan):
         say("\n" + primary_table(rows))
         draw_primaries(folder / "differences.png", rows)
+    if margins := margins_by_fraction(entries, plan):
+        save_picture(folder / "fractions.png", lambda ax: draw_margins(ax, margins), width=8.5)
     pairs, told = pair_table(entries, plan)
     if pairs:
         say("\n" + told)

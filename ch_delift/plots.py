@@ -132,6 +132,25 @@ def draw_fractions(ax: Axes, scores: dict[float, dict[str, list[float]]], measur
     ax.legend()
 
 
+def draw_margins(ax: Axes, found: dict[str, dict[float, dict[str, float]]]) -> None:
+    """What choosing gains over random subsets, against the share that is chosen.
+
+    Args:
+        found: condition -> fraction -> {method: points of exact match above random}. A colour for each condition; the first
+            method's lines are whole, the next one's dashed, the third's dotted.
+    """
+    for colour, (condition, gains) in zip((DARK, LIGHT, ACCENT), found.items()):
+        fractions = sorted(gains)
+        for style, method in zip(("-", "--", ":"), gains[fractions[0]]):
+            ax.plot(fractions, [gains[fraction][method] for fraction in fractions], style, color=colour, marker="o",
+                    markersize=4, label=f"{condition}: {method}")
+        ax.set_xticks(fractions)
+    ax.axhline(0, color="black", linewidth=1)
+    ax.set(xlabel="share of the training data that is chosen", ylabel="exact match, points above random")
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.legend(fontsize=8)
+
+
 def draw_differences(ax: Axes, found: dict[str, dict[str, tuple[float, float]]], xlabel: str) -> None:
     """Differences between two ways to choose, with their intervals; an interval that holds 0 is no difference seen.
 

@@ -64,11 +64,22 @@ def test_primary_comparisons_are_corrected_together_and_the_others_left_out():
     assert "skewed: DELIFT - random" in map_tables.primary_table(rows)
 
 
+def test_fractions_are_compared_on_the_data_sets_that_all_of_them_have():
+    more = entries(random=[0.4, 0.2, 0.9], oracle=[0.6, 0.4, 0.9], se=[0.4, 0.2, 0.9], delift=[0.55, 0.25, 0])
+    other = [entry | {"fraction": 0.3}
+             for entry in entries(random=[0.5, 0.5], oracle=[0.9, 0.9], se=[0.6, 0.7], delift=[0.4, 0.3])]
+    plan = [SERIES._replace(seeds=range(3)), SERIES._replace(fraction=0.3), SERIES._replace(condition="noisy")]
+    assert map_tables.margins_by_fraction(more + other, plan) == {"skewed": {
+        0.1: pytest.approx({"DELIFT": 10, "SE": 0, "oracle": 20}), 0.3: pytest.approx({"DELIFT": -15, "SE": 15, "oracle": 40})}}
+
+
 def test_everything_that_is_shown_is_written(tmp_path, capsys):
-    map_tables.show(tmp_path, [SERIES, SERIES._replace(condition="noisy")], MADE_UP + entries(
+    fraction = [entry | {"fraction": 0.3} for entry in MADE_UP]
+    plan = [SERIES, SERIES._replace(condition="noisy"), SERIES._replace(fraction=0.3)]
+    map_tables.show(tmp_path, plan, MADE_UP + fraction + entries(
         "noisy", random=[0.4, 0.2], oracle=[0.6, 0.4], se=[0.4, 0.2], delift=[0.5, 0.3]))
     told, report = capsys.readouterr().out, read_json(tmp_path / "report.json")
     assert "noisy, 10%, equal epochs (descriptive): 2 data sets" in told and "skewed, 10%, equal epochs: 2" in told
     assert report["series"][SERIES.name]["scores"]["delift"]["share_of_oracle"] == pytest.approx(0.5)
     assert report["utilities"]["noisy"] == {"same thing": None, "same family": pytest.approx(0.1)} and "+0.100" in told
-    assert len(report["primaries"]) == 2 and (tmp_path / "differences.png").exists()
+    assert len(report["primaries"]) == 2 and {"differences.png", "fractions.png"} <= {path.name for path in tmp_path.iterdir()}

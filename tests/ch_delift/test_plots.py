@@ -8,6 +8,7 @@ from ch_delift.plots import (
     draw_fractions,
     draw_gains,
     draw_map,
+    draw_margins,
     draw_pair,
     draw_steps,
     draw_trace,
@@ -59,6 +60,17 @@ def test_the_band_of_random_is_its_lowest_to_its_highest():
     assert list(chosen.get_ydata()) == [0.5, 0.6, 0.7] and (list(full.get_xdata()), list(full.get_ydata())) == ([1], [0.7])
     band = ax.collections[0].get_paths()[0].vertices
     assert {0.2, 0.4, 0.6} <= set(np.round(band[:, 1], 6))
+
+
+def test_margins_are_drawn_from_the_smallest_fraction_a_colour_for_each_condition():
+    ax = axes()
+    draw_margins(ax, {"skewed": {0.3: {"DELIFT": 1.0, "SE": 2.0}, 0.1: {"DELIFT": 5.0, "SE": 4.0}},
+                    "target": {0.1: {"DELIFT": 7.0, "SE": 8.0}, 0.3: {"DELIFT": 3.0, "SE": 0.0}}})
+    *lines, _ = ax.lines
+    assert [list(line.get_ydata()) for line in lines] == [[5, 1], [4, 2], [7, 3], [8, 0]]
+    assert [line.get_linestyle() for line in lines] == ["-", "--"] * 2
+    assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color()
+    assert [t.get_text() for t in ax.get_legend().get_texts()][:2] == ["skewed: DELIFT", "skewed: SE"]
 
 
 def test_differences_stand_with_their_intervals_a_row_for_each_condition():
