@@ -8,7 +8,7 @@ Training: both sides get the same weights, records, optimizer and precision; our
 same prompts, greedily, until a text ends or has --max-new-tokens. Both take turns, so a change in the machine's speed meets
 both; speeds are medians over the rounds, ratios medians of the ratios within each round. Shares: the work that is needed
 (blocks at real tokens, head at targets, forward and backward) against a large matrix product; and the weights read once for
-each new token of a full batch against reading memory. Needs transformers (pip install -r requirements-dev.txt).
+one more token of each text against reading memory. Needs transformers (pip install -r requirements-dev.txt).
 """
 
 import multiprocessing
@@ -198,19 +198,30 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
                   device: torch.device, max_new_tokens: int) -> None:
     """Answers in turns, at each batch size; prints a table."""
     sides = {side: answering_side(*side, folder, device, max_new_tokens) for side in SIDES}
-    model, _ = load_pretrained(folder)
-    weights = sum(p.numel() for p in model.parameters())
     rows = []
     for size in sizes:
         found, made = in_turns("answering", {side: partial(run, prompts) for side, run in sides.items()}, [size] * (rounds + 1))
         seconds = {side: times[1:] for side, times in found.items()}  # the first is a warm-up
         for side, times in seconds.items():
-            steps = made[side] / size  # as many, if the batch is always full
-            share = steps * weights * (2 if side[1] == "bf16" else 4) / statistics.median(times) / rates["memory"]
             rows.append([f"{' '.join(side)}, batch {size}", f"{made[side] / statistics.median(times):,.0f}",
-                         *(f"{median_ratio(seconds['transformers', p], times):.2f}" for p in ("fp32", "bf16")), f"{share:.0%}"])
-    say("\n" + table([f"answering {len(prompts)} prompts", "new tokens/s", "x transformers fp32", "x transformers bf16",
-                      "of the memory's rate"], rows))
+                         *(f"{median_ratio(seconds['transformers', p], times):.2f}" for p in ("fp32", "bf16"))])
+    say("\n" + table([f"answering {len(prompts)} prompts", "new tokens/s", "x transformers fp32", "x transformers bf16"], rows))
+    model, _ = load_pretrained(folder, device)
+    weights, rows = sum(p.numel() for p in model.parameters()), []
+    for size, precision in ((size, precision) for size in (1, *sizes) for precision in ("fp32", "bf16")):
+        seconds_a_step = decoding_step(model, prompts[:size], precision, max_new_tokens)
+        share = weights * (2 if precision == "bf16" else 4) / seconds_a_step / rates["memory"]
+        rows.append([f"batch {size}, {precision}", f"{1000 * seconds_a_step:.1f}", f"{share:.0%}"])
+    say("\n" + table(["one more token of each text, ours", "ms", "of the memory's rate"], rows))
+
+
+def decoding_step(model: GPT2, prompts: list[list[int]], precision: str, steps: int) -> float:
+    """Seconds that one more token of each of these texts takes, when all have been read; by so many steps."""
+    hardly = 0  # "!" or a zero byte, and seldom said: texts should go on, so that the batch stays full
+    with evaluating(model, precision):
+        reading, whole = (min(seconds_of(partial(continue_all, model, prompts, tokens, hardly, len(prompts)), model.device)
+                              for _ in range(3)) for tokens in (1, 1 + steps))
+    return (whole - reading) / steps
 
 
 def peak_megabytes(work: Callable, *args: object) -> float:
