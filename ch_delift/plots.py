@@ -147,7 +147,7 @@ def draw_margins(ax: Axes, found: dict[str, dict[float, dict[str, float]]]) -> N
         ax.set_xticks(fractions)
     ax.axhline(0, color="black", linewidth=1)
     ax.set(xlabel="share of the training data that is chosen", ylabel="exact match, points above random")
-    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(fontsize=8)
 
 
