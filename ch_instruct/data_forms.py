@@ -54,7 +54,7 @@ def to_record(row: object, where: str, fields: Sequence[str] | None = None) -> t
     else:
         name = next((name for name, keys in FORMS.items() if row.keys() >= set(keys.values())), "")
         if not name and not {"instruction", "output"} & row.keys():  # with one of them, the other is asked for later
-            texts = [key for key, value in row.items() if isinstance(value, str)][:2]
+            texts = [key for key, value in row.items() if isinstance(value, str) and key.isprintable()][:2]
             question, answer = texts if len(texts) == 2 else ("KEY", "KEY")
             raise InputError(f"{where} is of no known form (its keys: {_names(row)}); say which of them hold question and "
                              f"answer, as in --fields instruction={question} output={answer}.")

@@ -125,3 +125,9 @@ def test_a_table_of_ones_own_trains_and_is_saved(in_process, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
     assert rows[3] == {"instruction": "What is 3 plus 1?", "output": "4"} and len(rows) == 30
     assert "give a new file" in in_process(*command, tmp_path / "other").stderr
+
+
+def test_a_key_that_cannot_be_typed_is_not_proposed():
+    with pytest.raises(InputError) as refused:
+        to_record({"\r": "x", "ids": "y"}, "record 1")
+    assert "\r" not in str(refused.value) and str(refused.value).endswith("--fields instruction=KEY output=KEY.")
