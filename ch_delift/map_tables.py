@@ -116,8 +116,8 @@ def margins_by_fraction(entries: Sequence[dict], plan: Sequence[Series]) -> dict
     found: dict[str, dict[float, dict[str, float]]] = {}
     for condition in dict.fromkeys(series.condition for series in plan):
         tried = [series for series in plan if (series.condition, series.schedule) == (condition, "equal epochs")]
-        seeds = min((series.seeds for series in tried), key=len, default=range(0))
         if len(tried) > 1:
+            seeds = min((series.seeds for series in tried), key=len)  # each begins with the same ones
             found[condition] = {}
             for series in tried:
                 more = scores(entries, series._replace(seeds=seeds))

@@ -207,9 +207,10 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
                          *(f"{median_ratio(seconds['transformers', p], times):.2f}" for p in ("fp32", "bf16"))])
     say("\n" + table([f"answering {len(prompts)} prompts", "new tokens/s", "x transformers fp32", "x transformers bf16"], rows))
     model, _ = load_pretrained(folder, device)
-    weights, rows = sum(p.numel() for p in model.parameters()), []
+    weights = sum(p.numel() for p in model.parameters())
+    rows = []
     for size, precision in ((size, precision) for size in (1, *sizes) for precision in ("fp32", "bf16")):
-        seconds_a_step = decoding_step(model, prompts[:size], precision, max_new_tokens)
+        seconds_a_step = decoding_step(model, (prompts * size)[:size], precision, max_new_tokens)
         share = weights * (2 if precision == "bf16" else 4) / seconds_a_step / rates["memory"]
         rows.append([f"batch {size}, {precision}", f"{1000 * seconds_a_step:.1f}", f"{share:.0%}"])
     say("\n" + table(["one more token of each text, ours", "ms", "of the memory's rate"], rows))
@@ -217,9 +218,9 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
 
 def decoding_step(model: GPT2, prompts: list[list[int]], precision: str, steps: int) -> float:
     """Seconds that one more token of each of these texts takes, when all have been read; by so many steps."""
-    hardly = 0  # "!" or a zero byte, and seldom said: texts should go on, so that the batch stays full
+    end_id = 0  # not end-of-text, but what a model seldom says: "!" or a zero byte. Texts should go on, and the batch stay full
     with evaluating(model, precision):
-        reading, whole = (min(seconds_of(partial(continue_all, model, prompts, tokens, hardly, len(prompts)), model.device)
+        reading, whole = (min(seconds_of(partial(continue_all, model, prompts, tokens, end_id, len(prompts)), model.device)
                               for _ in range(3)) for tokens in (1, 1 + steps))
     return (whole - reading) / steps
 

@@ -34,13 +34,13 @@ def read_report(folder: Path) -> tuple[dict, dict]:
 def differences(done: dict[str, dict]) -> str:
     """A table of the options and facts that are not the same in all runs, a column per run; empty if there are none."""
     names = dict.fromkeys(name for run in done.values() for name in run)
-    rows = [[name, *(_cell(run[name]) if name in run else "-" for run in done.values())] for name in names]
+    rows = [[name, *(_cell(run.get(name)) for run in done.values())] for name in names]
     rows = [row for row in rows if len(set(row[1:])) > 1]
     return table(["", *done], rows) if rows else ""
 
 
 def _cell(value: object) -> str:
-    if value is None:  # as if it were not there
+    if value is None:  # not given, or no option of this run
         return "-"
     if isinstance(value, dict):
         return ", ".join(f"{key} {number}" for key, number in value.items())

@@ -18,7 +18,8 @@ from common.pretrained import load_pretrained
 from common.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
-# Examples that are made up are the same in every run, so that a run of the tests is certain; tests/broken.py tries others.
+# Examples that are made up are the same in every run, so that a run of the tests is certain.
+# python -m pytest --hypothesis-profile default tries others.
 settings.register_profile("certain", derandomize=True)
 settings.load_profile("certain")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # one thread, and no hub

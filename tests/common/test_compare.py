@@ -33,6 +33,12 @@ def test_what_differs_and_the_scores_are_told_and_the_curves_drawn(in_process, t
     assert Path("comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_option_without_a_value_is_shown_as_one_that_is_not_there(in_process, tmp_path):
+    runs = [make_run(tmp_path / "a", 1.25), make_run(tmp_path / "b", 1.25, lr=0.1, lora=None)]
+    lines = in_process("common/compare.py", *runs).stdout.splitlines()
+    assert [line.split() for line in lines[2:4]] == [["lr", "-", "0.1"], []]
+
+
 def test_equal_runs_are_told_so(in_process, tmp_path):
     runs = [make_run(tmp_path / name, 1.25) for name in "ab"]
     told = in_process("common/compare.py", *runs, "--out", "x.png").stdout

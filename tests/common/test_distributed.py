@@ -42,7 +42,7 @@ def test_only_the_first_process_is_the_main_one_even_before_it_has_joined(monkey
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads have names in /proc on Linux only")
-def test_no_thread_of_the_group_outlives_it(tmp_path):
+def test_no_thread_of_the_group_outlives_it():
     """Threads that are still there when Python goes can end the process by SIGABRT."""
     program = """
 import torch
