@@ -118,7 +118,7 @@ def bench_utilities(folder: Path, targets: list[Example], turns: list[list[Examp
 
 
 def bench_neighbours(folder: Path, targets: list[Example], examples: list[Example]) -> None:
-    """What a pair costs where each example is tried on few targets, against all 64: prints a table."""
+    """What a pair costs where each example is tried on few targets, against 64: prints a table."""
     model, tokenizer = load_pretrained(folder)
     rows = []
 

@@ -58,8 +58,9 @@ def nearest(a: np.ndarray, b: np.ndarray, k: int, rows_at_once: int = 1024) -> t
     Of equal cosines the lower number comes first. A part of a is compared at a time, so memory grows with M · k.
 
     Returns:
-        Their numbers, int64 [M, k], and their cosines, float32 [M, k].
+        Their numbers, int64 [M, k], and their cosines, float32 [M, k]; with fewer than k rows in b, all of them.
     """
+    k = min(k, len(b))
     centre, ids, cosines = b.mean(axis=0), [], []
     a, columns = unit(a - centre), unit(b - centre).T
     with Progress("neighbours", len(a), "text") as progress:

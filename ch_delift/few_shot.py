@@ -21,9 +21,9 @@ from ch_delift.baselines import random_subset
 from ch_delift.embedding import mean_hidden_states, nearest
 from ch_delift.utility import SEPARATOR, shown
 from ch_instruct.encoding import encode_prompt, encode_record
+from ch_instruct.pipeline import take_subset
 from ch_instruct.records import load_records, split_places
 from ch_instruct.scoring import score
-from ch_instruct.subset import read_subset
 from common import files, options, runs
 from common.console import say, table
 from common.device import evaluating, pick_device, pick_precision
@@ -94,10 +94,7 @@ def same_family(questions: list[dict], pool: list[dict], shots: int, seed: int) 
 
 def pools_of_subset(args: argparse.Namespace, records: list[dict], training: list[int]) -> dict[str, list[dict]]:
     """The records of the subset, and as many random ones of the training part, whose places are given."""
-    may_be_shown = set(training)
-    chosen = [i for i in read_subset(args.subset, runs.data_hash(records), len(records)) if i in may_be_shown]
-    if not chosen:
-        raise InputError(f"--subset {args.subset} names no record of the training part; use the --seed it was chosen with.")
+    chosen = take_subset(training, args.subset, runs.data_hash(records), len(records))
     by_chance = [training[i] for i in random_subset(len(training), len(chosen), args.seed)]
     return {name: [records[i] for i in places] for name, places in (("chosen", chosen), ("random", by_chance))}
 
@@ -170,7 +167,6 @@ def main() -> None:
         prompts_of[name] = tell_prompts(name, questions, ids, fronts, longest)
     responses = {name: answer_after(model, tokenizer, test, prompts, args.max_new_tokens, args.batch_size, precision)
                  for name, prompts in prompts_of.items()}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(args.out, responses)
     show_scores(responses, args)
 

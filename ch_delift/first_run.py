@@ -151,7 +151,7 @@ def answers(given: Setting) -> Part:
         equal = sum(a.ids == b.ids for a, b in zip(found, expected))
         right &= precision != "fp32" or len(prompts) - equal <= NEAR_TIES
         made = sum(len(new.ids) + new.stopped for new in found)
-        size = sum(p.numel() for p in model.parameters()) * (2 if precision == "bf16" else 4)
+        size = model.config.parameters * (2 if precision == "bf16" else 4)
         share = made / ANSWERS * size / seconds / rates_of(device)["memory"]  # the weights are read once a full batch
         rows.append([f"{device} {precision}", f"{equal} of {len(prompts)}", f"{made / seconds:,.0f}", f"{share:.0%}"])
     texts = [f"  {shorten(tokenizer.decode(p), 1000)[-60:]} -> {shorten(tokenizer.decode(new.ids), 60)}"

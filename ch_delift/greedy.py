@@ -4,9 +4,6 @@ For a monotone function with diminishing returns this reaches at least 1 - 1/e =
 Wolsey and Fisher, 1978); in practice far more.
 """
 
-import math
-from collections.abc import Callable
-
 import numpy as np
 
 from ch_delift.submodular import FacilityLocation
@@ -14,17 +11,14 @@ from ch_delift.submodular import FacilityLocation
 BLOCK = 16  # gains that are brought up to date together: one is too few for NumPy, many are often for nothing
 
 
-def maximize(function: FacilityLocation, budget: int, method: str = "lazy", epsilon: float = 0.01,
-             seed: int = 0) -> tuple[list[int], list[float]]:
+def maximize(function: FacilityLocation, budget: int, method: str = "lazy") -> tuple[list[int], list[float]]:
     """Choose `budget` candidates. Of equal gains the lowest number wins.
 
     Args:
         function: has `n` candidates, none chosen yet; the chosen ones are added to it.
         budget: how many, from 1 to n.
         method: "naive" computes every gain in every step. "lazy" chooses exactly the same, but recomputes a gain only
-            when it could be the largest. "stochastic" looks at a random sample of the rest in every step, of
-            n/budget · ln(1/ε) candidates, and reaches 1 - 1/e - ε of the best value on average (Mirzasoleiman et al., 2015).
-        epsilon, seed: for "stochastic".
+            when it could be the largest.
 
     Returns:
         The chosen numbers and what each added, in the order of choice.
@@ -34,32 +28,22 @@ def maximize(function: FacilityLocation, budget: int, method: str = "lazy", epsi
     """
     if not 1 <= budget <= function.n:
         raise ValueError(f"The budget is {budget}; it must be from 1 to the number of candidates, {function.n}.")
-    if method == "lazy":
-        picks = _lazy(function, budget)
-    elif method == "naive":
-        picks = _step_by_step(function, budget, lambda left: left)
-    elif method == "stochastic":
-        generator, size = np.random.default_rng(seed), math.ceil(function.n / budget * math.log(1 / epsilon))
-        picks = _step_by_step(function, budget, lambda left: left[np.sort(
-            generator.choice(len(left), min(size, len(left)), replace=False))])
-    else:
-        raise ValueError(f"There is no method {method!r}; use naive, lazy, stochastic.")
+    if method not in ("naive", "lazy"):
+        raise ValueError(f"There is no method {method!r}; use naive or lazy.")
+    picks = (_lazy if method == "lazy" else _naive)(function, budget)
     return [candidate for candidate, _ in picks], [gain for _, gain in picks]
 
 
-def _step_by_step(function: FacilityLocation, budget: int,
-                  sample: Callable[[np.ndarray], np.ndarray]) -> list[tuple[int, float]]:
-    """In every step, compute the gain of each candidate in a sample of those that are left, and take the best."""
+def _naive(function: FacilityLocation, budget: int) -> list[tuple[int, float]]:
+    """In every step, compute the gain of each candidate that is left, and take the best."""
     picks: list[tuple[int, float]] = []
     left = np.arange(function.n)
     for _ in range(budget):
-        candidates = sample(left)
-        gains = function.gains(candidates)
+        gains = function.gains(left)
         place = gains.argmax()  # the first of equals
-        best = int(candidates[place])
-        picks.append((best, float(gains[place])))
-        function.add(best)
-        left = left[left != best]
+        picks.append((int(left[place]), float(gains[place])))
+        function.add(picks[-1][0])
+        left = np.delete(left, place)
     return picks
 
 

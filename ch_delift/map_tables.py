@@ -15,7 +15,7 @@ from ch_delift.plots import draw_differences, draw_margins
 from common.console import say, table
 from common.files import write_json
 from common.plots import save_picture
-from common.reports import mean_interval, mean_or_none, plus_minus, tested
+from common.reports import cell, mean_interval, mean_or_none, plus_minus, tested
 
 CHOSEN = {"choosing": ("seconds to choose", "{:.2f}"), "different": ("different things", "{:.1f}"),
           "wrong": ("wrong answers", "{:.0%}"), "large": ("large families", "{:.0%}"),
@@ -48,7 +48,7 @@ def score_table(found: dict[str, dict]) -> str:
     """The arms of a series, one row each."""
     return table(["", "exact match", "minus random", "of the oracle's gain"], [
         [arm, plus_minus(row["exact_match"]), "-" if arm == "random" else plus_minus(row["minus_random"]),
-         "-" if row["share_of_oracle"] is None else f"{row['share_of_oracle']:.0%}"] for arm, row in found.items()])
+         cell(row["share_of_oracle"], ".0%")] for arm, row in found.items()])
 
 
 def choice_means(entries: Sequence[dict], series: Series) -> dict[str, dict]:
@@ -79,7 +79,7 @@ def pair_table(entries: Sequence[dict], plan: Sequence[Series]) -> tuple[dict[st
         if "delift" in series.arms and series.condition not in found:
             told = [entries_here[0]["pairs"] for entries_here in of_arm(entries, series, "delift")]
             found[series.condition] = {kind: mean_or_none([pairs[kind] for pairs in told]) for kind in told[0]}
-    rows = [[condition, *("-" if mean is None else f"{mean:+.3f}" for mean in means.values())]
+    rows = [[condition, *(cell(mean, "+.3f") for mean in means.values())]
             for condition, means in found.items()]
     return found, table(["mean utility of pairs", *next(iter(found.values()), {})], rows)
 

@@ -164,8 +164,7 @@ class Comparison:
     def neighbours(self, rows: str, columns: str) -> tuple[np.ndarray, np.ndarray]:
         """For each row the nearest columns: numbers and cosines, each [rows, K]."""
         if (rows, columns) not in self.found:
-            K = min(self.pairs.number, len(self.groups[columns]))  # a small group has fewer than so many
-            self.found[rows, columns] = nearest(self.hidden(rows), self.hidden(columns), K)
+            self.found[rows, columns] = nearest(self.hidden(rows), self.hidden(columns), self.pairs.number)
         return self.found[rows, columns]
 
     def utility(self, rows: str, columns: str) -> np.ndarray:

@@ -89,7 +89,6 @@ def open_comparison(work: Work, other: Work | None, given: Delift) -> tuple[Path
     folder = pipeline.open_run("ch_delift", work, kernel_model_sha256=facts["model_sha256"])
     utilities = (given.utility or folder) / "utility"
     if given.utility is None and is_main():
-        utilities.mkdir(exist_ok=True)
         files.write_json(utilities / "facts.json", facts)
     return folder, Comparison(model, tokenizer, groups, utilities, work.precision, pairs, given.kernel, given.seed)
 

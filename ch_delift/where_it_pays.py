@@ -95,9 +95,6 @@ class Trial(NamedTuple):
     turn: int  # 0, 1, ... of the trainings that count as one
 
 
-TRIAL = {"condition": str, "fraction": float, "schedule": str, "seed": int, "arm": str, "turn": int}  # as it is kept
-
-
 def trials(series: Series) -> Iterator[Trial]:
     """All trainings of a series, one data set after the other."""
     for seed in series.seeds:
@@ -135,7 +132,6 @@ def choose(trial: Trial, work: Work, data: DataSet, folder: Path) -> dict[str, A
     matrices = folder / "utility" / f"{trial.condition}-{trial.seed}"
     if trial.arm == "delift":  # if interrupted, measured anew: the seconds are those of all pairs
         shutil.rmtree(matrices, ignore_errors=True)
-    matrices.mkdir(parents=True, exist_ok=True)
     groups = {"data": work.examples["train"]} | ({"target": target} if target else {})
     comparison = Comparison(work.model, work.tokenizer, groups, matrices, work.precision)
     compare = similarities(trial.arm, comparison, data)
@@ -156,7 +152,6 @@ def subset(trial: Trial, work: Work, data: DataSet, folder: Path) -> dict[str, A
         return {"places": list(range(n)) if trial.arm == "full" else oracle(data, budget), "choosing": 0.0}
     file = folder / "choices" / f"{trial.condition}-{trial.seed}-{trial.arm}.json"
     if not file.exists():
-        file.parent.mkdir(exist_ok=True)
         write_json(file, choose(trial, work, data, folder))
     found = read_json(file)
     return found | {"places": found["places"][:budget]}  # greedy choices of all sizes begin alike
@@ -194,7 +189,7 @@ def main() -> None:
     runs.check_run(given)
     work = pipeline.prepare(FineTuning(model=given.model, precision=given.precision, epochs=EPOCHS, batch_size=BATCH, lr=LR))
     folder = runs.open_run("where_it_pays", given, {name: work.facts[name] for name in ("model_sha256", "precision")})
-    journal = Journal(folder / "trials.jsonl", TRIAL, "no trial of the map")
+    journal = Journal(folder / "trials.jsonl", Trial.__annotations__, "no trial of the map")
     series = plan(given)
     primary = [one for one in series if one.primary]
     first = [primary] if 0 < len(primary) < len(series) else []  # what was fixed beforehand is told before the rest is run

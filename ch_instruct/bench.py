@@ -207,7 +207,7 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
                          *(f"{median_ratio(seconds['transformers', p], times):.2f}" for p in ("fp32", "bf16"))])
     say("\n" + table([f"answering {len(prompts)} prompts", "new tokens/s", "x transformers fp32", "x transformers bf16"], rows))
     model, _ = load_pretrained(folder, device)
-    weights = sum(p.numel() for p in model.parameters())
+    weights = model.config.parameters
     rows = []
     for size, precision in ((size, precision) for size in (1, *sizes) for precision in ("fp32", "bf16")):
         seconds_a_step = decoding_step(model, (prompts * size)[:size], precision, max_new_tokens)
@@ -291,7 +291,7 @@ def main() -> None:
         batches = [examples[i:i + args.batch_size] for i in range(0, needed, args.batch_size)]
         rates = machine_rates(device)
         tokens = sum(len(e.ids) - 1 for e in examples[:needed])
-        say(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, {torch.get_num_threads()} threads, "
+        say(f"{model.config.parameters:,} parameters on {device}, {torch.get_num_threads()} threads, "
             f"{args.rounds} rounds. {args.batch_size} records of {args.data} have {tokens / len(batches):.0f} tokens, "
             f"{sum(e.response_tokens for e in examples[:needed]) / tokens:.0%} of them in the loss.\n"
             f"This machine: {rates['fp32'] / 1e9:,.0f} billion operations a second in fp32, {rates['bf16'] / 1e9:,.0f} in "

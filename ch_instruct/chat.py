@@ -118,16 +118,16 @@ class Chat:
     def save(self, name: str) -> None:
         """Write the conversation as a data file with one record, or say why not."""
         path = Path(name)
-        if path.suffix != ".json" or path.exists():
-            say("[/save needs the name of a new file that ends in .json]")
-        elif not any(message["role"] == "assistant" for message in self.messages):
-            say("[nothing has been said yet]")
-        else:
-            try:
+        try:
+            if path.suffix != ".json" or path.exists():
+                say("[/save needs the name of a new file that ends in .json]")
+            elif not any(message["role"] == "assistant" for message in self.messages):
+                say("[nothing has been said yet]")
+            else:
                 files.write_json(path, [{"messages": self.messages}])
                 say(f"[{len(self.messages)} messages in {path}]")
-            except OSError as error:
-                say(f"[{path} cannot be written: {error.strerror}]")
+        except OSError as error:  # a name that is too long, a folder that may not be read, a full disk
+            say(f"[{path} cannot be written: {error.strerror}]")
 
 
 def main() -> None:

@@ -10,11 +10,10 @@ import hashlib
 import re
 from difflib import SequenceMatcher
 from html import escape
-from pathlib import Path
 from statistics import fmean
 
+from ch_instruct.prompts import question_text
 from ch_instruct.scoring import exact_match, rouge_l
-from common import files
 from common.console import shorten
 
 STYLE = """
@@ -93,18 +92,13 @@ show();
 """
 
 
-def write_page(path: Path, responses: list[dict], title: str) -> None:
-    """Write the page.
+def make_page(responses: list[dict], title: str) -> str:
+    """The page as text. Whatever stands in the responses is escaped.
 
     Args:
         responses: as in responses.json: records with "answers", arm -> {"answer", "stopped"}; the same arms in each.
         title: what the answers are of; a run folder, say.
     """
-    files.write_text(path, make_page(responses, title))
-
-
-def make_page(responses: list[dict], title: str) -> str:
-    """The page as text. Whatever stands in the responses is escaped."""
     arms = list(responses[0]["answers"])
     families = sorted({r["family"] for r in responses if "family" in r})
     right = {arm: fmean([exact_match(r["answers"][arm]["answer"], r["output"]) for r in responses]) for arm in arms}
@@ -155,7 +149,7 @@ def _choice(name: str, values: list[tuple[str, str]]) -> str:
 
 def _row(number: int, response: dict, with_family: bool) -> str:
     family = escape(response.get("family", ""))
-    question = "\n".join(filter(None, (response["instruction"], response.get("input", ""))))
+    question = question_text(response, "\n")
     cells = [f'<td class="number">{number}</td>', *([f'<td class="family">{family}</td>'] if with_family else []),
              *(f"<td>{_fold(escape(text), text)}</td>" for text in (question, response["output"]))]
     for arm, given in response["answers"].items():

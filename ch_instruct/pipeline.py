@@ -17,7 +17,7 @@ from ch_instruct.collate import collate
 from ch_instruct.data_forms import field_pair
 from ch_instruct.encoding import Encoded, Example, encode_prompt, encode_records
 from ch_instruct.model_card import model_card
-from ch_instruct.prompts import chat_template
+from ch_instruct.prompts import chat_template, question_text
 from ch_instruct.records import load_records, save_records, split_places
 from ch_instruct.scoring import score
 from ch_instruct.subset import read_subset
@@ -149,8 +149,6 @@ def prepare(options: FineTuning) -> Work:
 
     say(f"Data {options.data}: {len(data)} records, {options.format} prompts"
         + (f"; read: {loaded.form}" if loaded.form else ""))
-    for note in loaded.notes:
-        say(f"  {note}")
     parts = encode_splits({split: [data[i] for i in ids] for split, ids in places.items()}, tokenizer, options,
                           model.config.n_positions)
     examples = {split: part.examples for split, part in parts.items()}
@@ -164,7 +162,7 @@ def prepare(options: FineTuning) -> Work:
     work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
                   "records": {split: len(part) for split, part in work.records.items()},
                   "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised}
-    say(f"Model {options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {device} ({why})")
+    say(f"Model {options.model}: {model.config.parameters:,} parameters, {precision} on {device} ({why})")
     if options.lora is not None:
         say(f"LoRA of rank {options.lora}: updates of the blocks' matrices are learnt, and nothing else")
     say(f"In the loss: {supervised:,} of {tokens:,} training tokens ({supervised / tokens:.0%}, --loss-on {options.loss_on}); "
@@ -221,9 +219,10 @@ def take_subset(training: list[int], file: Path, data_hash: str, records: int) -
 
 
 def smoke_records(records: list[dict]) -> list[dict]:
-    """A few records of each split, or of the file if it names none."""
-    if "split" not in records[0]:
-        return records[:60]
+    """A few records of each split, or of the file if it names none. (Where only some name one, all: that is refused.)"""
+    named = sum("split" in record for record in records)
+    if named < len(records):
+        return records if named else records[:60]
     return [r for split, n in (("train", 48), ("validation", 6), ("test", 6))
             for r in [r for r in records if r["split"] == split][:n]]
 
@@ -291,7 +290,7 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
         return
     responses = merge_responses({name: arm.responses for name, arm in arms.items() if " on " not in name})
     files.write_json(folder / "responses.json", responses)
-    html_page.write_page(folder / "answers.html", responses, str(folder))
+    files.write_text(folder / "answers.html", html_page.make_page(responses, str(folder)))
     plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, curves, title))
     show_answers(responses)
     given, results = work.options, {name: arm.result for name, arm in arms.items()}
@@ -314,11 +313,10 @@ def merge_responses(by_arm: dict[str, list[dict]]) -> list[dict]:
     return merged
 
 
-def show_answers(responses: list[dict], count: int = 4) -> None:
+def show_answers(responses: list[dict]) -> None:
     """Print the first few test records with every arm's answer, for a look before trusting any score."""
-    for response in responses[:count]:
-        question = " | ".join(filter(None, (response["instruction"], response.get("input", ""))))
-        say(f"\n  {shorten(question, 180)}")
+    for response in responses[:4]:
+        say(f"\n  {shorten(question_text(response, ' | '), 180)}")
         width = max(len("expected"), *map(len, response["answers"]))
         say(f"    {'expected'.ljust(width)}  {shorten(response['output'])}")
         for arm, given in response["answers"].items():

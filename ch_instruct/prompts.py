@@ -69,15 +69,14 @@ def _request(style: str, instruction: str, context: str = "") -> str:
     return f"<|User|>\n{instruction}{context}\n\n<|Assistant|>\n"
 
 
-def question_text(record: dict[str, str]) -> str:
+def question_text(record: dict[str, str], between: str = "\n\n") -> str:
     """A record's question as people and judges see it: the instruction and, after an empty line, its input if any."""
-    return "\n\n".join(filter(None, (record["instruction"], record.get("input"))))
+    return between.join(filter(None, (record["instruction"], record.get("input"))))
 
 
 def one_line(record: dict[str, str]) -> str:
     """A record in short, for lists on the screen: question -> answer."""
-    question = " | ".join(filter(None, (record["instruction"], record.get("input", ""))))
-    return f"{shorten(question, 60)} -> {shorten(record['output'], 40)}"
+    return f"{shorten(question_text(record, ' | '), 60)} -> {shorten(record['output'], 40)}"
 
 
 # A system message takes the preamble's place. Each answer ends with end-of-text; the generation prompt asks for the next.

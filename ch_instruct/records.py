@@ -5,25 +5,24 @@ import random
 import reprlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ch_instruct.data_forms import read_table, to_record
 from ch_instruct.public_sets import PUBLIC_SETS, fetch_from_hub, is_hub_id
 from ch_pretrain import classroom
+from common.console import say
 from common.files import InputError, reading, write_json, write_text
 
 TEST_SHARE, VALIDATION_SHARE = 0.10, 0.05
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass
-class Loaded:
-    """Records and what there is to say about the file. Row numbers count from 1, as in the file."""
+class Loaded(NamedTuple):
+    """Records, and in what form they came."""
 
     records: list[dict]
-    notes: list[str] = field(default_factory=list)
-    form: str = ""  # in what form the records came, as in "52002 Alpaca"
+    form: str = ""  # as in "52002 Alpaca"; empty for the classroom
 
 
 def load_records(data: str, option: str = "--data", fields: Sequence[str] | None = None) -> Loaded:
@@ -33,7 +32,7 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
     An Alpaca record has the texts "instruction" and "output" and may have "input". A conversation has "messages"; it
     gets instruction, input and output of its last turn (see `last_turn`). Both may also have "split" (train, validation
     or test) and "family"; other keys are kept and ignored. Records with an empty instruction, output or message teach
-    nothing and are left out; exact duplicates are counted. Both are noted with their row numbers.
+    nothing and are left out; exact duplicates are counted. Both are said, with their row numbers, counted from 1.
 
     Raises:
         InputError: if the file is missing, cannot be read, holds no records, or a record lacks a text. `option` says where
@@ -63,7 +62,7 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
         forms[form] += 1
         _check(rows[number - 1], where)
 
-    notes, kept, empty, repeated = [], [], [], []
+    kept, empty, repeated = [], [], []
     seen: dict[tuple[str, ...], int] = {}
     for number, row in enumerate(rows, 1):
         row = last_turn(row)
@@ -75,20 +74,19 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
         if seen.setdefault(text, number) != number:
             repeated.append(number)
         kept.append(row)
-    if empty:
-        notes.append(f"left out, instruction, output or message empty: {_rows(empty)}")
-    if repeated:
-        notes.append(f"exact repetitions of earlier records (kept): {_rows(repeated)}")
+    for what, numbers in (("left out, instruction, output or message empty", empty),
+                          ("exact repetitions of earlier records (kept)", repeated)):
+        if numbers:
+            say(f"{option} {data}, {what}: {_rows(numbers)}")
     if not kept:
         raise InputError(f"{option} {data}: no record is left, all have an empty instruction, output or message.")
-    return Loaded(kept, notes, ", ".join(f"{count} {form}" for form, count in forms.items()))
+    return Loaded(kept, ", ".join(f"{count} {form}" for form, count in forms.items()))
 
 
 def save_records(path: Path, records: list[dict]) -> None:
     """Write records as --data reads them, .json or .jsonl. What `last_turn` took from a conversation is left out again."""
     rows = [{key: value for key, value in record.items() if key not in ("instruction", "input", "output")}
             if "messages" in record else record for record in records]
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".json":
         write_json(path, rows)
     else:

@@ -1,4 +1,4 @@
-"""Answer a file of records with any model, and score the answers where the file holds expected ones.
+"""Answer a file of records with any model, and score the answers.
 
     python ch_instruct/respond.py --model runs/ch_instruct/001 --data questions.json --out answers.json
 """
@@ -45,9 +45,9 @@ def main() -> None:
 
     responses = pipeline.answer(model, tokenizer, records, args.format, args.max_new_tokens, args.batch_size,
                                 pick_precision(args.precision, device)[0])
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(args.out, responses)
-    html_page.write_page(page, pipeline.merge_responses({args.model: responses}), f"{args.model}, {args.data}")
+    merged = pipeline.merge_responses({args.model: responses})
+    files.write_text(page, html_page.make_page(merged, f"{args.model}, {args.data}"))
     scores = score(responses)
     say(table(["", "exact match", "ROUGE-L", "stopped"],
               [[args.model, *(f"{scores[name]:.1%}" for name in ("exact_match", "rouge_l", "stopped"))]]))

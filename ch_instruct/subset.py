@@ -5,13 +5,13 @@ from pathlib import Path
 from common.files import InputError, parse_json, reading, write_json
 
 
-def write_subset(path: Path, ids: list[int], gains: list[float] | None, facts: dict[str, object]) -> None:
+def write_subset(path: Path, ids: list[int], gains: list[float], facts: dict[str, object]) -> None:
     """Write a subset.
 
     Args:
         ids: places of the chosen records in the data (from 0, in the order in which they were chosen), whatever part they
             belong to.
-        gains: what each added to the objective, if there was one.
+        gains: what each added to the objective.
         facts: data_sha256, and how the subset came about.
     """
     write_json(path, {"ids": ids, "gains": gains} | facts)

@@ -4,8 +4,8 @@
     python ch_instruct/train.py --model gpt2 --data my.json --epochs 2    # your own Alpaca-format file
 
 Trains on the training part, stops when the validation loss has not improved for two epochs, keeps the best checkpoint,
-then answers the whole test part and scores the answers: once with the fine-tuned model ("ntp", for next-token
-prediction), once with the untouched one ("base"). The run folder is a checkpoint.
+then answers the test part (500 questions at most, --test-limit) and scores the answers: once with the fine-tuned model
+("ntp", for next-token prediction), once with the untouched one ("base"). The run folder is a checkpoint.
 """
 
 from ch_instruct import cost, pipeline

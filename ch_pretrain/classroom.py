@@ -459,7 +459,6 @@ def main() -> None:
     if args.records.suffix != ".json":
         parser.error(f"--records {args.records} must end in .json")
     rows = [row for row in records(args.seed, args.noise, args.redundancy) if row["family"] in args.families]
-    args.records.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.records, rows)
     counts = Counter(row["split"] for row in rows)
     print(f"{len(rows)} records ({', '.join(f'{n} {split}' for split, n in sorted(counts.items()))}) in {args.records}")

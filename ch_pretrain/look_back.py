@@ -102,7 +102,6 @@ def main() -> None:
     rows = []
     for name in args.models:
         model, tokenizer = load_pretrained(name)
-        model.eval()
         first, second = copy_losses(model, tokenizer)
         induction, _ = head_scores(model, written_twice(tokenizer, model.config.n_positions))
         layer, head = divmod(int(induction.argmax()), model.config.n_head)

@@ -18,7 +18,6 @@ examples help with them too, the model has learnt to read, not to recognise a fa
     python ch_pretrain/pages.py --count 5
 """
 
-import itertools
 import random
 from collections.abc import Callable, Iterator
 
@@ -305,7 +304,7 @@ def main() -> None:
     parser.add_argument("--count", type=options.whole, default=12, metavar="N", help="how many pages (default: %(default)s)")
     parser.add_argument("--seed", type=options.natural, default=0, help="which ones (default: %(default)s)")
     args = parser.parse_args()
-    print("\n\n----------\n\n".join(itertools.islice(pages(args.count, args.seed), args.count)))
+    print("\n\n----------\n\n".join(pages(args.count, args.seed)))
 
 
 if __name__ == "__main__":

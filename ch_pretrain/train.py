@@ -165,7 +165,7 @@ def main() -> None:
     folder = runs.open_run("ch_pretrain", given, {
         "data_sha256": runs.data_hash([training, held_out]), "precision": precision})
     text_bytes = sum(len(document.encode()) for document in training)
-    say(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
+    say(f"{model.config.parameters:,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
         f"{rows[0].numel():,} tokens ({text_bytes / rows[0].numel():.2f} bytes each), "
         f"{len(data):,} windows of {context} to learn from, {precision} on {device} ({why})")
 

@@ -69,7 +69,6 @@ def reference_run(work: Work, folder: Path, seed: int, count: int | None = None)
     Returns:
         The run, and the perplexities, float64 [C, N].
     """
-    folder.mkdir(parents=True, exist_ok=True)
     data = work.dataset("train", seed=seed)
     responses = work.dataset("train", loss_on="response")
     total = work.train_options().total_steps(len(data))

@@ -102,7 +102,6 @@ def run_cell(given: Map, folder: Path, seed: int, noise: float, precision: str) 
     files = {arm: folder / f"{arm}.json" for arm in ("ntp", *ARMS)
              if arm in ("ntp", *given.arms) and (noise or arm != "oracle")}  # without wrong answers, the oracle is NTP
     if not all(file.exists() for file in files.values()):
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "records.json", data_set(seed, noise, given.records))
         work = pipeline.prepare(SFTMix(data=str(folder / "records.json"), model=given.model, device=given.device, seed=seed,
                                        precision=precision, epochs=given.epochs))

@@ -56,11 +56,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.out.suffix != ".png":
         raise InputError(f"--out {args.out}: the picture is a .png; choose such a name.")
-    found = {name: read_report(folder) for name, folder in zip(short_names(list(map(str, args.runs))), args.runs)}
+    given = list(dict.fromkeys(args.runs))  # one that is named twice is one
+    folders = dict(zip(short_names(list(map(str, given))), given))
+    found = {name: read_report(folder) for name, folder in folders.items()}
     told = differences({name: done for name, (done, _) in found.items()})
     say(f"{told}\n" if told else "The runs have the same options and facts.\n")
     say(report_table({f"{name}: {arm}": result for name, (_, arms) in found.items() for arm, result in arms.items()}))
-    curves = {name: read_history(folder / "metrics.csv") for name, folder in zip(found, args.runs)
+    curves = {name: read_history(folder / "metrics.csv") for name, folder in folders.items()
               if (folder / "metrics.csv").exists()}  # with several seeds, each has its own below
     if curves:
         plots.save_picture(args.out, lambda ax: plots.draw_losses(ax, curves), width=8.5, height=5.5)

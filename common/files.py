@@ -60,10 +60,11 @@ def is_temporary(path: Path) -> bool:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, flush it to the disk, and rename it to `path`.
+    """Let `write` fill a temporary file, flush it to the disk, and rename it to `path`. Folders are made where they lack.
 
     A reader sees the old file or the new one, never a part, whenever the process or the power goes away.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)

@@ -55,7 +55,8 @@ def continue_batch(model: GPT2, prompts: list[list[int]], max_new_tokens: int, e
     longest = max(map(len, prompts))
     padding = torch.tensor([longest - len(prompt) for prompt in prompts])  # [B]
     ids = torch.tensor([[eot_id] * (longest - len(prompt)) + prompt for prompt in prompts], device=model.device)  # [B, T]
-    cache = BatchCache(longest + max_new_tokens)
+    room = model.config.n_positions - min(map(len, prompts))  # a longer continuation fits behind none of them
+    cache = BatchCache(longest + min(max_new_tokens, room))
     rows = list(range(len(prompts)))  # the rows still running
     new: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
@@ -163,7 +164,7 @@ class _Relay:
         self.rows: list[int | None] = [None] * min(batch_size, len(prompts))  # whose text each row of the batch is
         self.starts = torch.zeros(len(self.rows), dtype=torch.long)  # [B], in which column its text begins
         longest = max(map(len, prompts), default=0)
-        self.cache = BatchCache(longest + max_new_tokens + ROOM)
+        self.cache = BatchCache(min(longest + max_new_tokens, model.config.n_positions) + ROOM)
         self.cache.length = longest  # where all texts end; `fill` puts them there
         self.tokens = torch.full((len(self.rows),), eot_id, device=model.device)  # [B], what each row said last
         self.kinds = kinds_of([prompt[:-1] for prompt in prompts])  # each prompt keeps a token of its own

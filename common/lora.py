@@ -80,7 +80,6 @@ def lora_layers(model: GPT2) -> dict[str, LoRALinear]:
 
 def save_adapter(model: GPT2, base: str, folder: Path) -> None:
     """Write the updates alone, in the format of Hugging Face's `peft`. base: the hub id or folder of the pretrained model."""
-    folder.mkdir(parents=True, exist_ok=True)
     layers = lora_layers(model)
     [r] = {layer.A.size(0) for layer in layers.values()}
     files.write_json(folder / "adapter_config.json", {

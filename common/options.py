@@ -37,10 +37,13 @@ class Parser(argparse.ArgumentParser):
         """End with one sentence and exit status 2."""
         self.exit(2, f"error: {' '.join(message.splitlines())}; --help lists all options.\n")
 
+    def has(self, name: str) -> bool:
+        """Whether the command takes this option."""
+        return name in self._option_string_actions
+
     def what_takes_memory(self) -> str:
         """Options of this command that take memory, for a sentence."""
-        names = [name for name in ("--batch-size", "--num-samples", "--max-length", "--max-new-tokens", "--width")
-                 if name in self._option_string_actions]
+        names = filter(self.has, ("--batch-size", "--num-samples", "--max-length", "--max-new-tokens", "--width"))
         return " or ".join([*names, "the size of the model"])
 
 
@@ -258,7 +261,8 @@ def run_command(main: Callable[[], None]) -> None:
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nStopped. Go on with the same command and --resume --out FOLDER.", file=sys.stderr)
+        advice = " Go on with the same command and --resume --out FOLDER." * Parser.latest.has("--resume")
+        print(f"\nStopped.{advice}", file=sys.stderr)
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):

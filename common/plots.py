@@ -35,7 +35,7 @@ def draw_numbers(ax: Axes, values: ArrayLike, rows: Sequence[str] = (), columns:
     Args:
         values: [R, C].
         rows, columns: names for the axes, or none.
-        fills: [R, C], 0 to 1: how much of the accent colour a cell gets; None for white cells.
+        fills: [R, C], 0 to 1: how much of the light colour a cell gets; None for white cells.
         form: of the numbers, as `format` understands it.
     """
     numbers = np.asarray(values)
@@ -58,9 +58,8 @@ def smooth(values: list[float], window: int) -> list[float]:
 def draw_losses(ax: Axes, runs: dict[str, list[dict]], title: str = "") -> None:
     """Training and validation loss over epochs, tokens seen on a second axis, for one run or several.
 
-    Where a run's validation loss has a minimum from which it rises, while the training loss goes on falling, overfitting
-    starts; the place is marked. The legend names the last validation loss. The loss axis is logarithmic: the first steps do not
-    hide the rest.
+    Where a run's validation loss has a minimum from which it rises, overfitting starts; the place is marked. The
+    legend names the last validation loss. The loss axis is logarithmic: the first steps do not hide the rest.
 
     Args:
         runs: name -> history, as `fit` returns it. More than three share a scale of colours from dark to light.

@@ -205,7 +205,6 @@ def save_pretrained(model: GPT2, tokenizer: Tokenizer, folder: str | Path) -> No
     LoRA are added to their matrices.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = model.config
     tokenizer.save(folder, model_max_length=config.n_positions)
     files.write_json(folder / "config.json", {

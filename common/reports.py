@@ -20,12 +20,13 @@ def arm_result(test_loss: float | None, scores: dict | None, seconds: float | No
             "seconds": seconds, "families": scores["families"]}
 
 
+def cell(value: float | None, form: str) -> str:
+    """A number in a table, or - where nothing was measured."""
+    return "-" if value is None else format(value, form)
+
+
 def report_table(arms: dict[str, dict]) -> str:
     """The arms of a report as a table, one row each."""
-
-    def cell(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
     return table(["", "test loss", "perplexity", "exact match", "ROUGE-L", "stopped", "seconds"], [
         [name, cell(arm["test_loss"], ".4f"), cell(arm["perplexity"], ",.2f"), cell(arm["exact_match"], ".1%"),
          cell(arm["rouge_l"], ".1%"), cell(arm["stopped"], ".1%"), cell(arm["seconds"], ".1f")]

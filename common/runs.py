@@ -16,7 +16,7 @@ from common import distributed, files
 from common.console import is_main, say
 from common.files import InputError
 from common.gpt2 import GPT2
-from common.options import FolderOptions
+from common.options import FolderOptions, flag
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("fp32", "bf16")
@@ -47,7 +47,7 @@ def check_run(args: FolderOptions | Namespace) -> None:
         recorded = read_run(args.out)["options"]
         for name, value in plain_options(args).items():
             if name not in MAY_DIFFER and recorded.get(name) != value:
-                raise InputError(f"--resume: the run in {args.out} has --{name.replace('_', '-')} {recorded.get(name)}, not "
+                raise InputError(f"--resume: the run in {args.out} has {flag(name)} {recorded.get(name)}, not "
                                  f"{value}; give the same options.")
 
 

@@ -279,6 +279,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
     distributed.barrier()  # the main process may still be writing
     remove_lora(model)
     load_weights(model, folder)  # the best checkpoint, not the last, with its updates merged
+    model.eval()  # as `load_pretrained` gives it
     return run
 
 
@@ -306,7 +307,6 @@ def save_state(folder: Path, run: Run, model: GPT2, optimizer: torch.optim.Optim
     """Write metrics.csv and training_state.pt: tensors and plain values only. When done, the tensors are left out."""
     if not is_main():
         return
-    folder.mkdir(parents=True, exist_ok=True)  # there is no checkpoint yet if the first evaluation is far
     write_text(folder / "metrics.csv", history_csv(run.history))
     content: dict[str, Any] = {"state": asdict(run)}
     if not run.done:

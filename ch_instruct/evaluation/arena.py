@@ -23,10 +23,11 @@ from urllib.parse import parse_qs, urlsplit
 import torch
 
 from ch_instruct import pipeline
+from ch_instruct.encoding import encode_prompt
 from ch_instruct.evaluation import arena_pages
 from ch_instruct.evaluation.arena_pages import Battle
 from ch_instruct.evaluation.ratings import POINTS, rate
-from ch_instruct.prompts import format_prompt, question_text
+from ch_instruct.prompts import question_text
 from ch_instruct.records import load_questions
 from common import options
 from common.console import say
@@ -91,7 +92,7 @@ def answerer(name: str, device: torch.device, precision: str, style: str, max_ne
     model, tokenizer = load_pretrained(name, device)
 
     def answer(record: dict) -> str:
-        length = len(tokenizer.encode(format_prompt(record, style)))
+        length = len(encode_prompt(record, tokenizer, style))
         if length >= model.config.n_positions:
             raise InputError(f"That question is too long: it has {length} tokens with the prompt around it, and a model here "
                              f"reads at most {model.config.n_positions - 1} and answers after that. Ask something shorter.")

@@ -26,6 +26,7 @@ from common.console import say, table
 from common.device import pick_device
 from common.files import InputError
 from common.pretrained import find_folder, load_pretrained
+from common.reports import cell
 
 # Our name -> tasks, tags or groups of the harness, or of OUR_TASKS.
 BENCHMARKS = {
@@ -235,11 +236,10 @@ def main() -> None:
     rows = measures(found)
     say(table(["", "questions", "metric", "value", "standard error"], [
         [row["task"], str(row["questions"]), row["metric"], f"{row['value']:.4f}",
-         "-" if row["stderr"] is None else f"{row['stderr']:.4f}"] for row in rows if row["part_of"] is None]))
+         cell(row["stderr"], ".4f")] for row in rows if row["part_of"] is None]))
     if model.cut:
         say(f"\n{args.model} reads {model.max_length} tokens at most, so prompts lost their beginning: {model.cut}")
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(args.out, {
             "model": args.model, "tasks": args.tasks, "chat": args.chat, "limit": args.limit, "cut": model.cut,
             "measures": rows,

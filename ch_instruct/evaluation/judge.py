@@ -186,7 +186,7 @@ def judge_scores(server: JudgeServer, records: list[dict], folder: Path) -> dict
         parts.setdefault(f"turn {record['turn']}" if "turn" in record else "all", []).append(score)
     summaries = {name: summarise_scores(part) for name, part in parts.items()}
     say("\n" + table(["score, 0 to 100", "mean", "95 % interval", "judged", "missing"], [
-        [name, _cell(part["mean"]), "-" if part["half_interval"] is None else f"± {part['half_interval']:.1f}",
+        [name, reports.cell(part["mean"], ".1f"), "-" if part["half_interval"] is None else f"± {part['half_interval']:.1f}",
          str(part["judged"]), str(part["missing"])] for name, part in summaries.items()]))
     return {"missing": missing, "scores": summaries}
 
@@ -204,15 +204,11 @@ def judge_pairs(server: JudgeServer, ours: list[dict], theirs: list[dict], folde
     missing, pairs = report_missing(replies, found, failures), summarise_pairs(verdicts)
     interval = " to ".join(f"{end:.1%}" for end in pairs["interval"] or ()) or "-"
     say("\n" + table(["", "win rate", "95 % interval", "wins", "ties", "losses", "missing"], [
-        ["first against second", _cell(pairs["win_rate"], ".1%"), interval,
+        ["first against second", reports.cell(pairs["win_rate"], ".1%"), interval,
          *(str(pairs[name]) for name in ("wins", "ties", "losses", "missing"))]]))
     say(f"\nWhichever answer it was, the judge preferred the one shown first for {pairs['first_place_both_times']} and the one "
         f"shown second for {pairs['second_place_both_times']} of {len(ours)} questions (these are ties).")
     return {"missing": missing, "pairs": pairs}
-
-
-def _cell(value: float | None, form: str = ".1f") -> str:
-    return "-" if value is None else format(value, form)
 
 
 def check_same_questions(ours: list[dict], theirs: list[dict]) -> None:

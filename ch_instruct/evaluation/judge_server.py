@@ -39,6 +39,7 @@ class JudgeServer:
     """
 
     def __init__(self, url: str, model: str, timeout: float):
+        url = url.strip()
         try:
             parts = urlsplit(url)
             self.host, self.port = parts.hostname, parts.port

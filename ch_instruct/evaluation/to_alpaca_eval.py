@@ -28,7 +28,6 @@ def main() -> None:
     parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE", help="where to write, .json")
     args = parser.parse_args()
     records = read_responses(args.responses, "--responses", args.arm, "--arm")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(args.out, to_alpaca_eval(records, args.generator or args.arm or args.responses.stem))
     say(f"{len(records)} answers in {args.out}")
 

@@ -128,7 +128,6 @@ def main() -> None:
 
     with evaluating(model, pick_precision(args.precision, device)[0]):
         turns = answer_both(model, tokenizer, questions, args.format, args.max_new_tokens)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(args.out, answer_lines(questions, turns, args.model))
     for question, first, second in list(zip(questions, *turns))[:4]:
         for text, given in zip(question["turns"], (first, second)):

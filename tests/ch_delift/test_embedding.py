@@ -39,3 +39,5 @@ def test_nearest_are_the_largest_cosines_and_ties_go_to_the_lower_number():
         assert ids[row].tolist() == sorted(range(30), key=lambda j: (-whole[row, j], j))[:6]
     np.testing.assert_allclose(cosines, np.take_along_axis(whole, ids, axis=1), atol=1e-6)
     assert nearest(b, b, 2)[0][3].tolist() == [3, 20]
+    few = nearest(a, b[:4], 6)  # of fewer rows than asked for, all
+    assert [part.shape for part in few] == [(7, 4), (7, 4)] and (few[0] == nearest(a, b[:4], 4)[0]).all()

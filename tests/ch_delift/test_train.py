@@ -229,6 +229,10 @@ def test_few_shot_puts_chosen_examples_into_the_prompt(run, small, in_process, t
     assert all(len(answers) == 6 for answers in responses.values())
     assert "chosen: 14 examples" in told and "in a prompt (mean" in told
     assert_refused(in_process("ch_delift/few_shot.py", *arguments), "already exists")
+    subset = json.loads((folder / "subset.json").read_text())  # a subset of fewer records than are wanted in a prompt
+    (tmp_path / "one.json").write_text(json.dumps(subset | {"ids": subset["ids"][:1], "gains": subset["gains"][:1]}))
+    arguments[5], arguments[-1] = tmp_path / "one.json", tmp_path / "b.json"
+    assert "chosen: 1 examples, 1 to 1 in a prompt" in in_process("ch_delift/few_shot.py", *arguments).stdout
 
 
 def test_the_bench_runs(tmp_path):

@@ -288,8 +288,10 @@ def test_commands(monkeypatch, capsys, tmp_path):
     talk.ask("a")
     for name in ("", "a.txt", "folder/", "."):
         assert "new file that ends in .json" in told(f"/save {name}")
-    assert "[missing/a.json cannot be written: No such file or directory]" in told("/save missing/a.json")
+    assert f"[{'a' * 300}.json cannot be written: File name too long]" in told(f"/save {'a' * 300}.json")
     assert "[2 messages in a.json]" in told("/save a.json")
+    assert "[a.json/b.json cannot be written: " in told("/save a.json/b.json")
+    assert "[2 messages in new/a.json]" in told("/save new/a.json")
     assert "new file" in told("/save a.json")
     assert json.loads((tmp_path / "a.json").read_text()) == [{"messages": talk.messages}]
     assert "now phi3; choose alpaca or phi3" in told("/format") and "now phi3" in told("/format chatml")

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ch_instruct.html_page import SCRIPT, make_page, mark_differences, write_page
+from ch_instruct.html_page import SCRIPT, make_page, mark_differences
 
 EVIL = """<script>document.title = "owned"</script><img src=x onerror='document.title = "owned"'> & "quoted" it's"""
 
@@ -82,7 +82,7 @@ def test_a_browser_filters_sorts_and_runs_no_script_of_an_answer(tmp_path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium here (apt-get install chromium)")
-    write_page(tmp_path / "page.html", RESPONSES, "a run")
+    (tmp_path / "page.html").write_text(make_page(RESPONSES, "a run"), encoding="utf-8")
     # A reader's hands: every step notes which rows are shown. The page's own policy would forbid a second script.
     steps = """
     const seen = [], note = () => seen.push(rows.filter(r => !r.hidden).map(r => r.cells[0].textContent).join(""));

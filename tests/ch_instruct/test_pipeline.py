@@ -1,12 +1,13 @@
 """What all fine-tuning commands share, in this process."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from ch_instruct import pipeline
 from ch_instruct.encoding import Example
-from ch_instruct.pipeline import MOST_NEW_TOKENS, FineTuning, Work, prepare
+from ch_instruct.pipeline import MOST_NEW_TOKENS, FineTuning, Work, prepare, smoke_records
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
 from tests.conftest import make_model
@@ -30,6 +31,15 @@ def test_no_answer_gets_longer_than_the_cap():
 
 def test_the_learning_rate_is_the_usual_one_unless_given():
     assert (work().lr, work(lora=4).lr, work(lr=1e-3).lr) == (5e-5, 5e-4, 1e-3)
+
+
+def test_smoke_takes_a_few_records_and_hides_no_missing_split():
+    rows = [{"n": n} for n in range(200)]
+    assert smoke_records(rows) == rows[:60]
+    named = [row | {"split": ("train", "validation", "test")[row["n"] % 3]} for row in rows]
+    assert Counter(row["split"] for row in smoke_records(named)) == {"train": 48, "validation": 6, "test": 6}
+    some = [*named[:100], *rows[100:]]
+    assert smoke_records(some) == some  # `split_places` refuses them
 
 
 def test_the_options_reach_training():

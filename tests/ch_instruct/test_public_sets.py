@@ -19,7 +19,7 @@ from ch_instruct.records import load_records
 def load():
     for name in sys.argv[1:]:
         loaded = load_records(name)
-        print(json.dumps([loaded.records, loaded.notes]))
+        print(json.dumps(loaded.records))
 time.sleep = lambda seconds: None  # the hub's client waits between its tries
 options.run_command(load)
 """
@@ -62,29 +62,27 @@ def test_the_six_sets_are_known_and_pinned():
 
 @pytest.mark.parametrize("name", ["alpaca", "alpaca-cleaned", "medalpaca-flashcards", "medalpaca-wikidoc"])
 def test_alpaca_like_sets(fetched, name):
-    records, notes = fetched[1][name]
-    assert records == [{key: row[key] for key in ("instruction", "input", "output")} for row in ALPACA[:2]]
-    assert notes == ["left out, instruction, output or message empty: 1 (row 3)"]
+    assert fetched[1][name] == [{key: row[key] for key in ("instruction", "input", "output")} for row in ALPACA[:2]]
+    assert f"--data {name}, left out, instruction, output or message empty: 1 (row 3)" in fetched[2]
 
 
 def test_dolly_has_other_names_for_the_same(fetched):
-    records, notes = fetched[1]["dolly"]
-    assert records == [{"instruction": "Who?", "input": "It was Ann.", "output": "Ann.", "family": "closed_qa"},
-                       {"instruction": "Why?", "input": "", "output": "Because.", "family": "open_qa"}]
-    assert notes == []
+    assert fetched[1]["dolly"] == [{"instruction": "Who?", "input": "It was Ann.", "output": "Ann.", "family": "closed_qa"},
+                                   {"instruction": "Why?", "input": "", "output": "Because.", "family": "open_qa"}]
+    assert not [line for line in fetched[2] if "--data dolly" in line]
 
 
 def test_ultrachat_becomes_conversations(fetched):
-    records, notes = fetched[1]["ultrachat"]
+    records = fetched[1]["ultrachat"]
     assert [[(m["role"], m["content"]) for m in record["messages"]] for record in records] == [
         [("user", "Hi."), ("assistant", "Hello!"), ("user", "How are you?"), ("assistant", "Well.")],
         [("user", "A?"), ("assistant", "B.")]]  # the question at the end has no answer to learn from
     assert records[0]["instruction"] == "How are you?" and records[0]["output"] == "Well."
-    assert notes == ["left out, instruction, output or message empty: 3 (rows 3, 4, 5)"]
+    assert "--data ultrachat, left out, instruction, output or message empty: 3 (rows 3, 4, 5)" in fetched[2]
 
 
 def test_source_and_licence_are_told_once(fetched):
-    told = fetched[2]
+    told = [line for line in fetched[2] if not line.startswith("--data")]
     assert len(told) == len(PUBLIC_SETS)
     for line, (name, known) in zip(told, PUBLIC_SETS.items()):
         assert line.startswith(f"{name}: ") and known.repo in line and known.licence in line
@@ -100,7 +98,7 @@ def test_only_the_file_is_fetched_in_the_pinned_revision(fetched):
 def test_a_fetched_set_needs_no_hub_afterwards(fetched, closed_address):  # noqa: F811
     done = run("-c", LOAD, "dolly", folder=fetched[0], address=closed_address, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])[0] == fetched[1]["dolly"][0]
+    assert json.loads(done.stdout.splitlines()[-1]) == fetched[1]["dolly"]
 
 
 def test_without_hub_and_cache_one_sentence_says_what_to_do(tmp_path, closed_address):  # noqa: F811
@@ -159,7 +157,7 @@ def test_any_set_of_the_hub_by_its_id(tmp_path, closed_address):  # noqa: F811
     told, records = done.stdout.splitlines()
     assert told.startswith("some/set: data/train.jsonl (revision 0123456)") and set(fetched) == {
         "/datasets/some/set/resolve/0123456789abcdef0123456789abcdef01234567/data/train.jsonl"}
-    assert json.loads(records)[0] == [{"instruction": "1 + 1?", "output": "2"}, {"instruction": "Sky?", "output": "Blue."}]
+    assert json.loads(records) == [{"instruction": "1 + 1?", "output": "2"}, {"instruction": "Sky?", "output": "Blue."}]
     assert "2 files could be meant (a.csv, b.csv)" in two and "no dataset 'no/set'" in absent
     for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
         again = run("-c", LOAD, "some/set", folder=tmp_path, address=closed_address, **environment)

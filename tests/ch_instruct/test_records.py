@@ -52,10 +52,10 @@ def as_bag(records: list[dict]) -> Counter:
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
-def test_records_are_read_as_they_are(tmp_path, name):
+def test_records_are_read_as_they_are(tmp_path, name, capsys):
     rows = [GOOD, {"instruction": " Greet. ", "output": "Hello\n\tÄ 你好 🙂 \\ \" </s>", "id": 7, "family": "talk"}]
     loaded = load_records(save(tmp_path / name, rows))
-    assert loaded.records == rows and loaded.notes == []
+    assert loaded.records == rows and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
@@ -162,29 +162,29 @@ def test_all_outputs_empty(tmp_path):
 # Notes
 
 
-def test_empty_records_are_left_out_and_noted(tmp_path):
+def test_empty_records_are_left_out_and_noted(tmp_path, capsys):
     rows = numbered(6)
     rows[1]["output"], rows[3]["instruction"], rows[4]["output"] = "", " ", "\n\t"
-    loaded = load_records(save(tmp_path / "a.json", rows))
-    assert loaded.records == [rows[0], rows[2], rows[5]]
-    assert loaded.notes == ["left out, instruction, output or message empty: 3 (rows 2, 4, 5)"]
+    file = save(tmp_path / "a.json", rows)
+    assert load_records(file, "--target").records == [rows[0], rows[2], rows[5]]
+    assert capsys.readouterr().out == f"--target {file}, left out, instruction, output or message empty: 3 (rows 2, 4, 5)\n"
 
 
-def test_repeated_records_are_kept_and_noted(tmp_path):
+def test_repeated_records_are_kept_and_noted(tmp_path, capsys):
     rows = numbered(3) + numbered(2) + [GOOD | {"instruction": "Question 0?", "output": "blue"}]
     loaded = load_records(save(tmp_path / "a.jsonl", rows))
     assert loaded.records == rows
-    assert loaded.notes == ["exact repetitions of earlier records (kept): 2 (rows 4, 5)"]
+    assert "exact repetitions of earlier records (kept): 2 (rows 4, 5)\n" in capsys.readouterr().out
 
 
-def test_missing_input_is_the_same_as_an_empty_one(tmp_path):
-    loaded = load_records(save(tmp_path / "a.json", [GOOD, {"instruction": GOOD["instruction"], "output": "red"}]))
-    assert loaded.notes == ["exact repetitions of earlier records (kept): 1 (row 2)"]
+def test_missing_input_is_the_same_as_an_empty_one(tmp_path, capsys):
+    load_records(save(tmp_path / "a.json", [GOOD, {"instruction": GOOD["instruction"], "output": "red"}]))
+    assert "exact repetitions of earlier records (kept): 1 (row 2)\n" in capsys.readouterr().out
 
 
-def test_long_lists_of_rows_are_cut(tmp_path):
-    loaded = load_records(save(tmp_path / "a.json", [GOOD, *[GOOD | {"output": ""}] * 20]))
-    assert loaded.notes == ["left out, instruction, output or message empty: 20 (rows 2, 3, 4, 5, 6, 7, 8, 9, ...)"]
+def test_long_lists_of_rows_are_cut(tmp_path, capsys):
+    load_records(save(tmp_path / "a.json", [GOOD, *[GOOD | {"output": ""}] * 20]))
+    assert "message empty: 20 (rows 2, 3, 4, 5, 6, 7, 8, 9, ...)\n" in capsys.readouterr().out
 
 
 # Splitting
@@ -299,10 +299,10 @@ def test_half_a_surrogate_pair_in_a_message_is_refused(tmp_path):
     assert_load_refused(save(tmp_path / "a.json", text), "record 1, message 1", "surrogate")
 
 
-def test_conversations_with_an_empty_message_are_left_out_and_repeated_ones_noted(tmp_path):
+def test_conversations_with_an_empty_message_are_left_out_and_repeated_ones_noted(tmp_path, capsys):
     rows = [{"messages": TALK}, {"messages": [*TALK[:3], *said("user:  ", "assistant: a")]}, {"messages": TALK},
             {"messages": TALK[1:]}]
     loaded = load_records(save(tmp_path / "a.json", rows))
     assert [row["messages"] for row in loaded.records] == [TALK, TALK, TALK[1:]]
-    assert loaded.notes == ["left out, instruction, output or message empty: 1 (row 2)",
-                            "exact repetitions of earlier records (kept): 1 (row 3)"]
+    told = capsys.readouterr().out
+    assert "message empty: 1 (row 2)\n" in told and "records (kept): 1 (row 3)\n" in told

@@ -30,12 +30,12 @@ def test_what_is_no_subset_of_this_data_is_refused(content, words, tmp_path):
 
 def test_only_training_records_are_taken(tmp_path, capsys):
     """Ids in another part, as with another seed of the split, are counted and told, never trained on."""
-    write_subset(tmp_path / "s.json", [5, 1, 3], None, {"data_sha256": "abc"})
+    write_subset(tmp_path / "s.json", [5, 1, 3], [3.0, 2.0, 1.0], {"data_sha256": "abc"})
     assert take_subset([3, 0, 1, 2], tmp_path / "s.json", "abc", 9) == [3, 1]
     assert "2 of 4 training records (1 of its ids are in other parts" in capsys.readouterr().out
 
 
 def test_a_subset_without_training_records_is_refused(tmp_path):
-    write_subset(tmp_path / "s.json", [5], None, {"data_sha256": "abc"})
+    write_subset(tmp_path / "s.json", [5], [1.0], {"data_sha256": "abc"})
     with pytest.raises(InputError, match="names no record of the training part"):
         take_subset([0, 1, 2], tmp_path / "s.json", "abc", 9)

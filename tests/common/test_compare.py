@@ -7,7 +7,7 @@ import pytest
 
 from common.console import short_names
 from common.reports import arm_result
-from common.training import history_csv
+from common.training import history_csv, read_history
 from tests.common.test_plots import history
 from tests.conftest import assert_refused
 
@@ -37,6 +37,16 @@ def test_an_option_without_a_value_is_shown_as_one_that_is_not_there(in_process,
     runs = [make_run(tmp_path / "a", 1.25), make_run(tmp_path / "b", 1.25, lr=0.1, lora=None)]
     lines = in_process("common/compare.py", *runs).stdout.splitlines()
     assert [line.split() for line in lines[2:4]] == [["lr", "-", "0.1"], []]
+
+
+def test_a_folder_given_twice_is_one_and_every_curve_keeps_its_name(in_process, tmp_path, monkeypatch):
+    curves: dict[str, list] = {}
+    monkeypatch.setattr("common.plots.draw_losses", lambda ax, runs: curves.update(runs))
+    one, two = (make_run(tmp_path / name, loss) for name, loss in (("a", 1.25), ("b", 1.5)))
+    told = in_process("common/compare.py", one, one, two, "--out", tmp_path / "new" / "x.png").stdout
+    assert [curves[name][-1]["validation_loss"] for name in ("a", "b")] == [
+        read_history(folder / "metrics.csv")[-1]["validation_loss"] for folder in (one, two)]
+    assert told.splitlines()[-1] == f"Loss curves of a, b: {tmp_path}/new/x.png" and (tmp_path / "new" / "x.png").exists()
 
 
 def test_equal_runs_are_told_so(in_process, tmp_path):

@@ -58,6 +58,17 @@ def test_some_rows_stop_and_some_run_into_the_limit(stopping_model):
     assert len({len(c.ids) for c in answers}) > 2
 
 
+@pytest.mark.parametrize("way", [continue_batch, continue_all])
+def test_memory_is_for_what_fits_into_the_context(way, stopping_model, monkeypatch):
+    taken = []
+    made = generation.BatchCache.__init__
+    monkeypatch.setattr(generation.BatchCache, "__init__", lambda self, length: taken.append(length) or made(self, length))
+    prompts = [[0, 1], [3] * 30, [4, 5, 6, 7]]  # the shortest may get 30 tokens, behind padding as long as the longest
+    unlimited = way(stopping_model, prompts, 10**9, EOT)
+    assert [tuple(c) for c in unlimited] == [plain_greedy(stopping_model, prompt, 10**9) for prompt in prompts]
+    assert len(unlimited[0].ids) == 30 and taken == [60 if way is continue_batch else 32 + generation.ROOM]
+
+
 def test_a_prompt_that_fills_the_context_is_refused(stopping_model):
     with pytest.raises(ValueError, match="32 tokens leaves no room"):
         continue_all(stopping_model, [[1] * 32], 4, EOT)

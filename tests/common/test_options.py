@@ -63,6 +63,19 @@ def test_a_place_that_holds_something_is_refused(value, in_process, tmp_path):
     assert [path.name for path in Path.cwd().iterdir()] == ["mine.txt"]
 
 
+def test_stopped_by_hand_a_command_advises_what_it_can_do(in_process, monkeypatch):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("common.generation.continue_batch", stop)
+    monkeypatch.setattr("common.training.fit", stop)
+    done = in_process("ch_pretrain/generate.py", "--prompt", "a")
+    assert (done.returncode, done.stderr) == (130, "\nStopped.\n")
+    done = in_process("ch_pretrain/train.py", "--smoke")
+    assert done.returncode == 130
+    assert done.stderr.endswith("\nStopped. Go on with the same command and --resume --out FOLDER.\n")
+
+
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."),
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")])
 def test_short_memory_ends_in_one_sentence_that_names_what_to_lower(error, in_process, monkeypatch):

@@ -287,7 +287,7 @@ def test_a_server_gets_one_time_limit_whatever_it_does(answer, words, server, mo
 def test_a_list_of_models_that_is_none_is_told(models, server):
     server.models = models
     with pytest.raises(InputError, match="is not an OpenAI-compatible server"):
-        judge_server.JudgeServer(server.url, "oracle", 1.0).probe()
+        judge_server.JudgeServer(f"{server.url} ", "oracle", 1.0).probe()  # a space was copied, too
 
 
 def test_the_key_is_not_sent_on(server, monkeypatch, tmp_path):
