@@ -156,12 +156,13 @@ def tell(results: Results, title: str) -> None:
     say(f"\n{title}\n\n" + table(["exact match", "noise", "difference", "p", "p (Holm)"], [
         [f"{row['first']} - {row['second']}", f"{row['noise']:g}", plus_minus(row["interval"], "+.1%"),
          f"{row['p']:.3f}", f"{row['p_holm']:.3f}"] for row in primary_comparisons(results)]))
-    say("\nAll that follows is descriptive. Means ± half of the 95 % interval, not corrected for their number.\n")
+    say("\nAll that follows is descriptive. Means ± half of the 95 % interval, not corrected for their number.")
     rows = [[f"{first} - {second}", *(plus_minus(mean_interval(found[noise]), "+.1%") if noise in found else "-"
                                       for noise in results)]
             for first, second in DESCRIPTIVE
             if (found := differences(results, first, second, MEASURES["Exact match"][0]))]
-    say(table(["difference of exact match", *(f"noise {noise:g}" for noise in results)], rows))
+    if rows:
+        say("\n" + table(["difference of exact match", *(f"noise {noise:g}" for noise in results)], rows))
     for measure in MEASURES:
         say("\n" + arm_table(results, measure))
     wrong = {noise: [found["wrong"] for found in arms["ntp"]] for noise, arms in results.items()}
