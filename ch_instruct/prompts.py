@@ -70,7 +70,7 @@ def _request(style: str, instruction: str, context: str = "") -> str:
 
 
 def question_text(record: dict[str, str], between: str = "\n\n") -> str:
-    """A record's question as people and judges see it: the instruction and, after an empty line, its input if any."""
+    """A record's question as people and judges see it: the instruction and its input, if any, an empty line `between` them."""
     return between.join(filter(None, (record["instruction"], record.get("input"))))
 
 
