@@ -7,8 +7,9 @@
 Training: both sides get the same weights, records, optimizer and precision; ours is the loop's own step. Answering: the
 same prompts, greedily, until a text ends or has --max-new-tokens. Both take turns, so a change in the machine's speed meets
 both; speeds are medians over the rounds, ratios medians of the ratios within each round. Shares: the work that is needed
-(blocks at real tokens, head at targets, forward and backward) against a large matrix product; and the weights read once for
-one more token of each text against reading memory. Needs transformers (pip install -r requirements-dev.txt).
+(blocks at real tokens, head at targets, forward and backward) against a large matrix product in the same round; and the
+weights read once for one more token of each text against reading memory. Needs transformers: pip install -r
+requirements-dev.txt.
 """
 
 import multiprocessing
@@ -139,18 +140,25 @@ def training_side(who: str, precision: str, folder: Path, device: torch.device) 
     return their_step
 
 
-def bench_training(folder: Path, batches: list[list[Example]], rates: dict[str, float], device: torch.device,
-                   lora: int | None = None) -> None:
+def bench_training(folder: Path, batches: list[list[Example]], device: torch.device, lora: int | None = None) -> None:
     """Steps in turns; the first round is a warm-up and the check that all compute the same. Prints a table."""
     updates = [] if lora is None else [(f"LoRA {lora}", precision) for precision in ("fp32", "bf16")]
     sides = {side: training_side(*side, folder, device) for side in [*SIDES, *updates]}
-    seconds, first = in_turns("training", sides, batches)  # a step gives a number, so a GPU has been waited for
-    counted = {side: times[1:] for side, times in seconds.items()}
+    rates: list[dict[str, float]] = []  # the machine takes its turn, too: what it can do changes with what else it has to do
+
+    def machine(_: list[Example]) -> float:
+        rates.append(machine_rates(device))
+        return torch.nan
+
+    # A step gives a number, so a GPU has been waited for.
+    seconds, first = in_turns("training", {**sides, ("machine", ""): machine}, batches)
+    counted = {side: seconds[side][1:] for side in sides}
     model, _ = load_pretrained(folder)
     rows = []
     for side, times in counted.items():
         speed = statistics.median(sum(len(e.ids) - 1 for e in b) / t for b, t in zip(batches[1:], times))
-        share = statistics.median(needed_operations(model, b) / t for b, t in zip(batches[1:], times)) / rates[side[1]]
+        share = statistics.median(needed_operations(model, b) / t / rate[side[1]]
+                                  for b, t, rate in zip(batches[1:], times, rates[1:]))
         peak = peak_megabytes(one_step, *side, folder, batches[0]) if device.type == "cpu" else torch.nan
         rows.append([" ".join(side), f"{speed:,.0f}", *(f"{median_ratio(counted['transformers', p], times):.2f}"
                                                         for p in ("fp32", "bf16")),
@@ -158,6 +166,8 @@ def bench_training(folder: Path, batches: list[list[Example]], rates: dict[str, 
                      f"{peak:,.0f}", f"{first[side]:.4f}"])
     say("\n" + table(["training", "tokens/s", "x transformers fp32", "x transformers bf16", "of the machine's rate", "peak MB",
                       "first loss"], rows))
+    fp32, bf16 = (statistics.median(rate[precision] for rate in rates[1:]) / 1e9 for precision in ("fp32", "bf16"))
+    say(f"\nThis machine, in the same turns: {fp32:,.0f} billion operations a second in fp32, {bf16:,.0f} in bf16.")
 
 
 def answering_side(who: str, precision: str, folder: Path, device: torch.device,
@@ -194,8 +204,8 @@ def answering_side(who: str, precision: str, folder: Path, device: torch.device,
     return their_answers
 
 
-def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], rounds: int, rates: dict[str, float],
-                  device: torch.device, max_new_tokens: int) -> None:
+def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], rounds: int, device: torch.device,
+                  max_new_tokens: int) -> None:
     """Answers in turns, at each batch size; prints a table."""
     sides = {side: answering_side(*side, folder, device, max_new_tokens) for side in SIDES}
     rows = []
@@ -210,10 +220,11 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
     weights = model.config.parameters
     rows = []
     for size, precision in ((size, precision) for size in (1, *sizes) for precision in ("fp32", "bf16")):
+        rate = machine_rates(device)["memory"]
         seconds_a_step = decoding_step(model, (prompts * size)[:size], precision, max_new_tokens)
-        share = weights * (2 if precision == "bf16" else 4) / seconds_a_step / rates["memory"]
-        rows.append([f"batch {size}, {precision}", f"{1000 * seconds_a_step:.1f}", f"{share:.0%}"])
-    say("\n" + table(["one more token of each text, ours", "ms", "of the memory's rate"], rows))
+        share = weights * (2 if precision == "bf16" else 4) / seconds_a_step / rate
+        rows.append([f"batch {size}, {precision}", f"{1000 * seconds_a_step:.1f}", f"{share:.0%}", f"{rate / 1e9:.1f}"])
+    say("\n" + table(["one more token of each text, ours", "ms", "of the memory's rate", "which is GB/s"], rows))
 
 
 def decoding_step(model: GPT2, prompts: list[list[int]], precision: str, steps: int) -> float:
@@ -289,17 +300,14 @@ def main() -> None:
             raise InputError(f"--data {args.data} has {len(examples)} records of up to {context} tokens; {args.rounds + 1} "
                              f"rounds of {args.batch_size} take {needed}.")
         batches = [examples[i:i + args.batch_size] for i in range(0, needed, args.batch_size)]
-        rates = machine_rates(device)
         tokens = sum(len(e.ids) - 1 for e in examples[:needed])
         say(f"{model.config.parameters:,} parameters on {device}, {torch.get_num_threads()} threads, "
             f"{args.rounds} rounds. {args.batch_size} records of {args.data} have {tokens / len(batches):.0f} tokens, "
-            f"{sum(e.response_tokens for e in examples[:needed]) / tokens:.0%} of them in the loss.\n"
-            f"This machine: {rates['fp32'] / 1e9:,.0f} billion operations a second in fp32, {rates['bf16'] / 1e9:,.0f} in "
-            f"bf16; reads {rates['memory'] / 1e9:,.1f} GB a second.")
-        bench_training(folder, batches, rates, device, args.lora)
+            f"{sum(e.response_tokens for e in examples[:needed]) / tokens:.0%} of them in the loss.")
+        bench_training(folder, batches, device, args.lora)
         prompts = [e.ids[:e.prompt_length] for e in examples if e.prompt_length + args.max_new_tokens <= context]
         if args.answers:
-            bench_answers(folder, prompts[:args.answers], (2, 4) if args.smoke else (8, 32), args.rounds, rates, device,
+            bench_answers(folder, prompts[:args.answers], (2, 4) if args.smoke else (8, 32), args.rounds, device,
                           args.max_new_tokens)
 
 
