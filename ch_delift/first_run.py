@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from ch_delift.utility import plain_utility, utility_matrix
-from ch_instruct.bench import machine_rates, needed_operations, training_side
+from ch_instruct.bench import memory_rate, needed_operations, product_rates, training_side
 from ch_instruct.encoding import Example, encode_record
 from ch_pretrain import classroom
 from common import options
@@ -46,7 +46,11 @@ NEAR_TIES = 2  # so many answers may differ in fp32: where two tokens are nearly
 # What PyTorch and the libraries raise where something is missing here or does not work.
 FAULTS = (AssertionError, AttributeError, ImportError, InputError, OSError, RuntimeError, TypeError, ValueError)
 
-rates_of = cache(machine_rates)
+
+@cache
+def rates_of(device: torch.device) -> dict[str, float]:
+    """What this machine can do: operations a second in fp32 and bf16, and bytes a second ("memory")."""
+    return product_rates(device) | {"memory": memory_rate(device)}
 
 
 class Setting(NamedTuple):

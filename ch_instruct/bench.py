@@ -81,15 +81,19 @@ def in_turns(what: str, sides: dict[Side, Callable[[Turn], Found]],
     return seconds, first
 
 
-def machine_rates(device: torch.device) -> dict[str, float]:
-    """Operations a second of a large matrix product in each precision, and bytes a second of reading memory."""
+def product_rates(device: torch.device) -> dict[str, float]:
+    """Operations a second of a large matrix product in each precision."""
     rates = {}
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = torch.randn(1024, 768, device=device, dtype=dtype), torch.randn(768, 3072, device=device, dtype=dtype)
         rates[precision] = 2 * 1024 * 768 * 3072 / min(seconds_of(partial(torch.mm, a, b), device) for _ in range(20))
-    block = torch.ones(2**27, device=device)  # 0.5 GB
-    rates["memory"] = block.numel() * 4 / min(seconds_of(block.sum, device) for _ in range(5))
     return rates
+
+
+def memory_rate(device: torch.device) -> float:
+    """Bytes a second of reading memory."""
+    block = torch.ones(2**27, device=device)  # 0.5 GB
+    return block.numel() * 4 / min(seconds_of(block.sum, device) for _ in range(5))
 
 
 def needed_operations(model: GPT2, examples: Sequence[Example]) -> float:
@@ -147,7 +151,7 @@ def bench_training(folder: Path, batches: list[list[Example]], device: torch.dev
     rates: list[dict[str, float]] = []  # the machine takes its turn, too: what it can do changes with what else it has to do
 
     def machine(_: list[Example]) -> float:
-        rates.append(machine_rates(device))
+        rates.append(product_rates(device))
         return torch.nan
 
     # A step gives a number, so a GPU has been waited for.
@@ -220,7 +224,7 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
     weights = model.config.parameters
     rows = []
     for size, precision in ((size, precision) for size in (1, *sizes) for precision in ("fp32", "bf16")):
-        rate = machine_rates(device)["memory"]
+        rate = memory_rate(device)
         seconds_a_step = decoding_step(model, (prompts * size)[:size], precision, max_new_tokens)
         share = weights * (2 if precision == "bf16" else 4) / seconds_a_step / rate
         rows.append([f"batch {size}, {precision}", f"{1000 * seconds_a_step:.1f}", f"{share:.0%}", f"{rate / 1e9:.1f}"])

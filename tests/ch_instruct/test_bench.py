@@ -11,6 +11,7 @@ from tests.conftest import assert_refused
 @pytest.mark.slow
 def test_the_bench_runs_with_lora(monkeypatch, capsys):
     monkeypatch.setattr(bench, "peak_megabytes", lambda work, *args: work(*args) or 1.0)  # here, for want of time, not measured
+    monkeypatch.setattr(bench, "memory_rate", lambda device: 1e10)  # nor this: test_first_run.py measures it
     monkeypatch.setattr(sys, "argv", ["bench.py", "--smoke", "--lora", "2", "--batch-size", "2", "--rounds", "1", "--answers",
                                       "4", "--max-new-tokens", "4", "--device", "cpu"])
     bench.main()
