@@ -38,7 +38,7 @@ from common.training import Run, evaluate
 
 PRIMARY = (("sftmix", "ntp"), ("tenth left out", "ntp"))  # at each level of noise
 DESCRIPTIVE = (("sftmix", "random halves"), ("sftmix", "mu = 0"), ("mixup in confident half", "confident half"),
-               ("mixup in unconfident half", "unconfident half"),
+               ("mixup in unconfident half", "unconfident half"), ("ntp, twice as long", "sftmix"),
                *((arm, "ntp") for arm in ARMS if (arm, "ntp") not in PRIMARY))
 
 
@@ -157,12 +157,13 @@ def tell(results: Results, title: str) -> None:
         [f"{row['first']} - {row['second']}", f"{row['noise']:g}", plus_minus(row["interval"], "+.1%"),
          f"{row['p']:.3f}", f"{row['p_holm']:.3f}"] for row in primary_comparisons(results)]))
     say("\nAll that follows is descriptive. Means ± half of the 95 % interval, not corrected for their number.")
-    rows = [[f"{first} - {second}", *(plus_minus(mean_interval(found[noise]), "+.1%") if noise in found else "-"
-                                      for noise in results)]
-            for first, second in DESCRIPTIVE
-            if (found := differences(results, first, second, MEASURES["Exact match"][0]))]
-    if rows:
-        say("\n" + table(["difference of exact match", *(f"noise {noise:g}" for noise in results)], rows))
+    for measure, pairs in (("Exact match", DESCRIPTIVE), ("Test loss", PRIMARY + DESCRIPTIVE)):
+        value, form = MEASURES[measure]
+        rows = [[f"{first} - {second}", *(plus_minus(mean_interval(found[noise]), f"+{form}") if noise in found else "-"
+                                          for noise in results)]
+                for first, second in pairs if (found := differences(results, first, second, value))]
+        if rows:
+            say("\n" + table([f"{measure}, difference", *(f"noise {noise:g}" for noise in results)], rows))
     for measure in MEASURES:
         say("\n" + arm_table(results, measure))
     wrong = {noise: [found["wrong"] for found in arms["ntp"]] for noise, arms in results.items()}

@@ -172,19 +172,22 @@ def test_empty_records_are_left_out_and_noted(tmp_path, capsys):
 
 def test_repeated_records_are_kept_and_noted(tmp_path, capsys):
     rows = numbered(3) + numbered(2) + [GOOD | {"instruction": "Question 0?", "output": "blue"}]
-    loaded = load_records(save(tmp_path / "a.jsonl", rows))
-    assert loaded.records == rows
-    assert "exact repetitions of earlier records (kept): 2 (rows 4, 5)\n" in capsys.readouterr().out
+    file = save(tmp_path / "a.jsonl", rows)
+    assert load_records(file).records == rows
+    assert capsys.readouterr().out == f"--data {file}, exact repetitions of earlier records (kept): 2 (rows 4, 5)\n"
 
 
 def test_missing_input_is_the_same_as_an_empty_one(tmp_path, capsys):
-    load_records(save(tmp_path / "a.json", [GOOD, {"instruction": GOOD["instruction"], "output": "red"}]))
-    assert "exact repetitions of earlier records (kept): 1 (row 2)\n" in capsys.readouterr().out
+    file = save(tmp_path / "a.json", [GOOD, {"instruction": GOOD["instruction"], "output": "red"}])
+    load_records(file)
+    assert capsys.readouterr().out == f"--data {file}, exact repetitions of earlier records (kept): 1 (row 2)\n"
 
 
 def test_long_lists_of_rows_are_cut(tmp_path, capsys):
-    load_records(save(tmp_path / "a.json", [GOOD, *[GOOD | {"output": ""}] * 20]))
-    assert "message empty: 20 (rows 2, 3, 4, 5, 6, 7, 8, 9, ...)\n" in capsys.readouterr().out
+    file = save(tmp_path / "a.json", [GOOD, *[GOOD | {"output": ""}] * 20])
+    load_records(file)
+    assert capsys.readouterr().out == (f"--data {file}, left out, instruction, output or message empty: "
+                                       "20 (rows 2, 3, 4, 5, 6, 7, 8, 9, ...)\n")
 
 
 # Splitting
@@ -302,7 +305,8 @@ def test_half_a_surrogate_pair_in_a_message_is_refused(tmp_path):
 def test_conversations_with_an_empty_message_are_left_out_and_repeated_ones_noted(tmp_path, capsys):
     rows = [{"messages": TALK}, {"messages": [*TALK[:3], *said("user:  ", "assistant: a")]}, {"messages": TALK},
             {"messages": TALK[1:]}]
-    loaded = load_records(save(tmp_path / "a.json", rows))
-    assert [row["messages"] for row in loaded.records] == [TALK, TALK, TALK[1:]]
-    told = capsys.readouterr().out
-    assert "message empty: 1 (row 2)\n" in told and "records (kept): 1 (row 3)\n" in told
+    file = save(tmp_path / "a.json", rows)
+    assert [row["messages"] for row in load_records(file).records] == [TALK, TALK, TALK[1:]]
+    assert capsys.readouterr().out.splitlines() == [
+        f"--data {file}, left out, instruction, output or message empty: 1 (row 2)",
+        f"--data {file}, exact repetitions of earlier records (kept): 1 (row 3)"]

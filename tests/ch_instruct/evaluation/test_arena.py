@@ -184,15 +184,14 @@ def test_models_answer_and_refuse_what_is_too_long(serve, tmp_path):
     save_pretrained(make_model(n_positions=256), Tokenizer.from_merges([]), tmp_path / "model")
     answer = answerer(str(tmp_path / "model"), torch.device("cpu"), "fp32", "alpaca", 8)
     assert isinstance(answer({"instruction": "Hello"}), str)
-    talk = [{"role": role, "content": text} for role, text in (("user", "a" * 50), ("assistant", "b"), ("user", "c"))]
-    for more in range(40):  # earlier answers end with a token of their own, which counts
-        record = {"instruction": "c", "messages": [{"role": "user", "content": "a" * (50 + more)}, *talk[1:]]}
-        if len(encode_prompt(record, Tokenizer.from_merges([]))) == 256:
-            with pytest.raises(InputError, match="it has 256 tokens"):
-                answer(record)
-            break
-    else:
-        pytest.fail("no conversation of 256 tokens")
+    def talk(first: str) -> dict:  # the answer in it ends with a token of its own, which counts
+        said = (("user", first), ("assistant", "b"), ("user", "c"))
+        return {"instruction": "c", "messages": [{"role": role, "content": text} for role, text in said]}
+
+    room = 256 - len(encode_prompt(talk(""), Tokenizer.from_merges([])))
+    assert isinstance(answer(talk("a" * (room - 1))), str)
+    with pytest.raises(InputError, match="it has 256 tokens"):
+        answer(talk("a" * room))
     server = serve({"one": answer, "two": answer}, [{"instruction": "long" * 70}, {"instruction": "short"}])
     status, page, _ = request(server, "POST", "/ask", {"question": "long" * 60})
     assert status == 400 and "That question is too long" in page and "long" * 60 in page
