@@ -8,6 +8,7 @@ appended to a file of JSON lines and survive restarts; /ratings turns all of the
 """
 
 import ipaddress
+import os
 import random
 import secrets
 import sys
@@ -247,7 +248,9 @@ def main() -> None:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            say(f"\nStopped; votes in {args.votes}: {len(arena.votes.entries)}.")
+            with arena.voting:  # a vote that is being written is written whole
+                say(f"\nStopped; votes in {args.votes}: {len(arena.votes.entries)}.")
+                os._exit(0)  # an answer that is not finished would come back from PyTorch to a Python that is gone: SIGABRT
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def test_models_answer_and_refuse_what_is_too_long(serve, tmp_path):
 def test_the_command_serves_until_ctrl_c(tmp_path):
     save_pretrained(make_model(n_positions=1024), Tokenizer.from_merges([]), tmp_path / "model")
     options = ["--models", "model", "classroom", "--questions", "classroom", "--votes", "v.jsonl", "--port", "0",
-               "--max-new-tokens", "4"]
+               "--max-new-tokens", "400"]
     # Where the tests run in the background, Ctrl-C may be ignored, and children inherit that; at a terminal they do not.
     process = subprocess.Popen(command("ch_instruct/evaluation/arena.py", *options), cwd=tmp_path, env=ENVIRONMENT, text=True,
                                stdout=subprocess.PIPE,
@@ -212,7 +212,11 @@ def test_the_command_serves_until_ctrl_c(tmp_path):
         line = process.stdout.readline()
         server = SimpleNamespace(server_port=int(re.match(r"Open http://127\.0\.0\.1:(\d+)/ in a browser", line).group(1)))
         assert vote(server, ask(server, next="1"), "tie") == 303
-        process.send_signal(signal.SIGINT)
+        with socket.create_connection(("127.0.0.1", server.server_port)) as browser:  # Ctrl-C comes while a model answers
+            browser.sendall(f"POST /ask HTTP/1.0\r\nHost: localhost\r\nOrigin: http://localhost\r\nContent-Length: 6\r\n\r\nnext=1"
+                            .encode())
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=30)[0] == "\nStopped; votes in v.jsonl: 1.\n" and process.returncode == 0
     finally:
         process.kill()
