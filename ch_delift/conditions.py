@@ -42,6 +42,7 @@ class DataSet(NamedTuple):
 CONDITIONS = {c.name: c for c in (Condition("skewed", 0.1), Condition("redundant", 0.1),
                                   Condition("target", 0.05, "task"), Condition("noisy", 0.1))}
 PRIMARY = ("skewed", "redundant", "target")  # the other is descriptive
+SETS = range(8)  # data seeds of the primary comparisons
 PER_FAMILY = 20  # records, where all families have the same number
 LARGE, SMALL = (3, 90), (15, 6)  # families and records of each, of skewed data
 THINGS, POPULAR, COPIES = 5, 10, 27  # of redundant data: things of each family; things that are asked again, and how often

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ch_delift.conditions import Series
+from ch_delift.conditions import SETS, Series
 from ch_delift.plots import draw_differences, draw_margins
 from common.console import say, table
 from common.files import write_json
@@ -95,8 +95,9 @@ def primaries(entries: Sequence[dict], plan: Sequence[Series]) -> list[dict]:
 
 
 def primary_table(rows: Sequence[dict]) -> str:
-    """The primary comparisons, one row each."""
-    return table(["primary comparisons", "difference", "p", "p after Holm"], [
+    """The primary comparisons, one row each; on fewer data sets they are a sketch."""
+    whole = len(rows[0]["differences"]) == len(SETS)
+    return table([f"{'primary' if whole else 'sketched'} comparisons", "difference", "p", "p after Holm"], [
         [f"{row['condition']}: DELIFT - {row['minus']}", plus_minus(row["interval"]), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"]
         for row in rows])
 

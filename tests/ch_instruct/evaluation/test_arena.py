@@ -213,8 +213,7 @@ def test_the_command_serves_until_ctrl_c(tmp_path):
         server = SimpleNamespace(server_port=int(re.match(r"Open http://127\.0\.0\.1:(\d+)/ in a browser", line).group(1)))
         assert vote(server, ask(server, next="1"), "tie") == 303
         with socket.create_connection(("127.0.0.1", server.server_port)) as browser:  # Ctrl-C comes while a model answers
-            browser.sendall(f"POST /ask HTTP/1.0\r\nHost: localhost\r\nOrigin: http://localhost\r\nContent-Length: 6\r\n\r\nnext=1"
-                            .encode())
+            browser.sendall(b"POST /ask HTTP/1.0\r\nHost: [::1]\r\nOrigin: http://[::1]\r\nContent-Length: 6\r\n\r\nnext=1")
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=30)[0] == "\nStopped; votes in v.jsonl: 1.\n" and process.returncode == 0
