@@ -59,9 +59,8 @@ function show() {
   for (const cell of table.querySelectorAll("[data-arm]")) cell.hidden = arm !== "" && cell.dataset.arm !== arm;
   for (const row of rows) {
     const answers = [...row.cells].filter(cell => "arm" in cell.dataset && !cell.hidden);
-    const right = answers.filter(cell => cell.dataset.right === "yes").length;
-    const fits = { "": true, right: right === answers.length, wrong: right < answers.length,
-                   differ: right > 0 && right < answers.length,
+    const [right, wrong] = ["right", "wrong"].map(kind => answers.filter(cell => cell.className === kind).length);
+    const fits = { "": true, right: right === answers.length, wrong: wrong > 0, differ: right > 0 && wrong > 0,
                    endless: answers.some(cell => cell.dataset.stopped === "no") }[result];
     row.hidden = !(fits && row.textContent.toLowerCase().includes(text)
                    && (form.family.value === "" || row.dataset.family === form.family.value));
@@ -98,11 +97,14 @@ def make_page(responses: list[dict], title: str) -> str:
     Args:
         responses: as in responses.json: records with "answers", arm -> {"answer", "stopped"}; the same arms in each.
         title: what the answers are of; a run folder, say.
+
+    An answer to a question whose "output" is empty is neither right nor wrong.
     """
     arms = list(responses[0]["answers"])
     families = sorted({r["family"] for r in responses if "family" in r})
-    right = {arm: fmean([exact_match(r["answers"][arm]["answer"], r["output"]) for r in responses]) for arm in arms}
-    summary = ", ".join(f"{escape(arm)} {share:.1%}" for arm, share in right.items())
+    known = [r for r in responses if r["output"].strip()]
+    right = {arm: fmean([exact_match(r["answers"][arm]["answer"], r["output"]) for r in known]) for arm in arms if known}
+    summary = ", ".join(f"{escape(arm)} {share:.1%}" for arm, share in right.items()) or "none has an expected answer"
     headings = "".join(f"<th>{name}</th>" for name in ("#", *(["family"] if families else []), "question", "expected"))
     headings += "".join(f'<th data-arm="{escape(arm)}">{escape(arm)}</th>' for arm in arms)
     rows = "\n".join(_row(number, response, bool(families)) for number, response in enumerate(responses, 1))
@@ -149,17 +151,18 @@ def _choice(name: str, values: list[tuple[str, str]]) -> str:
 
 def _row(number: int, response: dict, with_family: bool) -> str:
     family = escape(response.get("family", ""))
-    question = question_text(response, "\n")
+    question, expected = question_text(response, "\n"), response["output"].strip()
     cells = [f'<td class="number">{number}</td>', *([f'<td class="family">{family}</td>'] if with_family else []),
-             *(f"<td>{_fold(escape(text), text)}</td>" for text in (question, response["output"]))]
+             *(f"<td>{_fold(escape(text), text)}</td>" for text in (question, expected))]
     for arm, given in response["answers"].items():
-        right = exact_match(given["answer"], response["output"])
-        verdict = ("✓ right" if right else "✗ wrong") + ("" if given["stopped"] else ", did not stop")
-        key = right + rouge_l(given["answer"], response["output"])  # wrong ones first, the worst of all at the top
-        cells.append(f'<td class="{"right" if right else "wrong"}" data-arm="{escape(arm)}" data-key="{key:.4f}" '
-                     f'data-right="{"yes" if right else "no"}" data-stopped="{"yes" if given["stopped"] else "no"}">'
-                     f'{_fold(mark_differences(given["answer"], response["output"]), given["answer"])}'
-                     f'<span class="verdict">{verdict}</span></td>')
+        answer, right = given["answer"], exact_match(given["answer"], expected)
+        kind = ("right" if right else "wrong") if expected else "unknown"
+        verdict = {"right": "✓ right", "wrong": "✗ wrong", "unknown": ""}[kind] + ("" if given["stopped"] else ", did not stop")
+        key = right + rouge_l(answer, expected)  # wrong ones first, the worst of all at the top
+        cells.append(f'<td class="{kind}" data-arm="{escape(arm)}" data-key="{key:.4f}" '
+                     f'data-stopped="{"yes" if given["stopped"] else "no"}">'
+                     f'{_fold(mark_differences(answer, expected) if expected else escape(answer), answer)}'
+                     f'<span class="verdict">{verdict.removeprefix(", ")}</span></td>')
     return f'<tr data-family="{family}">{"".join(cells)}</tr>'
 
 

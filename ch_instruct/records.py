@@ -25,14 +25,15 @@ class Loaded(NamedTuple):
     form: str = ""  # as in "52002 Alpaca"; empty for the classroom
 
 
-def load_records(data: str, option: str = "--data", fields: Sequence[str] | None = None) -> Loaded:
+def load_records(data: str, option: str = "--data", fields: Sequence[str] | None = None, answered: bool = True) -> Loaded:
     """Read "classroom", a public set by name, any set of the hub, or a .json, .jsonl, .csv or .parquet file of records in one
     of the forms of `data_forms.FORMS`, or with keys as `fields` says ("instruction=question", ...).
 
     An Alpaca record has the texts "instruction" and "output" and may have "input". A conversation has "messages"; it
     gets instruction, input and output of its last turn (see `last_turn`). Both may also have "split" (train, validation
     or test) and "family"; other keys are kept and ignored. Records with an empty instruction, output or message teach
-    nothing and are left out; exact duplicates are counted. Both are said, with their row numbers, counted from 1.
+    nothing and are left out; exact duplicates are counted. Both are said, with their row numbers, counted from 1. Where
+    they need not be `answered`, an Alpaca record may lack its output, and gets an empty one.
 
     Raises:
         InputError: if the file is missing, cannot be read, holds no records, or a record lacks a text. `option` says where
@@ -60,13 +61,16 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
     for number, row in enumerate(rows, 1):
         form, rows[number - 1] = to_record(row, where := f"{data}, record {number}", fields)
         forms[form] += 1
+        if not answered:
+            rows[number - 1].setdefault("output", "")
         _check(rows[number - 1], where)
 
     kept, empty, repeated = [], [], []
     seen: dict[tuple[str, ...], int] = {}
     for number, row in enumerate(rows, 1):
         row = last_turn(row)
-        texts = [message["content"] for message in row.get("messages", ())] or [row["instruction"], row["output"]]
+        texts = [message["content"] for message in row.get("messages", ())] or (
+            [row["instruction"], row["output"]] if answered else [row["instruction"]])
         if not all(text.strip() for text in texts):
             empty.append(number)
             continue
@@ -94,8 +98,8 @@ def save_records(path: Path, records: list[dict]) -> None:
 
 
 def load_questions(data: str) -> list[dict]:
-    """What there is to answer: the records of a file, or the test part of "classroom"."""
-    records = load_records(data).records
+    """What there is to answer: the records of a file, with or without outputs, or the test part of "classroom"."""
+    records = load_records(data, answered=False).records
     return [record for record in records if record["split"] == "test"] if data == "classroom" else records
 
 

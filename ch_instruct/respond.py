@@ -1,4 +1,4 @@
-"""Answer a file of records with any model, and score the answers.
+"""Answer a file of questions with any model, and score the answers to those that come with an expected one.
 
     python ch_instruct/respond.py --model runs/ch_instruct/001 --data questions.json --out answers.json
 """
@@ -18,8 +18,8 @@ def main() -> None:
     parser = options.Parser(__doc__)
     options.add(parser, options.ModelOption)
     parser.add_argument("--data", default="classroom", metavar="D",
-                        help="a .json or .jsonl file of records with instruction, input and output, or with messages; or "
-                             "classroom for its test part (default: %(default)s)")
+                        help="a .json or .jsonl file of records with instruction, perhaps input, and output if the answers "
+                             "are to be scored, or with messages; or classroom for its test part (default: %(default)s)")
     parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
                         help="where to write the answers, .json; a page to read them goes beside it, .html")
     options.add(parser, options.FormatOption)
@@ -48,10 +48,11 @@ def main() -> None:
     files.write_json(args.out, responses)
     merged = pipeline.merge_responses({args.model: responses})
     files.write_text(page, html_page.make_page(merged, f"{args.model}, {args.data}"))
-    scores = score(responses)
-    say(table(["", "exact match", "ROUGE-L", "stopped"],
-              [[args.model, *(f"{scores[name]:.1%}" for name in ("exact_match", "rouge_l", "stopped"))]]))
-    say(f"\n{len(responses)} answers in {args.out}, to read in {page}")
+    if known := [response for response in responses if response["output"].strip()]:
+        scores = score(known)
+        say(table(["", "exact match", "ROUGE-L", "stopped"],
+                  [[args.model, *(f"{scores[name]:.1%}" for name in ("exact_match", "rouge_l", "stopped"))]]) + "\n")
+    say(f"{len(responses)} answers in {args.out}, {len(known)} of them scored, to read in {page}")
 
 
 if __name__ == "__main__":

@@ -218,7 +218,8 @@ def main() -> None:
     parser = options.Parser(__doc__)
     parser.add_argument("--models", nargs="+", required=True, metavar="M",
                         help="two or more models, each as for --model elsewhere: classroom, gpt2, ..., or a checkpoint folder")
-    parser.add_argument("--questions", metavar="D", help="questions to choose from: classroom, or a file as for --data")
+    parser.add_argument("--questions", metavar="D",
+                        help="questions to choose from: classroom, or a file as for --data, which needs no outputs here")
     parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
                         help="where votes are kept (default: %(default)s)")
     options.add(parser, options.FormatOption)

@@ -61,6 +61,14 @@ def test_every_text_of_every_record_stands_in_the_table():
     assert rows[2].startswith(f"3{EVIL}Ask for {EVIL}{EVIL}{EVIL}") and rows[2].count(EVIL) == 6
 
 
+def test_an_answer_to_a_question_without_an_expected_one_is_neither_right_nor_wrong():
+    open_question = response("a", "", base="<b>", ntp="Nothing ...")
+    page = Page(make_page([*RESPONSES, open_question], "x"))
+    assert page.rows[-1].split() == ["4aAsk", "for", "<b>Nothing", "...did", "not", "stop"]
+    assert "base 33.3%, ntp 66.7%" in make_page([*RESPONSES, open_question], "x")  # of the three that have one
+    assert "none has an expected answer" in make_page([open_question], "x")
+
+
 def test_texts_stay_texts_and_nothing_is_fetched():
     text = make_page(RESPONSES, EVIL)
     tags = Page(text).tags

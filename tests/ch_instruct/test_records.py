@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ch_instruct.encoding import encode_records
 from ch_instruct.prompts import format_prompt
-from ch_instruct.records import load_records, split_records
+from ch_instruct.records import load_questions, load_records, split_records
 from ch_pretrain import classroom
 from common.files import InputError
 from common.tokenizer import Tokenizer
@@ -168,6 +168,13 @@ def test_empty_records_are_left_out_and_noted(tmp_path, capsys):
     file = save(tmp_path / "a.json", rows)
     assert load_records(file, "--target").records == [rows[0], rows[2], rows[5]]
     assert capsys.readouterr().out == f"--target {file}, left out, instruction, output or message empty: 3 (rows 2, 4, 5)\n"
+
+
+def test_questions_need_no_output(tmp_path):
+    talk = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
+    rows = [{"instruction": "a"}, {"instruction": "b", "output": " "}, {"instruction": " "}, GOOD, talk]
+    file = save(tmp_path / "a.json", rows)
+    assert [record["output"] for record in load_questions(file)] == ["", " ", GOOD["output"], "Hello."]
 
 
 def test_repeated_records_are_kept_and_noted(tmp_path, capsys):

@@ -93,14 +93,15 @@ def test_the_model_card_is_read_by_the_hubs_own_parser(run):
 def test_respond_answers_a_file_and_scores_it(run, in_process, tmp_path):
     folder, _ = run
     records = [{"instruction": "What is the capital of France?", "output": "The capital of France is Paris."},
-               {"instruction": "Add 2 and 3.", "input": "", "output": "2 plus 3 is 5."}]
+               {"instruction": "Add 2 and 3.", "input": "", "output": "2 plus 3 is 5."},
+               {"instruction": "What do you like?"}]  # no answer is the right one
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, records)))
     options = ["ch_instruct/respond.py", "--model", folder, "--data", tmp_path / "questions.jsonl", "--out", "answers.json"]
     told = in_process(*options).stdout
     answers = json.loads(Path("answers.json").read_text())
     assert [a["instruction"] for a in answers] == [r["instruction"] for r in records]
     assert all(isinstance(a["answer"], str) and isinstance(a["stopped"], bool) for a in answers)
-    assert "2 answers in answers.json, to read in answers.html" in told
+    assert "3 answers in answers.json, 2 of them scored, to read in answers.html" in told
     assert "Add 2 and 3." in Path("answers.html").read_text()
     assert_refused(in_process(*options), "already exists")
 
