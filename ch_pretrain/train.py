@@ -1,13 +1,13 @@
 """Pretraining: from plain text to a base model that continues it.
 
     python ch_pretrain/train.py                                      # the classroom corpus; makes the shipped base again
-    python ch_pretrain/train.py --data plain --epochs 3              # pages of few forms: such a model does not read its prompt
+    python ch_pretrain/train.py --data plain                         # the control: the same facts on pages of few forms
     python ch_pretrain/train.py --data a.txt b.txt                   # a new tokenizer and model for your own text
     python ch_pretrain/train.py --data a.txt --model gpt2 --lr 5e-5  # go on from a pretrained model
 
 Trains a byte-level BPE vocabulary on the text, cuts the text into windows, and learns to predict each next token. The
 run folder is a checkpoint that every other command takes as --model. With the classroom's pages its looking_back.csv tells
-when the model began to look back (see look_back.py).
+when, if ever, the model began to look back (see look_back.py).
 """
 
 import tempfile
@@ -34,8 +34,8 @@ from common.pretrained import LARGEST, load_pretrained
 from common.tokenizer import END_OF_TEXT, Tokenizer
 from common.training import TrainOptions, check_mps, fit
 
-CORPORA = {"classroom": (pages, 300_000), "plain": (classroom.pages, 36_000)}  # who makes them, and how many pages
-PAGES_SEED = 1
+CORPORA = {"classroom": pages, "plain": classroom.pages}  # who makes their pages
+PAGES, PAGES_SEED = 300_000, 1
 VALIDATION_SHARE, MOST_VALIDATION = 0.02, 700  # of the documents, and at most so many of them
 WARMUP, EVALUATIONS = 0.02, 20  # share of the steps, and how often to evaluate and save
 STRENGTH = 2  # how much larger than usual attention's weights begin
@@ -76,12 +76,16 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
         if self.vocab_size < 257:
             raise InputError(f"--vocab-size {self.vocab_size} is too small: 256 bytes and {END_OF_TEXT} need 257 entries.")
 
+    @property
+    def of_pages(self) -> bool:
+        """Whether the text is one of the classroom's corpora, made of pages, rather than files."""
+        return len(self.data) == 1 and self.data[0] in CORPORA
+
 
 def read_documents(given: Pretraining) -> list[str]:
     """The documents to learn from: pages of the classroom, or files cut at the end-of-text token."""
-    if len(given.data) == 1 and given.data[0] in CORPORA:
-        make, count = CORPORA[given.data[0]]
-        return list(make(300 if given.smoke else count, PAGES_SEED))
+    if given.of_pages:
+        return list(CORPORA[given.data[0]](300 if given.smoke else PAGES, PAGES_SEED))
     documents: list[str] = []
     for name in given.data:
         with reading(f"--data {name}", "no text in UTF-8", "save it again in that form"):
@@ -156,7 +160,7 @@ def main() -> None:
     rows = [encode_documents(part, tokenizer) for part in (training, held_out)]
     if min(row.numel() for row in rows) < 2:
         raise InputError(f"--data {' '.join(given.data)}: the text is too short to learn from and to validate on.")
-    data, validation = (page_dataset(row, context, tokenizer.eot_id) if tuple(given.data) == ("classroom",)
+    data, validation = (page_dataset(row, context, tokenizer.eot_id) if given.of_pages
                         else window_dataset(row, context, given.seed) for row in rows)
 
     check_mps(model, data.collate(list(data.items[:given.batch_size])), next_token_loss)
@@ -182,7 +186,7 @@ def main() -> None:
             add_look(folder / LOOKS_FILE, model, tokenizer, step, windows * context)
 
     # Only where words are known, and where a token and the same again fit.
-    looking = len(given.data) == 1 and given.data[0] in CORPORA and model.config.n_positions > 2
+    looking = given.of_pages and model.config.n_positions > 2
     run = fit(model, tokenizer, data, validation, next_token_loss, replace(how, evaluate_every=every), folder, given.resume,
               look if looking else None)
     if is_main():
