@@ -41,9 +41,11 @@ def grow(file: Path, shape: tuple[int, ...]) -> np.memmap:
     """Open the unfinished matrix, or begin one, all NaN."""
     if is_main() and not partial(file).exists():
         def fill(path: Path) -> None:
-            matrix = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-            matrix[:] = np.nan
-            matrix.flush()
+            # By ordinary writes: on a full disk these raise an error, where a mapping ends the process by a signal.
+            with open(path, "wb") as out:
+                np.lib.format.write_array_header_1_0(out, {"descr": "<f4", "fortran_order": False, "shape": shape})
+                for _ in range(shape[0]):
+                    out.write(np.full(shape[1:], np.nan, dtype="<f4").tobytes())
         write_whole(partial(file), fill)
     distributed.barrier()
     return read(partial(file), shape, "r+")

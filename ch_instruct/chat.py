@@ -17,8 +17,6 @@ which conversations are trained on. Use the --format that the model was trained 
 import argparse
 import codecs
 import contextlib
-import io
-import sys
 from pathlib import Path
 
 from ch_instruct.encoding import encode_prompt
@@ -143,9 +141,6 @@ def main() -> None:
 
     model, tokenizer = load_pretrained(args.model, pick_device(args.device))
     chat = Chat(model, tokenizer, args)
-    for terminal in (sys.stdin, sys.stdout):
-        if isinstance(terminal, io.TextIOWrapper):
-            terminal.reconfigure(errors="replace")  # what the terminal cannot spell is no reason to end
     say(f"{args.model}, {args.format} prompts, {model.config.n_positions} tokens of context. Ctrl-C stops an answer, "
         "/help lists commands, Ctrl-D ends.")
     while True:

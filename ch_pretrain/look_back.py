@@ -20,7 +20,7 @@ from ch_pretrain.pages import WORDS
 from common import options
 from common.console import say, table
 from common.device import evaluating
-from common.files import write_text
+from common.files import reading, write_text
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
 from common.tokenizer import Tokenizer
@@ -75,9 +75,13 @@ def place_losses(model: GPT2, rows: Sequence[Tensor]) -> Tensor:
 
 
 def read_looks(path: Path) -> list[dict[str, float]]:
-    """The rows of a file that `add_look` made, from the earliest step to the latest."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+    """The rows of a file that `add_look` made, from the earliest step to the latest.
+
+    Raises:
+        InputError: if there is no such file, or it is damaged.
+    """
+    with reading(path, "no curve of looking back", "move it away"), open(path, encoding="utf-8", newline="") as file:
+        return [{name: float(row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
 
 
 def add_look(path: Path, model: GPT2, tokenizer: Tokenizer, step: int, tokens: int) -> None:
@@ -88,10 +92,10 @@ def add_look(path: Path, model: GPT2, tokenizer: Tokenizer, step: int, tokens: i
     with evaluating(model):
         first, second = copy_losses(model, tokenizer)
         induction, _ = head_scores(model, written_twice(tokenizer, model.config.n_positions))
-    before = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
-    lines = [",".join(COLUMNS), *(line for line in before if int(line.partition(",")[0]) < step),
-             f"{step},{tokens},{first:.4f},{second:.4f},{induction.max():.4f}"]
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    before = read_looks(path) if path.exists() else []
+    rows = [list(row.values()) for row in before if row["step"] < step]
+    rows.append([step, tokens, first, second, induction.max().item()])
+    write_text(path, ",".join(COLUMNS) + "\n" + "".join("{:.0f},{:.0f},{:.4f},{:.4f},{:.4f}\n".format(*row) for row in rows))
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Files that are either whole or absent, read in one place, and the one error that users see."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -63,6 +64,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file, flush it to the disk, and rename it to `path`. Folders are made where they lack.
 
     A reader sees the old file or the new one, never a part, whenever the process or the power goes away.
+
+    Raises:
+        OSError: naming `path`, if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -72,6 +76,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~UMASK)  # some writers make files that only their owner can read
         os.replace(temporary, path)
+    except OSError as error:  # a full disk names no file, and nobody knows the temporary one
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    except Exception as error:
+        # How safetensors and torch.save tell of a full disk.
+        if type(error).__name__ == "SafetensorError" or "inline_container" in str(error):
+            raise OSError(errno.EIO, "it cannot be written, perhaps the disk is full", str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

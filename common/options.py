@@ -5,7 +5,9 @@ a notebook that writes `FineTuning(epochs=2)` gets the defaults and the checks o
 """
 
 import argparse
+import io
 import math
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -251,6 +253,9 @@ AT_END: list[Callable[[], None]] = []  # what else is to be done when a command 
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`; turn what the user can mend into one sentence and exit status 2."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal cannot spell is no reason to end
     try:
         main()
     except InputError as error:
@@ -261,8 +266,10 @@ def run_command(main: Callable[[], None]) -> None:
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # leaving takes a second or two, in which one is pressed again
         advice = " Go on with the same command and --resume --out FOLDER." * Parser.latest.has("--resume")
-        print(f"\nStopped.{advice}", file=sys.stderr)
+        if is_main():
+            print(f"\nStopped.{advice}", file=sys.stderr)
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):

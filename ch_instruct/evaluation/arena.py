@@ -244,9 +244,9 @@ def main() -> None:
         server = Server(arena, args.host, args.port)
     except (OSError, OverflowError) as error:
         raise InputError(f"--host {args.host} --port {args.port} cannot be listened at ({error}); choose another.") from error
-    say(f"Open {server.address} in a browser; Ctrl-C ends. Votes so far in {args.votes}: {len(arena.votes.entries)}.")
     with server:
         try:
+            say(f"Open {server.address} in a browser; Ctrl-C ends. Votes so far in {args.votes}: {len(arena.votes.entries)}.")
             server.serve_forever()
         except KeyboardInterrupt:
             with arena.voting:  # a vote that is being written is written whole

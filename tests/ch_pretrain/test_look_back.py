@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ch_pretrain.look_back import add_look, copy_losses, losses_of_copies, place_losses, read_looks, written_twice
+from common.files import InputError
 from common.gpt2 import GPT2Config
 from common.pretrained import load_pretrained, save_pretrained
 from tests.conftest import make_model, run_command
@@ -63,6 +64,14 @@ def test_a_step_done_again_replaces_its_row_and_later_ones(tmp_path, tokenizer, 
     assert looks[1]["first_copy"] == pytest.approx(first, abs=1e-4) == looks[0]["first_copy"]
     assert looks[1]["second_copy"] == pytest.approx(second, abs=1e-4) and 0 < looks[1]["induction"] < 1
     assert path.read_text().splitlines()[0] == "step,tokens,first_copy,second_copy,induction"
+
+
+def test_a_damaged_curve_is_refused(tmp_path, tokenizer, tiny_model):
+    path = tmp_path / "looking_back.csv"
+    path.write_text("x,y\n1\n")
+    with pytest.raises(InputError, match=r"looking_back.csv is no curve of looking back .*; move it away"):
+        add_look(path, tiny_model, tokenizer, 1, 2)
+    assert path.read_text() == "x,y\n1\n"
 
 
 def test_command(tmp_path, tokenizer):

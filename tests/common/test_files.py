@@ -1,6 +1,8 @@
 import hashlib
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from common.files import InputError, Journal, read_json, sha256, write_json, write_text, write_whole
 
@@ -60,3 +62,18 @@ def test_a_journal_survives_a_cut(tmp_path):
     with pytest.raises(InputError, match="line 2 is no entry"):
         Journal(path, ENTRY, "no entry")
     assert path.read_bytes() == b'{"a": 1}\nhello\n'
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: path.write_bytes(b"0" * 4000), lambda path: torch.save(torch.zeros(1000), path),
+    lambda path: save_file({"a": torch.zeros(1000)}, path)], ids=["python", "torch", "safetensors"])
+def test_a_full_disk_is_told_with_the_files_own_name(tmp_path, write):
+    resource = pytest.importorskip("resource")  # not on Windows
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            write_whole(tmp_path / "a", write)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(tmp_path / "a") and caught.value.strerror and list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 import argparse
 import re
+import signal
+import subprocess
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import torch
 from ch_instruct.pipeline import FineTuning
 from common.files import InputError, out_of_memory
 from common.options import default_lr, natural, new_file, not_negative, positive, seconds, share, whole
-from tests.conftest import assert_refused
+from tests.conftest import ENVIRONMENT, assert_refused, command
 
 
 def test_lora_takes_larger_steps():
@@ -67,6 +69,8 @@ def test_stopped_by_hand_a_command_advises_what_it_can_do(in_process, monkeypatc
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    handled = []
+    monkeypatch.setattr("signal.signal", lambda *given: handled.append(given))
     monkeypatch.setattr("common.generation.continue_batch", stop)
     monkeypatch.setattr("common.training.fit", stop)
     done = in_process("ch_pretrain/generate.py", "--prompt", "a")
@@ -74,6 +78,13 @@ def test_stopped_by_hand_a_command_advises_what_it_can_do(in_process, monkeypatc
     done = in_process("ch_pretrain/train.py", "--smoke")
     assert done.returncode == 130
     assert done.stderr.endswith("\nStopped. Go on with the same command and --resume --out FOLDER.\n")
+    assert handled == 2 * [(signal.SIGINT, signal.SIG_IGN)]  # pressed once more, it does not disturb the end
+
+
+def test_what_a_terminal_cannot_spell_is_no_reason_to_end(tmp_path):
+    done = subprocess.run(command("ch_sftmix/train.py", "--help"), cwd=tmp_path, capture_output=True,
+                          env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, b"") and b"? ~ Beta(?, ?)" in done.stdout
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."),
