@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -78,9 +80,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     except OSError as error:  # a full disk names no file, and nobody knows the temporary one
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    except Exception as error:
-        # How safetensors and torch.save tell of a full disk.
-        if type(error).__name__ == "SafetensorError" or "inline_container" in str(error):
+    except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, SafetensorError) or "inline_container" in str(error):  # the latter is torch.save's way to say it
             raise OSError(errno.EIO, "it cannot be written, perhaps the disk is full", str(path)) from error
         raise
     finally:
