@@ -98,7 +98,7 @@ def save_records(path: Path, records: list[dict]) -> None:
 
 
 def load_questions(data: str) -> list[dict]:
-    """What there is to answer: the records of a file, with or without outputs, or the test part of "classroom"."""
+    """What there is to answer: the records of a file, Alpaca ones with or without outputs, or the test part of "classroom"."""
     records = load_records(data, answered=False).records
     return [record for record in records if record["split"] == "test"] if data == "classroom" else records
 

@@ -185,7 +185,7 @@ def main() -> None:
             windows = epochs * len(data) + rest * how.step_size
             add_look(folder / LOOKS_FILE, model, tokenizer, step, windows * context)
 
-    # Only where words are known, and where a token and the same again fit.
+    # Only on the classroom's pages, and where a token and the same again fit.
     looking = given.of_pages and model.config.n_positions > 2
     run = fit(model, tokenizer, data, validation, next_token_loss, replace(how, evaluate_every=every), folder, given.resume,
               look if looking else None)

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import random
 import secrets
+import signal
 import sys
 import threading
 from collections import Counter
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", required=True, metavar="M",
                         help="two or more models, each as for --model elsewhere: classroom, gpt2, ..., or a checkpoint folder")
     parser.add_argument("--questions", metavar="D",
-                        help="questions to choose from: classroom, or a file as for --data, which needs no outputs here")
+                        help="questions to choose from: classroom, or a file as for --data, whose outputs are not needed")
     parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
                         help="where votes are kept (default: %(default)s)")
     options.add(parser, options.FormatOption)
@@ -249,6 +250,7 @@ def main() -> None:
             say(f"Open {server.address} in a browser; Ctrl-C ends. Votes so far in {args.votes}: {len(arena.votes.entries)}.")
             server.serve_forever()
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             with arena.voting:  # a vote that is being written is written whole
                 say(f"\nStopped; votes in {args.votes}: {len(arena.votes.entries)}.")
                 os._exit(0)  # an answer that is not finished would come back from PyTorch to a Python that is gone: SIGABRT

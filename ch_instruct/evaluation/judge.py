@@ -104,7 +104,7 @@ def asked(record: dict) -> str:
     parts = [f"[Earlier in the conversation]\nUser: {question}\nAssistant: {answer}"
              for question, answer in record.get("history", [])]
     parts.append(f"[Request]\n{question_text(record)}")
-    if record.get("output"):
+    if record.get("output", "").strip():
         parts.append(f"[A correct answer, for comparison]\n{record['output']}")
     return "\n\n".join(parts)
 

@@ -1,10 +1,11 @@
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from ch_pretrain.train import begin_alike, split_documents
+from ch_pretrain.train import Pretraining, begin_alike, read_documents, split_documents
 from common.pretrained import load_pretrained
 from tests.conftest import assert_refused, kill_and_resume, make_model, run_command
 
@@ -92,3 +93,11 @@ def test_few_of_many_documents_are_for_validation():
     for count, held_out in ((1000, 20), (100_000, 700), (10, 1)):
         training, validation = split_documents(texts[:count])
         assert training + validation == texts[:count] and len(validation) == held_out
+
+
+def test_the_control_reads_its_pages_as_the_shipped_base_does():
+    """Windows that begin with pages, in order, and a curve of looking back: for both corpora, and for no file."""
+    shipped, control, own = (Pretraining(data=(name,)) for name in ("classroom", "plain", "classroom.txt"))
+    assert shipped.of_pages and control.of_pages and not own.of_pages and not Pretraining(data=("plain", "a.txt")).of_pages
+    few, many = read_documents(replace(control, smoke=True)), read_documents(replace(shipped, smoke=True))
+    assert len(few) == len(many) == 300 and few != many

@@ -5,6 +5,8 @@ from math import exp
 
 import pytest
 
+from ch_pretrain.look_back import read_looks
+from common.runs import ROOT
 from tests.notebooks.small import pictures, printed, run_small
 
 pytestmark = pytest.mark.slow
@@ -87,6 +89,8 @@ def test_looking_back_begins_at_some_tokens_and_never_without_such_pages(told):
     assert 0 < before < after
     shares = [int(share) for share in re.findall(r"million: (\d+)% of the first's, best induction score", told)]
     assert len(shares) == 3 and shares[1] < 50 < 80 < min(shares[0], shares[2])  # "at first nearly as hard"; the control
+    plain = read_looks(ROOT / "ch_pretrain" / "looking_back_plain.csv")
+    assert all(row["second_copy"] > 0.9 * row["first_copy"] and row["induction"] < 0.03 for row in plain)  # "it never comes"
 
 
 def test_the_layers_agree_and_the_fault_is_named(told):

@@ -214,7 +214,7 @@ def test_the_command_serves_until_ctrl_c(tmp_path):
         assert vote(server, ask(server, next="1"), "tie") == 303
         with socket.create_connection(("127.0.0.1", server.server_port)) as browser:  # Ctrl-C comes while a model answers
             browser.sendall(b"POST /ask HTTP/1.0\r\nHost: [::1]\r\nOrigin: http://[::1]\r\nContent-Length: 6\r\n\r\nnext=1")
-            time.sleep(0.5)
+            time.sleep(0.2)
             process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=30)[0] == "\nStopped; votes in v.jsonl: 1.\n" and process.returncode == 0
     finally:
