@@ -78,6 +78,7 @@ def test_the_small_map_has_fewer_records(start, monkeypatch):
 @pytest.mark.slow
 def test_every_arm_trains_on_what_it_chose_and_is_tested(start, monkeypatch, tmp_path):
     monkeypatch.setattr(conditions, "PER_FAMILY", 3)
+    monkeypatch.setattr(conditions, "TARGETS", (4, 3))
     monkeypatch.setattr(where_it_pays, "EPOCHS", 2)
     start(series=SERIES._replace(fraction=0.15, arms=ARMS, trainings=1))
     entries = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]
