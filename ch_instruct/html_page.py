@@ -158,7 +158,8 @@ def _row(number: int, response: dict, with_family: bool) -> str:
         answer, right = given["answer"], exact_match(given["answer"], expected)
         kind = ("right" if right else "wrong") if expected else "unknown"
         verdict = {"right": "✓ right", "wrong": "✗ wrong", "unknown": ""}[kind] + ("" if given["stopped"] else ", did not stop")
-        key = right + rouge_l(answer, expected) if expected else 3.0  # wrong ones first, the worst of all at the top
+        # Wrong ones first, the worst of all at the top; last those that cannot be wrong.
+        key = right + rouge_l(answer, expected) if expected else 3.0
         cells.append(f'<td class="{kind}" data-arm="{escape(arm)}" data-key="{key:.4f}" '
                      f'data-stopped="{"yes" if given["stopped"] else "no"}">'
                      f'{_fold(mark_differences(answer, expected) if expected else escape(answer), answer)}'

@@ -250,7 +250,7 @@ def main() -> None:
             say(f"Open {server.address} in a browser; Ctrl-C ends. Votes so far in {args.votes}: {len(arena.votes.entries)}.")
             server.serve_forever()
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed once more, it does not disturb the end
             with arena.voting:  # a vote that is being written is written whole
                 say(f"\nStopped; votes in {args.votes}: {len(arena.votes.entries)}.")
                 os._exit(0)  # an answer that is not finished would come back from PyTorch to a Python that is gone: SIGABRT
