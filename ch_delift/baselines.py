@@ -13,11 +13,11 @@ from torch import Tensor
 from ch_delift.embedding import unit
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
-from common import distributed
-from common.console import Progress
-from common.device import evaluating
 from common.gpt2 import GPT2
 from common.losses import next_token_loss
+from common.support import distributed
+from common.support.console import Progress
+from common.support.device import evaluating
 
 SKETCH = 2048  # numbers that stand for a gradient
 

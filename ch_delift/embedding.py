@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from common import distributed
-from common.console import Progress
-from common.device import evaluating
 from common.gpt2 import GPT2
+from common.support import distributed
+from common.support.console import Progress
+from common.support.device import evaluating
 
 
 def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str = "fp32", batch_size: int = 32) -> np.ndarray:

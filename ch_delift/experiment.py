@@ -10,16 +10,16 @@ import numpy as np
 
 from ch_delift.baselines import gradient_scores, gradient_sketches, highest, random_subset
 from ch_delift.plots import draw_fractions
-from ch_delift.selection import Comparison, Pairs, budget_of, objective
+from ch_delift.selection import Pairs, Similarities, budget_of, objective
 from ch_instruct import pipeline
 from ch_instruct.perplexity import response_perplexities
 from ch_instruct.pipeline import Arm, FineTuning, Work
 from ch_instruct.prompts import one_line
-from common import files, plots
-from common.console import is_main, say
-from common.files import InputError
 from common.losses import next_token_loss
-from common.options import option, share, whole
+from common.support import files, plots
+from common.support.console import is_main, say
+from common.support.files import InputError
+from common.support.options import option, share, whole
 from common.training import Run
 
 ARMS = ("random", "se", "gradient", "high-loss", "low-loss", "full")
@@ -106,16 +106,17 @@ def score_choice(name: str, work: Work, goal: Work | None) -> np.ndarray:
     return perplexities if name == "high-loss" else -perplexities
 
 
-def choose_all(work: Work, other: Work | None, comparison: Comparison, given: Delift, budget: int) -> dict[str, Choice]:
+def choose_all(work: Work, other: Work | None, similarities: Similarities, given: Delift, budget: int) -> dict[str, Choice]:
     """The subset of every arm but "random".
 
     With --curve, DELIFT's is longer than the budget: greedy choices of all sizes begin alike.
     """
     most = max(budget, budget_of(max(FRACTIONS), len(work.train_ids))) if given.curve else budget  # greedy goes on so far
-    chosen = {"delift": Choice(*comparison.choose(objective(given.stage, comparison.by_utility, given.flmi), most))}
+    chosen = {"delift": Choice(*similarities.choose(objective(given.stage, similarities.by_utility, given.flmi), most))}
     for arm in given.compare:
         if arm == "se":
-            chosen[arm] = Choice(*comparison.choose(objective(given.stage, comparison.by_hidden_states, given.flmi), budget))
+            function = objective(given.stage, similarities.by_hidden_states, given.flmi)
+            chosen[arm] = Choice(*similarities.choose(function, budget))
         elif arm == "full":
             chosen[arm] = Choice(list(range(len(work.train_ids))), [])
         elif arm != "random":  # that one is drawn anew for each seed
@@ -149,7 +150,7 @@ class Experiment:
         return self.test(arm, pipeline.train(self.goal, data, next_token_loss, folder, seed, **schedule))
 
 
-def compare(experiment: Experiment, chosen: dict[str, Choice], given: Delift, base: dict[str, Arm], budget: int, folder: Path,
+def run_arms(experiment: Experiment, chosen: dict[str, Choice], given: Delift, base: dict[str, Arm], budget: int, folder: Path,
             seed: int) -> dict[str, dict]:
     """Train and test every arm, at equal steps and at equal epochs. Returns the arms of the report."""
     n, names = len(experiment.work.train_ids), (*given.compare, "delift")

@@ -1,20 +1,19 @@
 """The chapter's pictures: the utility matrix, what each choice added, where the chosen lie, score against fraction,
 and differences with their intervals."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from ch_delift.selection import Comparison
-from common.plots import ACCENT, DARK, LIGHT, draw_numbers, save_picture
+from ch_delift.selection import Similarities
+from common.support.plots import ACCENT, DARK, LIGHT, save_picture
 
 MOST_CELLS = 300  # rows and columns of the heat map; more than these cannot be told apart
 
 
-def save_choice(folder: Path, comparison: Comparison, places: list[int], gains: list[float], budget: int, rows: str,
+def save_choice(folder: Path, similarities: Similarities, places: list[int], gains: list[float], budget: int, rows: str,
                 other: str | None, families: dict[str, list[str]]) -> None:
     """The pictures of a choice: gain curve, map, and heat map of the utilities.
 
@@ -24,21 +23,21 @@ def save_choice(folder: Path, comparison: Comparison, places: list[int], gains: 
         other: the group that the map also shows.
         families: of the examples in each group; "" where there are none.
     """
-    save_picture(folder / "gains.png", lambda ax: draw_gains(ax, gains, len(comparison.candidates)))
-    vectors = comparison.hidden("data")
+    save_picture(folder / "gains.png", lambda ax: draw_gains(ax, gains, len(similarities.candidates)))
+    vectors = similarities.hidden("data")
     save_picture(folder / "map.png", lambda ax: draw_map(
-        ax, vectors, places[:budget], comparison.hidden(other) if other else None, other or ""))
+        ax, vectors, places[:budget], similarities.hidden(other) if other else None, other or ""))
 
     # Like stands by like: sorted by family, and within by the main direction of the hidden states.
     direction = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)[2][0]
 
     def order(group: str, ids: list[int]) -> list[int]:
-        along = comparison.hidden(group) @ direction
+        along = similarities.hidden(group) @ direction
         ids = sorted(ids, key=lambda i: (families[group][i], along[i]))
         return ids[::-(-len(ids) // MOST_CELLS)]  # every n-th where there are too many
 
-    row_ids, column_ids = order(rows, list(range(len(comparison.groups[rows])))), order("data", comparison.candidates)
-    grid = comparison.grid(rows, row_ids, column_ids)
+    row_ids, column_ids = order(rows, list(range(len(similarities.groups[rows])))), order("data", similarities.candidates)
+    grid = similarities.grid(rows, row_ids, column_ids)
     save_picture(folder / "utility.png", lambda ax: draw_utility(
         ax, grid, np.isin(column_ids, places[:budget]), [families[rows][i] for i in row_ids],
         [families["data"][i] for i in column_ids]), height=5.6)
@@ -130,102 +129,3 @@ def draw_fractions(ax: Axes, scores: dict[float, dict[str, list[float]]], measur
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
     ax.legend()
-
-
-def draw_margins(ax: Axes, found: dict[str, dict[float, dict[str, float]]]) -> None:
-    """What choosing gains over random subsets, against the share that is chosen.
-
-    Args:
-        found: condition -> fraction -> {method: points of exact match above random}. A colour for each condition; the first
-            method's lines are whole, the next one's dashed, the third's dotted.
-    """
-    for colour, (condition, gains) in zip((DARK, LIGHT, ACCENT), found.items()):
-        fractions = sorted(gains)
-        for style, method in zip(("-", "--", ":"), gains[fractions[0]]):
-            ax.plot(fractions, [gains[fraction][method] for fraction in fractions], style, color=colour, marker="o",
-                    markersize=4, label=f"{condition}: {method}")
-        ax.set_xticks(fractions)
-    ax.axhline(0, color="black", linewidth=1)
-    ax.set(xlabel="share of the training data that is chosen", ylabel="exact match, points above random")
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.legend(fontsize=8)
-
-
-def draw_differences(ax: Axes, found: dict[str, dict[str, tuple[float, float]]], xlabel: str) -> None:
-    """Differences between two ways to choose, with their intervals; an interval that holds 0 is no difference seen.
-
-    Args:
-        found: condition -> {what is subtracted: (mean, half of the 95 % interval)}, in points; the same two everywhere.
-    """
-    for shift, colour, name in zip((-0.12, 0.12), (DARK, LIGHT), next(iter(found.values()))):
-        means, halves = zip(*(differences[name] for differences in found.values()))
-        ax.errorbar(means, np.arange(len(found)) + shift, xerr=halves, fmt="o", color=colour, capsize=3, label=name)
-    ax.axvline(0, color="black", linewidth=1, linestyle=":")
-    ax.set(yticks=range(len(found)), yticklabels=found, ylim=(len(found) - 0.5, -0.5), xlabel=xlabel)
-    ax.legend()
-
-
-def draw_pair(ax: Axes, tokens: list[str], alone: np.ndarray, shown: np.ndarray) -> None:
-    """The probabilities p_k of a target's response tokens, without and with an example in front of its prompt.
-
-    Args:
-        tokens: the N response tokens as text.
-        alone, shown: float [N].
-    """
-    x = np.arange(len(tokens))
-    ax.bar(x - 0.2, alone, width=0.4, color=LIGHT, label="without an example")
-    ax.bar(x + 0.2, shown, width=0.4, color=DARK, label="with the example")
-    ax.set(xticks=x, xticklabels=[repr(token) for token in tokens], ylim=(0, 1.2), yticks=(0, 0.5, 1),
-           xlabel="response token k of the target", ylabel="probability $p_k$")
-    ax.tick_params(axis="x", labelsize=8)
-    ax.legend(loc="upper center", ncols=2)
-
-
-def draw_steps(ax: Axes, similarity: np.ndarray, picks: list[int]) -> None:
-    """What each greedy choice adds to the cover of each row, one on top of the other.
-
-    Args:
-        similarity: float [rows, candidates].
-        picks: the chosen candidates, in order; at most five can be told apart.
-    """
-    covers = np.maximum.accumulate(similarity[:, picks], axis=1)  # [rows, picks], max over the first k choices
-    added = np.diff(covers, axis=1, prepend=0)
-    colours = (DARK, LIGHT, ACCENT, "0.85", "black")
-    for k, colour in zip(range(len(picks)), colours):
-        ax.bar(np.arange(len(similarity)), added[:, k], width=1.0, bottom=covers[:, k] - added[:, k], color=colour,
-               label=f"choice {k + 1}: +{added[:, k].sum():.2f}")
-    ax.set(xlim=(-0.5, len(similarity) - 0.5), xlabel="target i", ylabel=r"cover $\max_{j \in A} s_{ij}$")
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, ncols=len(picks), frameon=False)
-
-
-def draw_choice(ax: Axes, similarity: np.ndarray, chosen: list[int], gains: np.ndarray) -> None:
-    """A step of greedy choice on a matrix small enough to be read: what covers each target, and what each candidate adds.
-
-    Args:
-        similarity: float [targets, candidates].
-        chosen: the candidates in A; the cell of each target's best helper among them is filled.
-        gains: float [candidates], what each would add to f(A).
-    """
-    covering = np.zeros(similarity.shape, dtype=bool)
-    if chosen:
-        best = np.array(chosen)[similarity[:, chosen].argmax(axis=1)]
-        covering[np.arange(len(similarity)), best] = similarity[np.arange(len(similarity)), best] > 0
-    draw_numbers(ax, similarity, [f"target {i}" for i in range(len(similarity))],
-                 [f"{j}\n{'chosen' if j in chosen else f'+{gain:.1f}'}" for j, gain in enumerate(gains)], covering, ".1f")
-
-
-def draw_trace(ax: Axes, asked: list[tuple[int, Sequence[int]]], picks: list[int], order: np.ndarray) -> None:
-    """Which gains a greedy choice computed in which step, and what it chose.
-
-    Args:
-        asked: the step, from 0, and the candidates whose gains were computed; any number of times in a step.
-        picks: the chosen candidates, one in each step.
-        order: int [candidates], from top to bottom.
-    """
-    place = np.argsort(order)  # of each candidate
-    computed = np.zeros((len(order), len(picks)))
-    for step, candidates in asked:
-        computed[place[list(candidates)], step] = 1
-    ax.imshow(computed, aspect="auto", cmap="Blues", vmin=0, vmax=2.5, interpolation="nearest")
-    ax.plot(range(len(picks)), place[picks], "o", color=ACCENT, markersize=4)
-    ax.set(xlabel="step", ylabel="candidate, by its first gain")

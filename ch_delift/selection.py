@@ -13,21 +13,21 @@ from scipy import sparse
 from ch_delift import submodular
 from ch_delift.baselines import random_subset
 from ch_delift.embedding import cosine, mean_hidden_states, nearest
+from ch_delift.fast.matrix_file import read
+from ch_delift.fast.shared_prefix import Targets
 from ch_delift.greedy import maximize
-from ch_delift.matrix_file import read
-from ch_delift.shared_prefix import Targets
 from ch_delift.submodular import Matrix
 from ch_delift.utility import shown, similarity, utility_matrix
 from ch_instruct.encoding import Example
-from common import distributed, files
-from common.device import check_memory, evaluating
-from common.files import InputError
 from common.gpt2 import GPT2
+from common.support import distributed, files
+from common.support.device import check_memory, evaluating
+from common.support.files import InputError
 from common.tokenizer import Tokenizer
 
 TRIAL = 4, 32  # candidates that are timed before the work begins, and the most targets each is tried on
 # (rows, columns) -> similarities of these two groups of examples; a group is called "data", "target" or "known".
-Compare = Callable[[str, str], Matrix]
+SimilarityOf = Callable[[str, str], Matrix]
 
 
 @dataclass(frozen=True)
@@ -114,25 +114,25 @@ def check_matrices(folder: Path, sizes: dict[str, int], pairs: Pairs) -> None:
         read(file, (sizes.get(rows, 0), width))
 
 
-def objective(stage: str, compare: Compare, form: str = "query") -> submodular.FacilityLocation:
-    """What DELIFT maximises in this stage, with similarities from `compare`. `form` is that of FLMI."""
+def objective(stage: str, similarity_of: SimilarityOf, form: str = "query") -> submodular.FacilityLocation:
+    """What DELIFT maximises in this stage, with similarities from `similarity_of`. `form` is that of FLMI."""
     if stage == "instruction":  # FL: every example should have one like it in the subset
-        return submodular.FacilityLocation(compare("data", "data"))
+        return submodular.FacilityLocation(similarity_of("data", "data"))
     if stage == "continual":  # FLCG: ... beyond what known examples do for it already
-        return submodular.FacilityLocationConditionalGain(compare("data", "data"), compare("data", "known"))
+        return submodular.FacilityLocationConditionalGain(similarity_of("data", "data"), similarity_of("data", "known"))
     if form == "query":  # FLMI: every target should have one that helps it
-        return submodular.FacilityLocationMutualInformation(compare("target", "data"))
-    return submodular.SaturatingMutualInformation(compare("data", "data"), compare("data", "target"))
+        return submodular.FacilityLocationMutualInformation(similarity_of("target", "data"))
+    return submodular.SaturatingMutualInformation(similarity_of("data", "data"), similarity_of("data", "target"))
 
 
-def compared(stage: str, form: str = "query") -> list[tuple[str, str]]:
+def needed_matrices(stage: str, form: str = "query") -> list[tuple[str, str]]:
     """Rows and columns of the matrices that `objective` asks for."""
     if stage == "task" and form == "query":
         return [("target", "data")]
     return [("data", "data")] + {"instruction": [], "continual": [("data", "known")], "task": [("data", "target")]}[stage]
 
 
-class Comparison:
+class Similarities:
     """Similarities between groups of examples, by utility or by hidden states.
 
     Args:

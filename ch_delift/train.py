@@ -26,21 +26,22 @@ from ch_delift.experiment import (
     Delift,
     Experiment,
     choose_all,
-    compare,
     curve,
     differences,
     read_aloud,
+    run_arms,
 )
-from ch_delift.selection import Comparison, Pairs, budget_of, check_matrices, check_pairs, check_utility, compared
-from ch_instruct import cost, pipeline
+from ch_delift.selection import Pairs, Similarities, budget_of, check_matrices, check_pairs, check_utility, needed_matrices
+from ch_instruct import pipeline
 from ch_instruct.pipeline import Work
 from ch_instruct.records import load_records, split_records
-from ch_instruct.subset import write_subset
-from common import files, options, reports, runs
-from common.console import is_main, say
-from common.files import InputError
+from ch_instruct.support import cost
+from ch_instruct.support.subset import write_subset
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained
+from common.support import files, options, reports, runs
+from common.support.console import is_main, say
+from common.support.files import InputError
 
 
 def load_other(work: Work, name: str, path: str) -> Work:
@@ -54,7 +55,7 @@ def load_other(work: Work, name: str, path: str) -> Work:
                    examples={split: part.examples for split, part in parts.items()})
 
 
-def open_comparison(work: Work, other: Work | None, given: Delift) -> tuple[Path, Comparison]:
+def open_similarities(work: Work, other: Work | None, given: Delift) -> tuple[Path, Similarities]:
     """Check that everything fits together, make the run folder, and get ready to compare examples."""
     n, pairs = len(work.train_ids), Pairs.parse(given.pairs)
     # All that can be refused is refused before anything is written.
@@ -90,10 +91,10 @@ def open_comparison(work: Work, other: Work | None, given: Delift) -> tuple[Path
     utilities = (given.utility or folder) / "utility"
     if given.utility is None and is_main():
         files.write_json(utilities / "facts.json", facts)
-    return folder, Comparison(model, tokenizer, groups, utilities, work.precision, pairs, given.kernel, given.seed)
+    return folder, Similarities(model, tokenizer, groups, utilities, work.precision, pairs, given.kernel, given.seed)
 
 
-def tell_cost(experiment: Experiment, comparison: Comparison, given: Delift, budget: int) -> None:
+def tell_cost(experiment: Experiment, similarities: Similarities, given: Delift, budget: int) -> None:
     """Say what the run will cost. (What the arms gradient, high-loss and low-loss read in order to choose is left out.)"""
     work, arms = experiment.work, len(given.compare) + 1  # and DELIFT itself
     n, small = len(work.train_ids), arms - ("full" in given.compare) if budget < len(work.train_ids) else 0
@@ -101,9 +102,9 @@ def tell_cost(experiment: Experiment, comparison: Comparison, given: Delift, bud
     seen = given.seeds * (arms * n + small * budget) + drawn * n  # examples in an epoch of every training
     training = cost.Training(work.dataset("train"), next_token_loss, work.train_options(), given.epochs * seen,
                              given.seeds * (arms + small) + drawn)
-    matrices = [] if given.utility else compared(given.stage, given.flmi)
+    matrices = [] if given.utility else needed_matrices(given.stage, given.flmi)
     cost.tell(experiment.goal, [training], 1 + len(matrices), [experiment.goal, *experiment.further.values()],
-              lambda: {"utilities": sum(comparison.estimate(*pair) for pair in matrices)})  # read: hidden states, and each d(i)
+              lambda: {"utilities": sum(similarities.estimate(*pair) for pair in matrices)})  # hidden states, each d(i)
 
 
 def main() -> None:
@@ -112,31 +113,31 @@ def main() -> None:
     n, name = len(work.train_ids), OTHER[given.stage]
     budget = budget_of(given.fraction, n)
     other = load_other(work, name, getattr(given, name)) if name else None
-    folder, comparison = open_comparison(work, other, given)
+    folder, similarities = open_similarities(work, other, given)
     goal = other if other and name == "target" else work
     experiment = Experiment(work, goal, {"known": other} if other and name == "known" else {})
-    tell_cost(experiment, comparison, given, budget)
+    tell_cost(experiment, similarities, given, budget)
 
     say(f"\n1. Utility, {given.stage} stage")
-    chosen = choose_all(work, other, comparison, given, budget)
+    chosen = choose_all(work, other, similarities, given, budget)
     say(f"\n2. Chosen: {budget} of {n} training records")
     places, gains = chosen["delift"]
-    for group in comparison.groups:
-        comparison.hidden(group)  # for the map; all processes share this work
+    for group in similarities.groups:
+        similarities.hidden(group)  # for the map; all processes share this work
     if is_main():
         write_subset(folder / "subset.json", [work.train_ids[i] for i in places[:budget]], gains[:budget], {
-            "data_sha256": work.facts["data_sha256"], "model_sha256": runs.model_hash(comparison.model), "stage": given.stage,
+            "data_sha256": work.facts["data_sha256"], "model_sha256": runs.model_hash(similarities.model), "stage": given.stage,
             "fraction": given.fraction, "options": runs.plain_options(given)})
         rows = "target" if given.stage == "task" and given.flmi == "query" else "data"
         families = {group: [record.get("family", "") for record in part.records["train"]]
                     for group, part in (("data", work), (name, other)) if group and part}
-        plots.save_choice(folder, comparison, places, gains, budget, rows, name, families)
+        plots.save_choice(folder, similarities, places, gains, budget, rows, name, families)
         read_aloud(work.records["train"], places, gains)
 
     say("\n3. Training")
     base = experiment.test("base")
     seeds = list(range(given.seed, given.seed + given.seeds))
-    repeats = [compare(experiment, chosen, given, base, budget, folder if given.seeds == 1 else folder / f"seed-{seed}", seed)
+    repeats = [run_arms(experiment, chosen, given, base, budget, folder if given.seeds == 1 else folder / f"seed-{seed}", seed)
                for seed in seeds]
     if given.seeds > 1 and is_main():
         reports.finish_comparison(folder, seeds, repeats, differences(list(repeats[0]), given.compare))

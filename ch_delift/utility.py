@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ch_delift.matrix_file import Plan, finish, grow, read
-from ch_delift.shared_prefix import Targets
+from ch_delift.fast.matrix_file import Plan, finish, grow, read
+from ch_delift.fast.shared_prefix import Targets
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
-from common import distributed
-from common.console import Progress, duration, is_main, say
-from common.device import evaluating
-from common.files import InputError
 from common.gpt2 import GPT2
 from common.losses import IGNORE_INDEX
+from common.support import distributed
+from common.support.console import Progress, duration, is_main, say
+from common.support.device import evaluating
+from common.support.files import InputError
 from common.tokenizer import Tokenizer
 
 SEPARATOR = "\n\n"  # between the example's response and the target's prompt

@@ -21,12 +21,12 @@ from pathlib import Path
 
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.prompts import STYLES
-from common import files, options
-from common.console import say
-from common.device import evaluating, pick_device, pick_precision
 from common.generation import stream
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
+from common.support import files, options
+from common.support.console import say
+from common.support.device import evaluating, pick_device, pick_precision
 from common.tokenizer import Tokenizer
 
 with contextlib.suppress(ImportError):  # not everywhere

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ch_instruct.prompts import format_turns
 from ch_instruct.records import last_turn
-from common.files import InputError
+from common.support.files import InputError
 from common.tokenizer import Tokenizer
 
 

@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common import distributed
-from common.console import Progress
-from common.device import evaluating, send
 from common.gpt2 import GPT2
 from common.losses import IGNORE_INDEX, take, up_to_last_target
+from common.support import distributed
+from common.support.console import Progress
+from common.support.device import evaluating, send
 from common.training import Dataset
 
 

@@ -12,23 +12,24 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ch_instruct import html_page
 from ch_instruct.collate import collate
-from ch_instruct.data_forms import field_pair
 from ch_instruct.encoding import Encoded, Example, encode_prompt, encode_records
-from ch_instruct.model_card import model_card
 from ch_instruct.prompts import chat_template, question_text
 from ch_instruct.records import load_records, save_records, split_places
 from ch_instruct.scoring import score
-from ch_instruct.subset import read_subset
-from common import distributed, files, plots, reports, runs
-from common.console import is_main, say, shorten
-from common.device import evaluating, pick_device, pick_precision
-from common.files import InputError
+from ch_instruct.support import html_page
+from ch_instruct.support.data_forms import field_pair
+from ch_instruct.support.model_card import model_card
+from ch_instruct.support.subset import read_subset
 from common.generation import continue_all
 from common.gpt2 import GPT2
 from common.losses import Loss, next_token_loss
-from common.options import (
+from common.pretrained import find_folder, load_pretrained, load_weights, public_name
+from common.support import distributed, files, plots, reports, runs
+from common.support.console import is_main, say, shorten
+from common.support.device import evaluating, pick_device, pick_precision
+from common.support.files import InputError
+from common.support.options import (
     DeviceOption,
     FormatOption,
     ModelOption,
@@ -40,7 +41,6 @@ from common.options import (
     positive,
     whole,
 )
-from common.pretrained import find_folder, load_pretrained, load_weights, public_name
 from common.tokenizer import Tokenizer
 from common.training import Dataset, Run, TrainOptions, check_mps, evaluate, fit
 
@@ -162,7 +162,7 @@ def prepare(options: FineTuning) -> Work:
     work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
                   "records": {split: len(part) for split, part in work.records.items()},
                   "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised}
-    say(f"Model {options.model}: {model.config.parameters:,} parameters, {precision} on {device} ({why})")
+    say(f"Model {options.model}: {model.config.n_params:,} parameters, {precision} on {device} ({why})")
     if options.lora is not None:
         say(f"LoRA of rank {options.lora}: updates of the blocks' matrices are learnt, and nothing else")
     say(f"In the loss: {supervised:,} of {tokens:,} training tokens ({supervised / tokens:.0%}, --loss-on {options.loss_on}); "

@@ -2,7 +2,7 @@
 
 import json
 
-from common.console import shorten
+from common.support.console import shorten
 
 STYLES = ("alpaca", "phi3")
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ch_instruct.data_forms import read_table, to_record
-from ch_instruct.public_sets import PUBLIC_SETS, fetch_from_hub, is_hub_id
+from ch_instruct.support.data_forms import read_table, to_record
+from ch_instruct.support.public_sets import PUBLIC_SETS, fetch_from_hub, is_hub_id
 from ch_pretrain import classroom
-from common.console import say
-from common.files import InputError, reading, write_json, write_text
+from common.support.console import say
+from common.support.files import InputError, reading, write_json, write_text
 
 TEST_SHARE, VALIDATION_SHARE = 0.10, 0.05
 SPLITS = ("train", "validation", "test")

@@ -3,15 +3,16 @@
     python ch_instruct/respond.py --model runs/ch_instruct/001 --data questions.json --out answers.json
 """
 
-from ch_instruct import html_page, pipeline
+from ch_instruct import pipeline
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import load_questions
 from ch_instruct.scoring import score
-from common import files, options
-from common.console import say, table
-from common.device import pick_device, pick_precision
-from common.files import InputError
+from ch_instruct.support import html_page
 from common.pretrained import load_pretrained
+from common.support import files, options
+from common.support.console import say, table
+from common.support.device import pick_device, pick_precision
+from common.support.files import InputError
 
 
 def main() -> None:

@@ -8,9 +8,10 @@ then answers the test part (500 questions at most, --test-limit) and scores the 
 ("ntp", for next-token prediction), once with the untouched one ("base"). The run folder is a checkpoint.
 """
 
-from ch_instruct import cost, pipeline
-from common import options
+from ch_instruct import pipeline
+from ch_instruct.support import cost
 from common.losses import next_token_loss
+from common.support import options
 
 PATIENCE = 2  # epochs without a better validation loss
 

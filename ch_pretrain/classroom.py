@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ch_pretrain import world
-from common import options
-from common.files import write_json
+from common.support import options
+from common.support.files import write_json
 
 RECORDS_PER_FAMILY = 125
 VALIDATION_SHARE, TEST_SHARE = 0.07, 0.15

@@ -6,12 +6,12 @@
 
 import torch
 
-from common import options
-from common.console import say
-from common.device import check_memory, evaluating, pick_device, pick_precision
-from common.files import InputError
 from common.generation import continue_batch
 from common.pretrained import load_pretrained
+from common.support import options
+from common.support.console import say
+from common.support.device import check_memory, evaluating, pick_device, pick_precision
+from common.support.files import InputError
 
 
 def main() -> None:

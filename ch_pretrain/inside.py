@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from common.gpt2 import GPT2
 from common.losses import next_token_loss
-from common.verify import outputs_of
+from common.support.verify import outputs_of
 
 
 def output_shapes(model: GPT2, ids: Tensor) -> dict[str, tuple[int, ...]]:

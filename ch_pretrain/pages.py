@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 
 from ch_pretrain import world
 from ch_pretrain.classroom import DRAWN, FAMILIES, HANDBOOK, REWORDINGS, TITLES, Item, upper_first
-from common import options
+from common.support import options
 
 HELD_OUT = ("past_tense", "kind")  # known, but never in an interview
 INTERVIEWED = [name for name in [*FAMILIES, *DRAWN] if name not in HELD_OUT]  # drawn ones have more to learn: twice

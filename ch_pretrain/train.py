@@ -18,19 +18,19 @@ import torch
 
 from ch_pretrain import classroom
 from ch_pretrain.bpe import train_bpe
-from ch_pretrain.look_back import LOOKS_FILE, add_look, read_looks
+from ch_pretrain.lab.look_back import LOOKS_FILE, add_look, read_looks
 from ch_pretrain.pages import pages
 from ch_pretrain.plots import draw_looking_back
 from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
-from common import distributed, options, plots, reports, runs
-from common.console import is_main, say
-from common.device import check_memory, pick_device, pick_precision
-from common.files import InputError, reading
 from common.generation import continue_all
 from common.gpt2 import GPT2, Attention, GPT2Config
 from common.losses import next_token_loss
-from common.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, positive, whole
 from common.pretrained import LARGEST, load_pretrained
+from common.support import distributed, options, plots, reports, runs
+from common.support.console import is_main, say
+from common.support.device import check_memory, pick_device, pick_precision
+from common.support.files import InputError, reading
+from common.support.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, positive, whole
 from common.tokenizer import END_OF_TEXT, Tokenizer
 from common.training import TrainOptions, check_mps, fit
 
@@ -69,7 +69,7 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
                            ("vocab_size", "vocab_size")):
             if getattr(self, name) > LARGEST[size]:
                 raise InputError(f"{flag(name)} {getattr(self, name)} is more than {LARGEST[size]}; choose a smaller one.")
-        least = GPT2Config(257, self.max_length, self.width, self.layers, self.heads).parameters
+        least = GPT2Config(257, self.max_length, self.width, self.layers, self.heads).n_params
         if self.model is None:  # weights, gradients and AdamW's two averages, 4 bytes each
             check_memory(16 * least, f"To train a model of {least:,} parameters and more needs",
                          "lower --width, --layers or --max-length")
@@ -169,7 +169,7 @@ def main() -> None:
     folder = runs.open_run("ch_pretrain", given, {
         "data_sha256": runs.data_hash([training, held_out]), "precision": precision})
     text_bytes = sum(len(document.encode()) for document in training)
-    say(f"{model.config.parameters:,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
+    say(f"{model.config.n_params:,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
         f"{rows[0].numel():,} tokens ({text_bytes / rows[0].numel():.2f} bytes each), "
         f"{len(data):,} windows of {context} to learn from, {precision} on {device} ({why})")
 

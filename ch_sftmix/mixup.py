@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
-from common.device import send
 from common.gpt2 import GPT2
 from common.losses import IGNORE_INDEX, head_loss, take, up_to_last_target
+from common.support.device import send
 from common.training import Dataset
 
 

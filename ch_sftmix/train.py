@@ -24,18 +24,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ch_instruct import cost, pipeline
+from ch_instruct import pipeline
 from ch_instruct.perplexity import response_perplexities
 from ch_instruct.pipeline import FineTuning, Work
 from ch_instruct.prompts import one_line
+from ch_instruct.support import cost
 from ch_sftmix.confidence import confidence, negative_loss, random_split, split
 from ch_sftmix.mixup import PairDataset, sftmix_loss
 from ch_sftmix.plots import draw_confidence, draw_data_map
-from common import distributed, files, options, plots, reports
-from common.console import is_main, say
-from common.files import InputError
 from common.losses import next_token_loss
-from common.options import not_negative, option, positive, whole
+from common.support import distributed, files, options, plots, reports
+from common.support.console import is_main, say
+from common.support.files import InputError
+from common.support.options import not_negative, option, positive, whole
 from common.training import Run
 
 
@@ -158,7 +159,7 @@ def tell_cost(work: Work, given: SFTMix) -> None:
         readings=given.seeds * readings(work, given.checkpoints))
 
 
-def compare(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], folder: Path, seed: int) -> dict[str, dict]:
+def run_arms(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], folder: Path, seed: int) -> dict[str, dict]:
     """One comparison: reference run, halves, SFTMix run, tests, pictures. Returns the arms of the report."""
     say(f"\n1. Reference run by next-token prediction, seed {seed}")
     ntp_run, perplexities = reference_run(work, folder / "ntp", seed, given.checkpoints)
@@ -192,11 +193,11 @@ def main() -> None:
     tell_cost(work, given)
     test_base = cache(partial(pipeline.test_base, work))  # once, whatever the seeds
     if given.seeds == 1:
-        compare(work, given, test_base, folder, given.seed)
+        run_arms(work, given, test_base, folder, given.seed)
         return
 
     seeds = list(range(given.seed, given.seed + given.seeds))
-    arms = [compare(work, given, test_base, folder / f"seed-{seed}", seed) for seed in seeds]
+    arms = [run_arms(work, given, test_base, folder / f"seed-{seed}", seed) for seed in seeds]
     if is_main():
         reports.finish_comparison(folder, seeds, arms, [("sftmix", "ntp")])
 

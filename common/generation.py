@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.beginnings import kinds_of, repeated
-from common.console import Progress
-from common.device import send
+from common.fast.beginnings import kinds_of, repeated
+from common.fast.prepacked import prepacked_weights
 from common.gpt2 import GPT2, KVCache
-from common.packed import packed_weights
+from common.support.console import Progress
+from common.support.device import send
 
 ROOM = 64  # columns of the cache that are kept free, so that old ones need not be dropped after every step
 
@@ -109,7 +109,7 @@ def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot
     for prompt in prompts:
         if not 0 < len(prompt) < model.config.n_positions:
             raise ValueError(f"A prompt of {len(prompt)} tokens leaves no room in a context of {model.config.n_positions}.")
-    with Progress(what, len(prompts), "text") as progress, torch.no_grad(), packed_weights(model):
+    with Progress(what, len(prompts), "text") as progress, torch.no_grad(), prepacked_weights(model):
         return _Relay(model, prompts, max_new_tokens, eot_id, batch_size).run(progress)
 
 

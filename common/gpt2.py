@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from common.device import send
+from common.support.device import send
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class GPT2Config:
     dropout: float = 0.0  # share of activations set to zero in training, 0 to 1
 
     @property
-    def parameters(self) -> int:
+    def n_params(self) -> int:
         """How many numbers the model learns."""
         D, inner = self.n_embd, self.n_inner or 4 * self.n_embd
         per_layer = 4 * D * D + 2 * D * inner + 9 * D + inner  # the matrices of attention and MLP, and biases and gains

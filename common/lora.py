@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from common import files
 from common.gpt2 import GPT2
+from common.support import files
 
 ALPHA = 16  # α. With α / r, a good learning rate depends little on r, so α is left alone
 ADAPTED = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))  # of each block

@@ -6,8 +6,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.device import send
 from common.gpt2 import GPT2
+from common.support.device import send
 
 IGNORE_INDEX = -100  # the target of a position that is not in the loss; cross_entropy's own default
 

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from common import files
-from common.device import check_memory
-from common.files import InputError
 from common.gpt2 import GPT2, GPT2Config
-from common.hub import Pin, download
 from common.lora import merged_weights
+from common.support import files
+from common.support.device import check_memory
+from common.support.files import InputError
+from common.support.hub import Pin, download
 from common.tokenizer import Tokenizer
 
 CLASSROOM_FOLDER = Path(__file__).parent / "assets" / "classroom"
@@ -127,7 +127,7 @@ def read_config(folder: Path) -> GPT2Config:
         raise InputError(f"{path} says layer_norm_epsilon = {epsilon!r}; it must be a number between 0 and 1.")
     with files.reading(path, "not the config.json of a GPT-2", "fetch or copy it again"):
         config = GPT2Config(**{key: content.get(key) for key in LARGEST}, layer_norm_epsilon=float(epsilon))
-    check_memory(4 * config.parameters, f"{path}: a model of {config.parameters:,} parameters needs", "use a smaller one")
+    check_memory(4 * config.n_params, f"{path}: a model of {config.n_params:,} parameters needs", "use a smaller one")
     return config
 
 

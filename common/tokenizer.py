@@ -10,7 +10,7 @@ from pathlib import Path
 import tiktoken
 from tiktoken.load import load_tiktoken_bpe
 
-from common.files import InputError, check, read_json, reading, write_text
+from common.support.files import InputError, check, read_json, reading, write_text
 
 END_OF_TEXT = "<|endoftext|>"
 

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common import distributed, files
-from common.console import Progress, is_main, say
-from common.device import autocast, evaluating
-from common.files import InputError, write_text, write_whole
 from common.gpt2 import GPT2
 from common.lora import add_lora, remove_lora, save_adapter
 from common.losses import Loss, next_token_loss
 from common.pretrained import load_weights, save_pretrained
+from common.support import distributed, files
+from common.support.console import Progress, is_main, say
+from common.support.device import autocast, evaluating
+from common.support.files import InputError, write_text, write_whole
 from common.tokenizer import Tokenizer
 
 STATE_FILE = "training_state.pt"
@@ -198,7 +198,7 @@ def take_step(model: GPT2, optimizer: torch.optim.Optimizer, targets: int, lr: f
     return norm
 
 
-def steps(data: Dataset, options: TrainOptions, first: int, last: int) -> Iterator[tuple[int, list]]:
+def step_batches(data: Dataset, options: TrainOptions, first: int, last: int) -> Iterator[tuple[int, list]]:
     """The steps `first` to `last`, counted from 1, and the items of each. Every epoch has an order of its own."""
     order: list = []
     for step in range(first, last + 1):
@@ -240,7 +240,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
     tokens = sum(map(data.size, data.items)) * total // options.steps_per_epoch(len(data))  # about as many in all
     with Progress("training", tokens, "tok", done=run.history[-1]["tokens"] if run.history else 0) as progress:
         model.train()
-        for step, items in steps(data, options, run.step + 1, last):
+        for step, items in step_batches(data, options, run.step + 1, last):
             # One step: gradients and update.
             started = time.monotonic()
             lr = learning_rate(step, total, options.lr, options.warmup)

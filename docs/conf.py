@@ -29,7 +29,7 @@ project = html_title = "Instruction tuning from scratch"
 root_doc = "README"
 include_patterns = ["README.md", *(f"{page}.*" for pages in PAGES.values() for page in pages),
                     "common/*.py", "ch_*/*.py", "ch_*/*/*.py"]
-exclude_patterns = ["**/__init__.py", "ch_delift/conditions.py"]  # conditions.md has that place
+exclude_patterns = ["**/__init__.py", "ch_delift/lab/conditions.py"]  # conditions.md has that place
 extensions = ["myst_nb"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3  # links to headings, as on GitHub

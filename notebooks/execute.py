@@ -20,9 +20,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
-from common import options
-from common.console import say
-from common.files import InputError, parse_json, reading, write_text
+from common.support import options
+from common.support.console import say
+from common.support.files import InputError, parse_json, reading, write_text
 
 FOLDER = Path(__file__).resolve().parent
 

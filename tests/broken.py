@@ -28,10 +28,10 @@ from typing import NamedTuple
 
 import torch
 
-from common import options
-from common.files import write_json
 from common.pretrained import load_pretrained, save_pretrained
-from common.runs import data_hash
+from common.support import options
+from common.support.files import write_json
+from common.support.runs import data_hash
 from common.tokenizer import Tokenizer
 from common.training import Run, TrainOptions, make_optimizer, save_state
 from tests.conftest import ENVIRONMENT, ROOT, assert_same_weights, command, make_model
@@ -57,15 +57,15 @@ CASES = [
     *(Case(f"model/{name}", generate("FOLDER/model")) for name in
       ("config.json", "vocab.json", "merges.txt", "tokenizer_config.json", "model.safetensors")),
     *(Case(f"parts/{name}", generate("FOLDER/parts")) for name in ("model.safetensors.index.json", "tokenizer.json")),
-    Case("model/config.json", ("common/verify.py", "--model", "FOLDER/model")),
-    Case("model/tokenizer_config.json", ("common/verify.py", "--model", "FOLDER/model")),
+    Case("model/config.json", ("common/support/verify.py", "--model", "FOLDER/model")),
+    Case("model/tokenizer_config.json", ("common/support/verify.py", "--model", "FOLDER/model")),
     Case("records.json", ("ch_instruct/respond.py", "--model", "FOLDER/model", "--data", "FOLDER/records.json", "--out",
                           "FOLDER/answers.json", "--max-new-tokens", 2)),
     Case("records.jsonl", ("ch_instruct/respond.py", "--model", "FOLDER/model", "--data", "FOLDER/records.jsonl", "--out",
                            "FOLDER/answers.json", "--max-new-tokens", 2)),
     Case("subset.json", ("ch_instruct/train.py", *TUNE, "--subset", "FOLDER/subset.json", "--out", "FOLDER/new")),
-    Case("subset.json", ("ch_delift/few_shot.py", "--subset", "FOLDER/subset.json", "--data", "FOLDER/records.json", "--model",
-                         "FOLDER/model", "--max-new-tokens", 2, "--out", "FOLDER/shots.json")),
+    Case("subset.json", ("ch_delift/lab/few_shot.py", "--subset", "FOLDER/subset.json", "--data", "FOLDER/records.json",
+                         "--model", "FOLDER/model", "--max-new-tokens", 2, "--out", "FOLDER/shots.json")),
     Case("text.txt", ("ch_pretrain/train.py", "--data", "FOLDER/text.txt", "--smoke", "--vocab-size", 257, "--out",
                       "FOLDER/new")),
     Case("tuned/run.json", ("ch_instruct/train.py", *TUNE, "--out", "FOLDER/tuned", "--resume")),

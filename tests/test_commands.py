@@ -16,9 +16,9 @@ EVALUATION = "ch_instruct/evaluation/"
 TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py", "ch_delift/train.py"]
 OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/chat.py",
           *(EVALUATION + name for name in ("two_turn.py", "judge.py", "to_alpaca_eval.py", "arena.py", "benchmarks.py")),
-          "ch_instruct/bench.py", "ch_sftmix/where_it_pays.py", "ch_delift/few_shot.py", "ch_delift/where_it_pays.py",
-          "ch_delift/bench.py", "ch_delift/first_run.py", "common/verify.py", "common/compare.py", "notebooks/execute.py",
-          "notebooks/exercises/release.py", "notebooks/exercises/check.py"]
+          "ch_instruct/lab/bench.py", "ch_sftmix/lab/where_it_pays.py", "ch_delift/lab/few_shot.py",
+          "ch_delift/lab/where_it_pays.py", "ch_delift/lab/bench.py", "tests/first_run.py", "common/support/verify.py",
+          "common/support/compare.py", "notebooks/execute.py", "notebooks/exercises/release.py", "notebooks/exercises/check.py"]
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
 
@@ -69,9 +69,9 @@ REFUSED = [
     ("ch_delift/train.py", ["--curve", "--compare", "random"], "--curve needs full among --compare"),
     ("ch_delift/train.py", ["--utility", "none"], "--utility none holds no utilities"),
     ("ch_delift/train.py", ["--kernel-model", "gtp2"], "There is no model 'gtp2'"),
-    ("ch_delift/few_shot.py", ["--out", "a.json"], "one of the arguments --subset --same-family is required"),
-    ("ch_delift/few_shot.py", ["--out", "a.json", "--subset", "none.json"], "--subset none.json: there is no such file"),
-    ("ch_delift/where_it_pays.py", ["--small", "--pilot"], "--small and --pilot are different maps"),
+    ("ch_delift/lab/few_shot.py", ["--out", "a.json"], "one of the arguments --subset --same-family is required"),
+    ("ch_delift/lab/few_shot.py", ["--out", "a.json", "--subset", "none.json"], "--subset none.json: there is no such file"),
+    ("ch_delift/lab/where_it_pays.py", ["--small", "--pilot"], "--small and --pilot are different maps"),
     ("ch_instruct/train.py", ["--subset", "none.json"], "--subset none.json: there is no such file"),
     ("ch_instruct/train.py", ["--subset", ROOT / "common/assets/classroom/config.json"], "is no subset file"),
     ("ch_pretrain/classroom.py", ["--records", "a.json", "--families", "sums"], "invalid choice: 'sums'"),

@@ -115,7 +115,7 @@ def test_no_blanket_except():
 
     # One place may: where a file is read, and whatever a parser raises becomes one sentence.
     assert [name for name, node in nodes(ast.ExceptHandler)
-            if {"everything", "Exception", "BaseException"} & set(caught(node))] == ["common/files.py"]
+            if {"everything", "Exception", "BaseException"} & set(caught(node))] == ["common/support/files.py"]
 
 
 def test_no_pickle():

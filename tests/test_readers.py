@@ -14,17 +14,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ch_delift.matrix_file import read
+from ch_delift.fast.matrix_file import read
 from ch_delift.selection import check_utility
 from ch_instruct.evaluation import response_files, two_turn
 from ch_instruct.evaluation.arena import load_votes
 from ch_instruct.evaluation.judge import REPLY
 from ch_instruct.records import load_records, split_records
-from ch_instruct.subset import read_subset
+from ch_instruct.support.subset import read_subset
 from ch_sftmix.train import read_perplexities
-from common import runs
-from common.files import InputError, Journal, check, read_json
 from common.pretrained import load_pretrained, save_pretrained
+from common.support import runs
+from common.support.files import InputError, Journal, check, read_json
 from common.tokenizer import Tokenizer
 from common.training import STATE_FILE, Run, TrainOptions, load_state, make_optimizer, save_state
 from notebooks.execute import read_notebook

@@ -31,11 +31,11 @@ from ch_instruct.evaluation.arena_pages import Battle
 from ch_instruct.evaluation.ratings import POINTS, rate
 from ch_instruct.prompts import question_text
 from ch_instruct.records import load_questions
-from common import options
-from common.console import say
-from common.device import pick_device, pick_precision
-from common.files import InputError, Journal
 from common.pretrained import load_pretrained
+from common.support import options
+from common.support.console import say
+from common.support.device import pick_device, pick_precision
+from common.support.files import InputError, Journal
 
 MOST_BYTES = 100_000  # of a question
 VOTE = dict.fromkeys(("time", "vote", "question", "left", "right", "left_answer", "right_answer"), str)

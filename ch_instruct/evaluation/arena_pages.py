@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from html import escape
 
 from ch_instruct.evaluation.ratings import CENTRE, DRAWS, Rating
-from common.console import short_names
+from common.support.console import short_names
 
 # No script may run and nothing may be loaded, whatever an answer contains; no other page may frame this one.
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "

@@ -21,12 +21,12 @@ from pathlib import Path
 from ch_instruct.prompts import format_prompt
 from ch_instruct.records import load_records
 from ch_instruct.scoring import normalise
-from common import files, options
-from common.console import say, table
-from common.device import pick_device
-from common.files import InputError
 from common.pretrained import find_folder, load_pretrained
-from common.reports import cell
+from common.support import files, options
+from common.support.console import say, table
+from common.support.device import pick_device
+from common.support.files import InputError
+from common.support.reports import cell
 
 # Our name -> tasks, tags or groups of the harness, or of OUR_TASKS.
 BENCHMARKS = {

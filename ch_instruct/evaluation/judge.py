@@ -25,9 +25,9 @@ from statistics import fmean
 from ch_instruct.evaluation.judge_server import JudgeServer, NoReply
 from ch_instruct.evaluation.response_files import read_mt_bench, read_responses
 from ch_instruct.prompts import question_text
-from common import files, options, reports, runs
-from common.console import Progress, say, shorten, table
-from common.files import InputError, Journal
+from common.support import files, options, reports, runs
+from common.support.console import Progress, say, shorten, table
+from common.support.files import InputError, Journal
 
 REPLY = {"request": str, "reply": str}  # of a line in replies.jsonl
 GIVE_UP = 5  # failed requests in a row after which the server is taken for gone

@@ -10,8 +10,8 @@ import urllib.request
 from typing import IO
 from urllib.parse import urlsplit
 
-from common.console import shorten
-from common.files import InputError, check, parse_json
+from common.support.console import shorten
+from common.support.files import InputError, check, parse_json
 
 KEY_VARIABLE = "JUDGE_API_KEY"  # its own name, so that no other service's key is sent to a server it is not meant for
 TRIES = 5

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ch_instruct.records import check_characters, read_rows
-from common.files import InputError
+from common.support.files import InputError
 
 
 def read_responses(path: Path, option: str, arm: str | None, arm_option: str) -> list[dict]:

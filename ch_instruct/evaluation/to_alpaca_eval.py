@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ch_instruct.evaluation.response_files import read_responses
 from ch_instruct.prompts import question_text
-from common import files, options
-from common.console import say
+from common.support import files, options
+from common.support.console import say
 
 
 def to_alpaca_eval(records: list[dict], generator: str) -> list[dict]:

@@ -21,13 +21,13 @@ from pathlib import Path
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import check_characters, read_rows
 from ch_instruct.scoring import score
-from common import files, options
-from common.console import say, shorten, table
-from common.device import evaluating, pick_device, pick_precision
-from common.files import InputError
 from common.generation import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
+from common.support import files, options
+from common.support.console import say, shorten, table
+from common.support.device import evaluating, pick_device, pick_precision
+from common.support.files import InputError
 from common.tokenizer import Tokenizer
 
 QUESTIONS = Path(__file__).with_name("two_turn_questions.jsonl")  # a dozen about the classroom world

@@ -25,9 +25,9 @@ import nbformat.v4
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
-from common import options
-from common.console import say, table
-from common.files import InputError
+from common.support import options
+from common.support.console import say, table
+from common.support.files import InputError
 from notebooks.execute import read_notebook, run_notebook
 from notebooks.exercises.release import exercise_numbers, release_path, student_version, tests_path
 

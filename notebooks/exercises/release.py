@@ -18,9 +18,9 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from common import options
-from common.console import say
-from common.files import InputError
+from common.support import options
+from common.support.console import say
+from common.support.files import InputError
 from notebooks.execute import read_notebook, write_notebook
 
 FOLDER = Path(__file__).resolve().parent

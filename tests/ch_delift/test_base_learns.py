@@ -5,8 +5,8 @@ from collections import defaultdict
 
 import pytest
 
-from ch_delift import ask_first
-from ch_delift.few_shot import answer_after, prompts_with_examples, same_family
+from ch_delift.lab import ask_first
+from ch_delift.lab.few_shot import answer_after, prompts_with_examples, same_family
 from ch_delift.utility import shown
 from ch_instruct.encoding import encode_prompt, encode_record
 from ch_instruct.scoring import score

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ch_delift.baselines import gradient_scores, gradient_sketches, highest, random_subset
-from ch_delift.selection import Comparison, Pairs, budget_of, objective
-from ch_delift.shared_prefix import make_batches
+from ch_delift.fast.shared_prefix import make_batches
+from ch_delift.selection import Pairs, Similarities, budget_of, objective
 from ch_delift.utility import shown, similarity
 from ch_instruct.encoding import encode_record
 from common.losses import IGNORE_INDEX
@@ -86,11 +86,12 @@ def test_fault_6_a_gradient_score_is_high_where_a_step_helps(model, tokenizer):
 def test_fault_7_ids_are_places_in_the_data(pairs, model, tokenizer, tmp_path):
     """Not places within the candidates that were looked at."""
     data = [*RECORDS, *(r | {"instruction": "Please: " + r["instruction"]} for r in RECORDS)]
-    comparison = Comparison(model, tokenizer, {"data": encoded(data, tokenizer, "phi3")}, tmp_path, pairs=pairs)
-    ids, gains = comparison.choose(objective("instruction", comparison.by_utility), 4)
-    assert len(set(ids)) == 4 and set(ids) <= set(comparison.candidates) <= set(range(len(data)))
+    similarities = Similarities(model, tokenizer, {"data": encoded(data, tokenizer, "phi3")}, tmp_path, pairs=pairs)
+    ids, gains = similarities.choose(objective("instruction", similarities.by_utility), 4)
+    assert len(set(ids)) == 4 and set(ids) <= set(similarities.candidates) <= set(range(len(data)))
     # The first gain is what that very record adds: the sum of its column, counted anew from the definition.
-    rows = [i for i in range(len(data)) if pairs.kind != "neighbours" or ids[0] in comparison.neighbours("data", "data")[0][i]]
+    rows = [i for i in range(len(data))
+            if pairs.kind != "neighbours" or ids[0] in similarities.neighbours("data", "data")[0][i]]
     column = plain_matrix(model, tokenizer, [data[i] for i in rows], [data[ids[0]]], "phi3")
     assert gains[0] == pytest.approx(sum(max(u[0], 0) for u in column), abs=1e-4)
 
@@ -108,10 +109,10 @@ def test_fault_8_the_stored_matrix_has_targets_as_rows(model, tokenizer, tmp_pat
 
 def test_fault_9_no_error_is_swallowed(model, tokenizer, tmp_path, monkeypatch):
     """An error inside an experiment ends it; and no handler in the chapter catches everything."""
-    monkeypatch.setattr("ch_delift.shared_prefix.distances", lambda *_: 1 / 0)
-    comparison = Comparison(model, tokenizer, {"data": encoded(RECORDS, tokenizer)}, tmp_path)
+    monkeypatch.setattr("ch_delift.fast.shared_prefix.distances", lambda *_: 1 / 0)
+    similarities = Similarities(model, tokenizer, {"data": encoded(RECORDS, tokenizer)}, tmp_path)
     with pytest.raises(ZeroDivisionError):
-        comparison.by_utility("data", "data")
+        similarities.by_utility("data", "data")
     for path in (ROOT / "ch_delift").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ExceptHandler):

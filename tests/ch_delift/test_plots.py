@@ -3,15 +3,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ch_delift.plots import (
-    draw_choice,
-    draw_differences,
     draw_fractions,
     draw_gains,
     draw_map,
-    draw_margins,
-    draw_pair,
-    draw_steps,
-    draw_trace,
     draw_utility,
     knee,
 )
@@ -62,27 +56,6 @@ def test_the_band_of_random_is_its_lowest_to_its_highest():
     assert {0.2, 0.4, 0.6} <= set(np.round(band[:, 1], 6))
 
 
-def test_margins_are_drawn_from_the_smallest_fraction_a_colour_for_each_condition():
-    ax = axes()
-    draw_margins(ax, {"skewed": {0.3: {"DELIFT": 1.0, "SE": 2.0}, 0.1: {"DELIFT": 5.0, "SE": 4.0}},
-                    "target": {0.1: {"DELIFT": 7.0, "SE": 8.0}, 0.3: {"DELIFT": 3.0, "SE": 0.0}}})
-    *lines, _ = ax.lines
-    assert [list(line.get_ydata()) for line in lines] == [[5, 1], [4, 2], [7, 3], [8, 0]]
-    assert [line.get_linestyle() for line in lines] == ["-", "--"] * 2
-    assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color()
-    assert [t.get_text() for t in ax.get_legend().get_texts()][:2] == ["skewed: DELIFT", "skewed: SE"]
-
-
-def test_differences_stand_with_their_intervals_a_row_for_each_condition():
-    ax = axes()
-    draw_differences(ax, {"plain": {"steps": (1.0, 2.0), "epochs": (-1.0, 0.5)},
-                          "noisy": {"steps": (3.0, 1.0), "epochs": (0.0, 1.0)}}, "points")
-    steps, epochs = ax.containers
-    assert list(steps.lines[0].get_xdata()) == [1, 3] and list(epochs.lines[0].get_xdata()) == [-1, 0]
-    assert [segment[:, 0].tolist() for segment in steps.lines[2][0].get_segments()] == [[-1, 3], [2, 4]]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["plain", "noisy"] and ax.yaxis_inverted()
-
-
 def test_help_and_harm_are_apart_in_grey():
     ax = axes()
     draw_utility(ax, np.array([[-0.3, 0.0, 0.3]]), np.zeros(3, dtype=bool))
@@ -95,38 +68,3 @@ def test_the_heat_map_needs_no_groups():
     ax = axes()
     draw_utility(ax, np.arange(6.0).reshape(2, 3), np.array([True, False, True]))
     assert ax.lines[0].get_xdata().tolist() == [0, 2]
-
-
-def test_a_pair_shows_each_token_without_and_with_the_example():
-    ax = axes()
-    draw_pair(ax, ["The", " cat"], np.array([0.1, 0.2]), np.array([0.3, 0.9]))
-    assert [bar.get_height() for bar in ax.patches] == [0.1, 0.2, 0.3, 0.9]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["'The'", "' cat'"]
-
-
-def test_steps_pile_up_to_the_cover():
-    ax = axes()
-    s = np.array([[0.5, 0.75, 0.0], [0.25, 0.0, 1.0]])
-    draw_steps(ax, s, [0, 2])
-    assert [bar.get_height() for bar in ax.patches] == [0.5, 0.25, 0.0, 0.75]
-    assert [bar.get_y() for bar in ax.patches] == [0, 0, 0.5, 0.25]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["choice 1: +0.75", "choice 2: +0.75"]
-
-
-def test_a_choice_shows_what_covers_each_target_and_what_each_candidate_adds():
-    ax = axes()
-    s = np.array([[0.5, 0.7, 0.0], [0.2, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    draw_choice(ax, s, [0, 1], np.array([0.0, 0.0, 0.8]))
-    filled = [i for i, patch in enumerate(ax.patches) if patch.get_facecolor()[3] > 0]
-    assert filled == [1, 3]  # target 0 has its best helper in candidate 1, target 1 in candidate 0, target 2 none
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0\nchosen", "1\nchosen", "2\n+0.8"]
-    plain = axes()
-    draw_choice(plain, s, [], np.array([0.7, 0.7, 1.0]))
-    assert all(patch.get_facecolor()[3] == 0 for patch in plain.patches)
-
-
-def test_a_trace_marks_what_was_computed_and_what_was_chosen():
-    ax = axes()
-    draw_trace(ax, [(0, range(3)), (1, [2]), (1, [0])], [1, 0], order=np.array([1, 2, 0]))
-    assert ax.images[0].get_array().tolist() == [[1, 0], [1, 1], [1, 1]]  # candidates 1, 2, 0 from top to bottom
-    assert ax.lines[0].get_xydata().tolist() == [[0, 0], [1, 2]]

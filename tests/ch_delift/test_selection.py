@@ -8,8 +8,8 @@ from scipy import sparse
 
 from ch_delift import selection
 from ch_delift.baselines import random_subset
-from ch_delift.selection import Comparison, Pairs, budget_of, check_pairs, check_utility, compared, objective
-from common.files import InputError
+from ch_delift.selection import Pairs, Similarities, budget_of, check_pairs, check_utility, needed_matrices, objective
+from common.support.files import InputError
 from tests.ch_delift.test_utility import RECORDS, encoded, plain_matrix
 from tests.conftest import make_model
 
@@ -28,7 +28,7 @@ def model():
 @pytest.mark.parametrize("stage", ["instruction", "task", "continual"])
 def test_each_stage_maximises_its_function(stage, model, tokenizer, tmp_path):
     """The value of a subset, from the matrices of the plain double loop and the formulas."""
-    comparison = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path)
+    similarities = Similarities(model, tokenizer, examples(GROUPS, tokenizer), tmp_path)
 
     def s(rows, columns):
         return np.maximum(plain_matrix(model, tokenizer, GROUPS[rows], GROUPS[columns], "phi3"), 0)
@@ -38,10 +38,10 @@ def test_each_stage_maximises_its_function(stage, model, tokenizer, tmp_path):
         "instruction": lambda: s("data", "data")[:, A].max(axis=1).sum(),
         "task": lambda: s("target", "data")[:, A].max(axis=1).sum() + s("target", "data")[:, A].max(axis=0).sum(),
         "continual": lambda: np.maximum(s("data", "data")[:, A].max(axis=1) - s("data", "known").max(axis=1), 0).sum()}[stage]()
-    assert objective(stage, comparison.by_utility).value(A) == pytest.approx(expected, abs=1e-5)
+    assert objective(stage, similarities.by_utility).value(A) == pytest.approx(expected, abs=1e-5)
     if stage == "task":
         limit = s("data", "target").max(axis=1)
-        assert objective(stage, comparison.by_utility, "saturating").value(A) == pytest.approx(
+        assert objective(stage, similarities.by_utility, "saturating").value(A) == pytest.approx(
             np.minimum(s("data", "data")[:, A].max(axis=1), limit).sum(), abs=1e-5)
 
 
@@ -55,7 +55,7 @@ def test_the_matrices_that_are_estimated_are_those_that_the_objective_asks_for(s
         return np.ones((2, 2), dtype=np.float32)
 
     objective(stage, compare, form)
-    assert asked == compared(stage, form)
+    assert asked == needed_matrices(stage, form)
 
 
 @pytest.mark.parametrize(("pairs", "targets", "measured"), [
@@ -63,7 +63,7 @@ def test_the_matrices_that_are_estimated_are_those_that_the_objective_asks_for(s
 def test_utilities_take_as_long_as_their_pairs_at_the_speed_of_a_few(pairs, targets, measured, model, tokenizer, tmp_path,
                                                                      monkeypatch):
     """Of two targets each candidate is tried on both, or, with two of four neighbours each, on one."""
-    comparison = Comparison(model, tokenizer, examples(GROUPS | {"target": RECORDS[3:5]}, tokenizer), tmp_path, pairs=pairs)
+    similarities = Similarities(model, tokenizer, examples(GROUPS | {"target": RECORDS[3:5]}, tokenizer), tmp_path, pairs=pairs)
     tried, now = [], iter([10.0, 16.0])
 
     class Targets:
@@ -78,14 +78,14 @@ def test_utilities_take_as_long_as_their_pairs_at_the_speed_of_a_few(pairs, targ
 
     monkeypatch.setattr(selection, "Targets", Targets)
     monkeypatch.setattr(selection, "time", SimpleNamespace(monotonic=lambda: next(now)))
-    assert comparison.estimate("target", "data") == pytest.approx(6.0 / sum(tried) * measured)
-    assert set(tried) == {targets} and len(tried) == len(comparison.candidates)
+    assert similarities.estimate("target", "data") == pytest.approx(6.0 / sum(tried) * measured)
+    assert set(tried) == {targets} and len(tried) == len(similarities.candidates)
 
 
 def test_pairs_that_do_not_fit_are_left_out_of_the_trial(tokenizer, tmp_path):
     groups = examples(GROUPS, tokenizer)
     longest = max(len(example.ids) for example in groups["data"])
-    assert Comparison(make_model(n_positions=longest), tokenizer, groups, tmp_path).estimate("data", "data") >= 0
+    assert Similarities(make_model(n_positions=longest), tokenizer, groups, tmp_path).estimate("data", "data") >= 0
 
 
 @pytest.mark.parametrize("stage", ["instruction", "task", "continual"])
@@ -94,10 +94,10 @@ def test_all_neighbours_are_all_pairs(stage, model, tokenizer, tmp_path):
     chosen = {}
     for pairs in (Pairs("all"), Pairs("neighbours", 99), Pairs("columns", 4)):
         (tmp_path / str(pairs)).mkdir()
-        comparison = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path / str(pairs), pairs=pairs)
-        chosen[str(pairs)] = [comparison.choose(objective(stage, compare), 3)
-                              for compare in (comparison.by_utility, comparison.by_hidden_states)]
-        np.testing.assert_allclose(comparison.grid("data", [1, 2], [3, 0]),
+        similarities = Similarities(model, tokenizer, examples(GROUPS, tokenizer), tmp_path / str(pairs), pairs=pairs)
+        chosen[str(pairs)] = [similarities.choose(objective(stage, compare), 3)
+                              for compare in (similarities.by_utility, similarities.by_hidden_states)]
+        np.testing.assert_allclose(similarities.grid("data", [1, 2], [3, 0]),
                                    np.array(plain_matrix(model, tokenizer, RECORDS[1:3], RECORDS[:4], "phi3"))[:, [3, 0]],
                                    atol=1e-5)
     for other in ("neighbours:99", "columns:4"):
@@ -107,10 +107,11 @@ def test_all_neighbours_are_all_pairs(stage, model, tokenizer, tmp_path):
 
 
 def test_what_is_not_compared_is_not_known(model, tokenizer, tmp_path):
-    comparison = Comparison(model, tokenizer, examples({"data": RECORDS}, tokenizer), tmp_path, pairs=Pairs("neighbours", 2))
-    grid = comparison.grid("data", list(range(6)), list(range(6)))
+    given = examples({"data": RECORDS}, tokenizer)
+    similarities = Similarities(model, tokenizer, given, tmp_path, pairs=Pairs("neighbours", 2))
+    grid = similarities.grid("data", list(range(6)), list(range(6)))
     assert (~np.isnan(grid)).sum(axis=1).tolist() == [2] * 6
-    assert comparison.by_utility("data", "data").shape == (6, 6)
+    assert similarities.by_utility("data", "data").shape == (6, 6)
 
 
 @pytest.mark.parametrize("text", ["none", "columns", "columns:0", "neighbours:-1", "neighbours:x", "all:3", ""])
@@ -135,44 +136,44 @@ def test_a_budget_of_one_is_the_least():
 def test_columns_are_drawn_by_the_seed_and_stand_in_order(model, tokenizer, tmp_path):
     data = examples({"data": RECORDS, "known": RECORDS[:2]}, tokenizer)
     for seed in (0, 1):
-        comparison = Comparison(model, tokenizer, data, tmp_path, pairs=Pairs("columns", 3), seed=seed)
-        assert comparison.candidates == sorted(random_subset(6, 3, seed))
-        assert comparison.columns("data") == [data["data"][i] for i in comparison.candidates]
-        assert comparison.columns("known") == data["known"]
+        similarities = Similarities(model, tokenizer, data, tmp_path, pairs=Pairs("columns", 3), seed=seed)
+        assert similarities.candidates == sorted(random_subset(6, 3, seed))
+        assert similarities.columns("data") == [data["data"][i] for i in similarities.candidates]
+        assert similarities.columns("known") == data["known"]
     assert random_subset(6, 3, 0) != random_subset(6, 3, 1)
 
 
 def test_hidden_states_and_neighbours_are_computed_once(model, tokenizer, tmp_path, monkeypatch):
-    comparison = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=Pairs("neighbours", 2))
-    ids, cosines = comparison.neighbours("target", "data")
-    assert ids.shape == cosines.shape == (2, 2) and comparison.neighbours("data", "known")[0].shape == (4, 2)
+    similarities = Similarities(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=Pairs("neighbours", 2))
+    ids, cosines = similarities.neighbours("target", "data")
+    assert ids.shape == cosines.shape == (2, 2) and similarities.neighbours("data", "known")[0].shape == (4, 2)
     monkeypatch.setattr(selection, "mean_hidden_states", lambda *_: pytest.fail("computed again"))
     monkeypatch.setattr(selection, "nearest", lambda *_: pytest.fail("computed again"))
-    assert comparison.neighbours("target", "data")[0] is ids and comparison.hidden("data").shape == (4, 32)
+    assert similarities.neighbours("target", "data")[0] is ids and similarities.hidden("data").shape == (4, 32)
 
 
 def test_sparse_values_stand_where_their_neighbours_do(model, tokenizer, tmp_path):
-    comparison = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=Pairs("neighbours", 3))
-    spread = comparison.spread(np.arange(6.0).reshape(2, 3) + 1, "target", "data")
+    similarities = Similarities(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=Pairs("neighbours", 3))
+    spread = similarities.spread(np.arange(6.0).reshape(2, 3) + 1, "target", "data")
     assert sparse.issparse(spread) and spread.shape == (2, 4)
-    ids, _ = comparison.neighbours("target", "data")
+    ids, _ = similarities.neighbours("target", "data")
     for row, places in enumerate(ids):
         assert spread.toarray()[row, places].tolist() == [3 * row + 1, 3 * row + 2, 3 * row + 3]
         assert spread.toarray()[row].sum() == 9 * row + 6
 
 
 def test_utilities_are_kept_in_a_file_for_each_two_groups(model, tokenizer, tmp_path, monkeypatch):
-    found = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path).utility("target", "data")
+    found = Similarities(model, tokenizer, examples(GROUPS, tokenizer), tmp_path).utility("target", "data")
     np.testing.assert_array_equal(np.load(tmp_path / "target-data.npy"), found)
-    monkeypatch.setattr("ch_delift.shared_prefix.distances", lambda *_: pytest.fail("computed again"))
-    again = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path).utility("target", "data")
+    monkeypatch.setattr("ch_delift.fast.shared_prefix.distances", lambda *_: pytest.fail("computed again"))
+    again = Similarities(model, tokenizer, examples(GROUPS, tokenizer), tmp_path).utility("target", "data")
     np.testing.assert_array_equal(again, found)
 
 
 def test_negative_cosines_count_as_0(model, tokenizer, tmp_path):
     for pairs in (Pairs("all"), Pairs("neighbours", 9)):
-        comparison = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=pairs)
-        found = comparison.by_hidden_states("target", "data")
+        similarities = Similarities(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=pairs)
+        found = similarities.by_hidden_states("target", "data")
         found = found.toarray() if sparse.issparse(found) else found
         assert found.min() == 0 and found.max() > 0.1
 
@@ -181,7 +182,7 @@ def test_the_kernel_and_the_precision_reach_the_similarities(model, tokenizer, t
     found = {}
     for name, options in {"plain": {}, "minmax": {"kernel": "minmax"}, "bf16": {"precision": "bf16"}}.items():
         (tmp_path / name).mkdir()
-        found[name] = Comparison(model, tokenizer, examples(GROUPS, tokenizer), tmp_path / name, **options).by_utility(
+        found[name] = Similarities(model, tokenizer, examples(GROUPS, tokenizer), tmp_path / name, **options).by_utility(
             "target", "data")
     assert found["minmax"].min() == 0 and found["minmax"].max() == 1 != found["plain"].max()
     np.testing.assert_allclose(found["bf16"], found["plain"], atol=0.01)

@@ -223,21 +223,21 @@ def test_few_shot_puts_chosen_examples_into_the_prompt(run, small, in_process, t
     folder, _ = run
     arguments = ["--model", small / "model", "--data", small / "data.json", "--subset", folder / "subset.json",
                  "--format", "phi3", "--shots", 2, "--max-new-tokens", 8, "--out", tmp_path / "answers.json"]
-    told = in_process("ch_delift/few_shot.py", *arguments).stdout
+    told = in_process("ch_delift/lab/few_shot.py", *arguments).stdout
     responses = json.loads((tmp_path / "answers.json").read_text())
     assert list(responses) == ["no examples", "chosen", "random"]
     assert all(len(answers) == 6 for answers in responses.values())
     assert "chosen: 14 examples" in told and "in a prompt (mean" in told
-    assert_refused(in_process("ch_delift/few_shot.py", *arguments), "already exists")
+    assert_refused(in_process("ch_delift/lab/few_shot.py", *arguments), "already exists")
     subset = json.loads((folder / "subset.json").read_text())  # a subset of fewer records than are wanted in a prompt
     (tmp_path / "one.json").write_text(json.dumps(subset | {"ids": subset["ids"][:1], "gains": subset["gains"][:1]}))
     arguments[5], arguments[-1] = tmp_path / "one.json", tmp_path / "b.json"
-    assert "chosen: 1 examples, 1 to 1 in a prompt" in in_process("ch_delift/few_shot.py", *arguments).stdout
+    assert "chosen: 1 examples, 1 to 1 in a prompt" in in_process("ch_delift/lab/few_shot.py", *arguments).stdout
 
 
 def test_the_bench_runs(tmp_path):
     pytest.importorskip("submodlib", reason="submodlib-py is not installed (requirements-dev.txt)")
-    told = run_command("ch_delift/bench.py", "--smoke", "--targets", 4, "--candidates", 1, "--rounds", 1,
+    told = run_command("ch_delift/lab/bench.py", "--smoke", "--targets", 4, "--candidates", 1, "--rounds", 1,
                        folder=tmp_path).stdout
     lines = told.splitlines()
     for start in ("concatenated fp32", "ours bf16", "ours, 200 candidates, 60 chosen", "columns:15", "neighbours:16", "none"):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ch_delift import shared_prefix
-from ch_delift.matrix_file import grow, partial
-from ch_delift.shared_prefix import SharedPrefix, distances, kinds_of_targets, make_batches
+from ch_delift.fast import shared_prefix
+from ch_delift.fast.matrix_file import grow, partial
+from ch_delift.fast.shared_prefix import SharedPrefix, distances, kinds_of_targets, make_batches
 from ch_delift.utility import SEPARATOR, plain_utility, shown, similarity, utility_matrix
 from ch_instruct.encoding import Example, encode_record
-from common.files import InputError
+from common.support.files import InputError
 from tests.conftest import make_model
 
 CONTEXT = 700  # Alpaca prompts in bytes are long

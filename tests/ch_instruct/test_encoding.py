@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ch_instruct.encoding import Example, encode_prompt, encode_record, encode_records
 from ch_instruct.prompts import format_prompt
 from ch_instruct.records import load_records
-from common.files import InputError
+from common.support.files import InputError
 from tests.ch_instruct.test_records import BYTES, GOOD, TALK, assert_one_sentence, said, save
 
 PROMPT = len(format_prompt(GOOD, "phi3").encode())

@@ -11,7 +11,7 @@ from ch_instruct.encoding import encode_records
 from ch_instruct.prompts import format_prompt
 from ch_instruct.records import load_questions, load_records, split_records
 from ch_pretrain import classroom
-from common.files import InputError
+from common.support.files import InputError
 from common.tokenizer import Tokenizer
 
 GOOD = {"instruction": "Name a color.", "input": "", "output": "red"}

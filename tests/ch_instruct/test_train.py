@@ -5,9 +5,9 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from ch_instruct.model_card import QUESTION
 from ch_instruct.pipeline import merge_responses
 from ch_instruct.prompts import chat_template, format_prompt
+from ch_instruct.support.model_card import QUESTION
 from common.pretrained import load_pretrained
 from tests.conftest import assert_refused, run_command
 

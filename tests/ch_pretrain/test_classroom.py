@@ -10,7 +10,7 @@ import pytest
 from ch_instruct.prompts import STYLES, format_prompt
 from ch_pretrain import classroom, world
 from ch_pretrain.classroom import pages, records
-from common import options
+from common.support import options
 
 SEEDS = (0, 1, 2)
 TABLES = {"capital": world.COUNTRIES, "continent": world.COUNTRIES, "plural": world.NOUNS, "past_tense": world.VERBS,

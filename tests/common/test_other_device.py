@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ch_delift.shared_prefix import SharedPrefix, distances, make_batches
+from ch_delift.fast.shared_prefix import SharedPrefix, distances, make_batches
 from ch_instruct.collate import collate
 from ch_sftmix.mixup import PairDataset, sftmix_loss
 from common import training

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from common import pretrained
-from common.files import InputError
 from common.generation import continue_batch
 from common.gpt2 import GPT2
 from common.pretrained import find_folder, load_pretrained, save_pretrained
+from common.support.files import InputError
 from common.tokenizer import Tokenizer
 from tests.conftest import make_model
 

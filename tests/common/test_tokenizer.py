@@ -12,7 +12,7 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Tokenizer
 
 from common import tokenizer as module
-from common.files import InputError
+from common.support.files import InputError
 from common.tokenizer import END_OF_TEXT, Tokenizer, to_bytes, to_chars
 
 NASTY = [

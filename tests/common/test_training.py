@@ -17,9 +17,9 @@ import torch
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
 from common import training
-from common.files import InputError
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained, save_pretrained
+from common.support.files import InputError
 from common.training import (
     Dataset,
     Run,
@@ -245,11 +245,11 @@ def test_the_last_step_of_an_epoch_may_be_smaller():
 def test_every_epoch_takes_every_item_once_in_an_order_of_its_own():
     data = Dataset(range(10), None, None, seed=3)
     options = TrainOptions(9, 2, 2, 1e-2, "fp32")
-    taken = list(training.steps(data, options, 1, 6))
+    taken = list(training.step_batches(data, options, 1, 6))
     assert [(step, len(items)) for step, items in taken] == [(1, 4), (2, 4), (3, 2), (4, 4), (5, 4), (6, 2)]
     epochs = [[item for _, items in part for item in items] for part in (taken[:3], taken[3:])]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10)) and epochs[0] != epochs[1]
-    assert list(training.steps(data, options, 3, 5)) == taken[2:5]  # whoever begins later sees the same
+    assert list(training.step_batches(data, options, 3, 5)) == taken[2:5]  # whoever begins later sees the same
     assert data.order(0) != Dataset(range(10), None, None, seed=4).order(0)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import InputError
+from common.support.files import InputError
 from notebooks.execute import read_notebook
 from notebooks.exercises import release
 from notebooks.exercises.release import bundle, exercise_numbers, source_path, student_version

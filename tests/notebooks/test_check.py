@@ -9,7 +9,7 @@ import nbformat.v4
 import psutil
 import pytest
 
-from common.files import InputError
+from common.support.files import InputError
 from notebooks.execute import read_notebook
 from notebooks.exercises import check, limits, release
 from notebooks.exercises.check import grade

@@ -3,7 +3,7 @@ import sys
 import nbformat.v4
 import pytest
 
-from common.files import InputError
+from common.support.files import InputError
 from notebooks import execute
 from notebooks.execute import code_hash, find_notebooks, read_notebook, run_notebook, write_notebook
 

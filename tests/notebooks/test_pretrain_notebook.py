@@ -5,8 +5,8 @@ from math import exp
 
 import pytest
 
-from ch_pretrain.look_back import read_looks
-from common.runs import ROOT
+from ch_pretrain.lab.look_back import read_looks
+from common.support.runs import ROOT
 from tests.notebooks.small import pictures, printed, run_small
 
 pytestmark = pytest.mark.slow

@@ -21,8 +21,8 @@ from ch_instruct.encoding import encode_prompt
 from ch_instruct.evaluation.arena import MOST_BYTES, Arena, Server, answerer, load_votes
 from ch_instruct.evaluation.arena_pages import Battle, battle_page, ratings_page
 from ch_instruct.evaluation.ratings import Rating, rate
-from common.files import InputError
 from common.pretrained import CLASSROOM_FOLDER, save_pretrained
+from common.support.files import InputError
 from common.tokenizer import Tokenizer
 from tests.conftest import ENVIRONMENT, assert_refused, command, make_model
 

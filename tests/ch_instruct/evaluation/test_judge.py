@@ -14,8 +14,8 @@ import pytest
 
 from ch_instruct.evaluation import judge, judge_server
 from ch_instruct.evaluation.judge import REPLY, find_score, find_verdict, outcome, summarise_pairs
-from common.files import InputError, Journal, write_json
-from common.reports import share_interval
+from common.support.files import InputError, Journal, write_json
+from common.support.reports import share_interval
 
 KEY = "sk-not-to-be-seen-anywhere-1234"
 

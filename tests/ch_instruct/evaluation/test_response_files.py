@@ -5,7 +5,7 @@ import pytest
 from ch_instruct.evaluation.response_files import read_mt_bench, read_responses
 from ch_instruct.evaluation.to_alpaca_eval import to_alpaca_eval
 from ch_instruct.pipeline import merge_responses
-from common.files import InputError, write_json
+from common.support.files import InputError, write_json
 from tests.conftest import assert_refused
 
 RECORDS = [{"instruction": "Add.", "input": "1 2", "output": "3", "family": "sums"}, {"instruction": "Say hi.", "output": "Hi"}]

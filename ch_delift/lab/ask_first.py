@@ -1,0 +1,138 @@
+"""Does a model learn from an example in its prompt? If not, its utilities say nothing. Ask before measuring for hours.
+
+    python ch_delift/lab/ask_first.py --models classroom                                      # ours
+    python ch_delift/lab/ask_first.py --models classroom gpt2 HuggingFaceTB/SmolLM2-135M      # any that transformers reads
+    python ch_delift/lab/ask_first.py --models models/SmolLM2-135M-Instruct.Q4_1.gguf         # pip install gguf
+
+One question of each of the classroom's families is a target. In front of it stand, in turn, it itself with its answer, other
+records of its family, and records of other families. A model whose utilities are to choose data should be helped most by
+the first, then by the second, and hardly by the third. The same is measured on more targets of two families of which the
+classroom model never read a question (`HELD_OUT` in `ch_pretrain/pages.py`): is it the example that helps, or a known family?
+Needs transformers (pip install -r requirements-dev.txt).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ch_delift.utility import plain_utility
+from ch_instruct.encoding import encode_record
+from ch_pretrain import classroom
+from ch_pretrain.pages import HELD_OUT
+from common.pretrained import find_folder, load_pretrained
+from common.support import options
+from common.support.console import Progress, say, table
+from common.support.device import autocast
+from common.support.files import InputError, read_json, reading
+from common.tokenizer import Tokenizer
+
+AT_ONCE = 8  # examples, between two steps of the progress bar
+OF_HELD_OUT = 8  # targets of each family that stood in no interview
+
+
+class TheirTokenizer(Tokenizer):
+    """What `encode_record` needs of a tokenizer, from one of transformers."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.eot_id = tokenizer, tokenizer.eos_token_id
+
+    def encode(self, text: str) -> list[int]:
+        """Text -> ids, without special tokens."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def read_model(name: str) -> tuple[Callable[[Tensor], Tensor], int, TheirTokenizer]:
+    """Any causal language model: classroom, a public GPT-2, a hub id, a folder, or a .gguf file.
+
+    Returns:
+        A function from ids to logits, the number of parameters, and the tokenizer.
+
+    Raises:
+        InputError: if there is no such model, or transformers cannot read it.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+    disable_progress_bar()
+    set_verbosity_error()
+    folder, extra = (Path(name).parent, {"gguf_file": Path(name).name}) if Path(name).is_file() else (find_folder(name), {})
+    config = folder / "config.json"
+    if not extra and (not config.exists() or read_json(config, {str: object}).get("model_type") == "gpt2"):
+        load_pretrained(folder)  # says clearly what is wrong with a GPT-2, where there is something
+    with reading(name, "not to be read by transformers", "use another model"):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **extra).eval()
+        return (lambda ids: model(ids, use_cache=False).logits, model.num_parameters(),
+                TheirTokenizer(AutoTokenizer.from_pretrained(folder, **extra)))
+
+
+def choose_records(per_family: int, families: tuple[str, ...] = (), of_each: int = 1) -> tuple[list[dict], list[dict]]:
+    """Training records: `of_each` of these families (of all, if none are named), and `per_family` others of every family."""
+    by_family: dict[str, list[dict]] = {}
+    for record in classroom.records():
+        if record["split"] == "train":
+            by_family.setdefault(record["family"], []).append(record)
+    targets = [record for name in families or by_family for record in by_family[name][:of_each]]
+    return targets, [r for records in by_family.values() for r in records[of_each:of_each + per_family]]
+
+
+def utilities(model: Callable[[Tensor], Tensor], tokenizer: Tokenizer, targets: list[dict], examples: list[dict],
+              precision: str) -> np.ndarray:
+    """How much each example helps with each target, float [targets, examples]."""
+    encoded_targets, encoded = ([encode_record(record, tokenizer) for record in records] for records in (targets, examples))
+    parts = []
+    with autocast(torch.device("cpu"), precision), Progress("utilities", len(targets) * len(examples), "pairs") as progress:
+        for start in range(0, len(examples), AT_ONCE):
+            parts.append(plain_utility(model, tokenizer, encoded_targets, encoded[start:start + AT_ONCE]))
+            progress.advance(parts[-1].size)
+    return np.concatenate(parts, axis=1)
+
+
+def summary(U: np.ndarray, targets: list[dict], examples: list[dict]) -> dict[str, float]:
+    """Means over kinds of pairs, and what chooses. The targets are the first of the examples."""
+    of_target, of_example = (np.array([record["family"] for record in records]) for records in (targets, examples))
+    same, itself = of_target[:, None] == of_example, np.eye(*U.shape, dtype=np.bool_)
+    best = of_example[np.where(itself, -np.inf, U).argmax(axis=1)]
+    return {"mean utility of the target itself": U[itself].mean(), "mean utility of its family": U[same & ~itself].mean(),
+            "mean utility of other families": U[~same].mean(),
+            "targets whose best example is of their family": (best == of_target).mean(),
+            "the same by chance": (same & ~itself).sum() / (~itself).sum(),
+            "variance of the utilities that is due to the target": U.mean(axis=1).var() / U.var()}
+
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--models", nargs="+", default=["classroom"], metavar="M",
+                        help="classroom, gpt2, a hub id, a folder, or a .gguf file (default: classroom)")
+    parser.add_argument("--per-family", type=options.whole, default=5, metavar="N",
+                        help="examples of each family, besides the targets (default: %(default)s)")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"],
+                        help="of the matrix products; bf16 is faster where the processor has it (default: %(default)s)")
+    args = parser.parse_args()
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise InputError("This needs transformers: pip install -r requirements-dev.txt") from error
+    parts = {"one target of each family": choose_records(args.per_family),
+             f"{OF_HELD_OUT} targets each of {' and '.join(HELD_OUT)}": choose_records(args.per_family, HELD_OUT, OF_HELD_OUT)}
+    columns: dict[str, list[dict]] = {name: [] for name in parts}
+    sizes = []
+    for name in args.models:
+        model, parameters, tokenizer = read_model(name)
+        sizes.append(f"{parameters:,}")
+        for part, (targets, others) in parts.items():
+            say(f"{name}: {len(targets)} targets, {len(targets + others)} examples")
+            U = utilities(model, tokenizer, targets, targets + others, args.precision)
+            columns[part].append(summary(U, targets, targets + others))
+    rows = [["parameters", *sizes]]
+    for part, found in columns.items():
+        rows.append([f"-- {part}", *[""] * len(sizes)])
+        rows += [[what, *(f"{column[what]:+.3f}" if what.startswith("mean") else f"{column[what]:.0%}" for column in found)]
+                 for what in found[0]]
+    say("\n" + table(["", *(Path(name).stem for name in args.models)], rows))
+
+
+if __name__ == "__main__":
+    options.run_command(main)

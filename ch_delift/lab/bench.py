@@ -1,0 +1,223 @@
+"""How fast are utilities and greedy choice? Side by side with the straightforward ways, in one run.
+
+    python ch_delift/lab/bench.py                     # the 124M shape, random weights, classroom records
+    python ch_delift/lab/bench.py --data my.json      # your own records: lengths matter
+
+Utilities: ours against transformers' GPT-2 on the same texts, example and target concatenated, padded, run whole, with logits
+everywhere. Few targets: what a pair costs where an example is tried on some neighbours only. Greedy: ours against
+submodlib's LazyGreedy on the same kernels. Cheaper kernels: how much of the objective of all pairs a choice from fewer pairs
+reaches. All sides take turns, so a change in the machine's speed meets all of them; ratios are medians of the ratios within
+each turn. Peak memory is that of a process of its own which does only this. Needs transformers and submodlib-py
+(pip install -r requirements-dev.txt).
+"""
+
+import contextlib
+import io
+import statistics
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from ch_delift.baselines import random_subset
+from ch_delift.embedding import mean_hidden_states, nearest
+from ch_delift.fast.shared_prefix import Targets
+from ch_delift.greedy import maximize
+from ch_delift.submodular import FacilityLocation
+from ch_delift.utility import plain_utility, shown, similarity, utility_matrix
+from ch_instruct.encoding import Example, encode_record
+from ch_instruct.lab.bench import in_turns, median_ratio, peak_megabytes
+from ch_instruct.records import load_records
+from ch_pretrain import classroom
+from common.gpt2 import GPT2, GPT2Config
+from common.pretrained import load_pretrained, save_pretrained
+from common.support import options
+from common.support.console import say, table
+from common.support.device import autocast, evaluating
+from common.support.files import InputError
+from common.tokenizer import Tokenizer
+
+SIDES = [(who, precision) for precision in ("fp32", "bf16") for who in ("concatenated", "ours")]
+KERNEL_SIZES = (2000, 8000)
+NEIGHBOURS, DENSE = (8, 32, 64, 128), 64  # targets for each example
+FRACTION = 0.3
+
+
+def utility_side(who: str, precision: str, folder: Path) -> Callable[[list[Example], list[Example]], np.ndarray]:
+    """A function (targets, candidates) -> utilities, with the model in this folder."""
+    if who == "ours":
+        model, tokenizer = load_pretrained(folder)
+
+        def ours(targets: list[Example], candidates: list[Example]) -> np.ndarray:
+            with contextlib.redirect_stdout(io.StringIO()):  # a report each turn would be in the way
+                return utility_matrix(model, tokenizer, targets, candidates, precision=precision)
+
+        return ours
+    from transformers import GPT2LMHeadModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    model, tokenizer = GPT2LMHeadModel.from_pretrained(folder).eval(), Tokenizer.from_folder(folder)
+
+    def run(targets: list[Example], candidates: list[Example]) -> np.ndarray:
+        with autocast(torch.device("cpu"), precision):
+            return plain_utility(lambda ids: model(ids, use_cache=False).logits, tokenizer, targets, candidates)
+
+    return run
+
+
+def kernel(n: int) -> np.ndarray:
+    """Similarities of n random points, as positive cosines: float32 [n, n]."""
+    points = np.random.default_rng(0).normal(size=(n, 16)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return np.maximum(points @ points.T, 0)
+
+
+def greedy_side(who: str) -> Callable[[np.ndarray, int], list[int]]:
+    """A function (kernel, budget) -> chosen ids, by facility location."""
+    if who == "ours":
+        return lambda K, budget: maximize(FacilityLocation(K), budget)[0]
+    import submodlib
+
+    def run(K: np.ndarray, budget: int) -> list[int]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of SciPy, by submodlib
+            function = submodlib.FacilityLocationFunction(n=len(K), mode="dense", separate_rep=False, sijs=K)
+            return [i for i, _ in function.maximize(budget=budget, optimizer="LazyGreedy", show_progress=False)]
+
+    return run
+
+
+def one_utility(who: str, precision: str, folder: Path, targets: list[Example], candidates: list[Example]) -> None:
+    """Load, and compute one matrix: for `peak_megabytes`."""
+    utility_side(who, precision, folder)(targets, candidates)
+
+
+def one_greedy(who: str, n: int) -> None:
+    """Make a kernel and choose: for `peak_megabytes`."""
+    greedy_side(who)(kernel(n), int(FRACTION * n))
+
+
+def bench_utilities(folder: Path, targets: list[Example], turns: list[list[Example]]) -> None:
+    """Part (a), and its memory: prints a table."""
+    sides = {side: utility_side(*side, folder) for side in SIDES}
+    seconds, first = in_turns("utilities", {side: partial(run, targets) for side, run in sides.items()}, turns)
+    pairs = len(targets) * len(turns[0])
+    plain = first["concatenated", "fp32"]
+    say("\n" + table(["utilities", "pairs/s", "x concatenated fp32", "x concatenated bf16", "largest difference", "peak MB"], [
+        [" ".join(side), f"{statistics.median(pairs / s for s in seconds[side]):.1f}",
+         *(f"{median_ratio(seconds['concatenated', p], seconds[side]):.2f}" for p in ("fp32", "bf16")),
+         f"{np.abs(first[side] - plain).max():.0e}",
+         f"{peak_megabytes(one_utility, *side, folder, targets, turns[0][:1]):,.0f}" if side[1] == "fp32" else "-"]
+        for side in SIDES]))
+
+
+def bench_neighbours(folder: Path, targets: list[Example], examples: list[Example]) -> None:
+    """What a pair costs where each example is tried on few targets, against 64: prints a table."""
+    model, tokenizer = load_pretrained(folder)
+    rows = []
+
+    def behind(ready: Targets, number: int, example: Example) -> np.ndarray:
+        return ready.distances(shown(example, tokenizer), ready.parts(range(number)))
+
+    for precision in ("fp32", "bf16"):
+        with evaluating(model, precision):
+            ready = Targets(model, targets, tokenizer.eot_id)
+            seconds, _ = in_turns("few targets", {number: partial(behind, ready, number) for number in NEIGHBOURS}, examples)
+        rows += [[f"{precision}, {number} targets for each example", f"{number / statistics.median(times):.1f}",
+                  f"{median_ratio(times, seconds[DENSE]) * DENSE / number:.2f}"] for number, times in seconds.items()]
+    say("\n" + table(["few targets", "pairs/s", f"cost of a pair, with {DENSE}: 1"], rows))
+
+
+def bench_greedy(sizes: Sequence[int], rounds: int) -> None:
+    """Part (b), and its memory: prints a table."""
+    rows = []
+    sides = {who: greedy_side(who) for who in ("submodlib", "ours")}
+    for n in sizes:
+        K, budget = kernel(n), int(FRACTION * n)
+        seconds, chosen = in_turns("greedy", {who: partial(run, K) for who, run in sides.items()}, [budget] * rounds)
+        rows += [[f"{who}, {n:,} candidates, {budget:,} chosen", f"{statistics.median(s):.2f}",
+                  f"{median_ratio(seconds['submodlib'], s):.2f}", f"{FacilityLocation(K).value(chosen[who]):.4f}",
+                  f"{peak_megabytes(one_greedy, who, n):,.0f}" if n == max(sizes) else "-"] for who, s in seconds.items()]
+    say("\n" + table(["greedy facility location", "seconds", "x submodlib LazyGreedy", "objective", "peak MB"], rows))
+
+
+def bench_kernels(records: list[dict]) -> None:
+    """Part (c): how much of the full kernel's objective do choices from fewer pairs reach? Prints a table."""
+    n, budget = len(records), int(FRACTION * len(records))
+    model, tokenizer = load_pretrained("classroom")
+    examples = [encode_record(record, tokenizer) for record in records]
+    s = similarity(utility_matrix(model, tokenizer, examples, examples))
+    whole = FacilityLocation(s)
+    best = whole.value(maximize(FacilityLocation(s), budget)[0])
+    vectors = mean_hidden_states(model, [example.ids for example in examples])
+
+    def by_columns(number: int, seed: int) -> list[int]:
+        columns = sorted(random_subset(n, number, seed))
+        return [columns[i] for i in maximize(FacilityLocation(s[:, columns]), budget)[0]]
+
+    def by_neighbours(number: int) -> list[int]:
+        tried, _ = nearest(vectors, vectors, number)
+        values, row = np.take_along_axis(s, tried, axis=1), np.repeat(np.arange(n), number)
+        return maximize(FacilityLocation(sparse.coo_array((values.ravel(), (row, tried.ravel())), (n, n))), budget)[0]
+
+    choices = {("all", 1.0): [maximize(FacilityLocation(s), budget)[0]]}
+    for share in (0.75, 0.5):
+        choices[f"columns:{round(share * n)}", share] = [by_columns(round(share * n), seed) for seed in range(5)]
+    for number in (64, 32, 16, 8, 4):
+        if number < n:
+            choices[f"neighbours:{number}", number / n] = [by_neighbours(number)]
+    choices["none (random subset)", 0.0] = [random_subset(n, budget, seed) for seed in range(5)]
+    say("\n" + table([f"--pairs, {n} records, {budget} chosen", "pairs measured", "objective reached"], [
+        [name, f"{share:.1%}", f"{statistics.mean(whole.value(ids) for ids in chosen) / best:.1%}"]
+        for (name, share), chosen in choices.items()]))
+
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--data", default="classroom", metavar="D",
+                        help="classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)")
+    parser.add_argument("--targets", type=options.whole, default=64, metavar="N", help="targets (default: %(default)s)")
+    parser.add_argument("--candidates", type=options.whole, default=4, metavar="N",
+                        help="candidates tried on them in each turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=options.whole, default=3, metavar="N",
+                        help="turns of each side (default: %(default)s)")
+    parser.add_argument("--records", type=options.whole, default=200, metavar="N",
+                        help="records for the comparison of cheaper kernels, all pairs of which are measured once "
+                             "(default: %(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model and small kernels, to see that everything runs")
+    args = parser.parse_args()
+    try:
+        import submodlib  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise InputError("This comparison needs transformers and submodlib-py: pip install -r requirements-dev.txt") from error
+
+    records = [r for r in load_records(args.data).records if r.get("split", "train") == "train"]
+    needed = args.targets + args.candidates * args.rounds
+    if len(records) < needed:
+        raise InputError(f"--data {args.data} has {len(records)} records; {args.targets} targets and {args.rounds} rounds of "
+                         f"{args.candidates} candidates take {needed}.")
+    tokenizer = Tokenizer.gpt2()
+    examples = [encode_record(record, tokenizer) for record in records[:needed]]
+    targets, rest = examples[:args.targets], examples[args.targets:]
+    turns = [rest[i:i + args.candidates] for i in range(0, len(rest), args.candidates)]
+    torch.manual_seed(0)
+    shape = {"n_layer": 2, "n_embd": 64, "n_head": 2} if args.smoke else {}
+    say(f"{torch.get_num_threads()} threads, {args.rounds} rounds")
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(GPT2(GPT2Config(**shape)), tokenizer, folder)
+        bench_utilities(Path(folder), targets, turns)
+        bench_neighbours(Path(folder), (examples[:args.targets] * max(NEIGHBOURS))[:max(NEIGHBOURS)], rest)
+    bench_greedy((100, 200) if args.smoke else KERNEL_SIZES, args.rounds)
+    pool = [r for r in classroom.records() if r["split"] == "train"]
+    bench_kernels(pool[:20 if args.smoke else args.records])
+
+
+if __name__ == "__main__":
+    options.run_command(main)

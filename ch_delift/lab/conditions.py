@@ -1,0 +1,163 @@
+"""The conditions of `where_it_pays.py`: kinds of data on which choosing could pay, and an oracle that says how much.
+
+A data set is made by its seed alone: its records, which families are large, which questions are asked again, what the target
+is, and the test questions. Nothing is kept for validation: someone who has so few records would train on them. `conditions.md`
+says what was fixed before any method was tried.
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
+
+from ch_pretrain import classroom
+
+FIRST_SET = 1000  # data seed s is the classroom of seed 1000 + s: no question of the usual test part decides anything here
+
+
+class Condition(NamedTuple):
+    """One kind of data: what is chosen from, for which stage of DELIFT, and how much."""
+
+    name: str
+    fraction: float  # of the training records that is chosen
+    stage: str = "instruction"
+
+
+class DrawnData(NamedTuple):
+    """The records of one data set."""
+
+    training: list[dict]  # to choose from
+    test: list[dict]
+    target: list[dict]  # what the model is to become good at, none of it in the other two; empty where that is everything
+
+    def large_families(self) -> set[str]:
+        """The families of the target, or else the three that have the most records."""
+        counts = Counter(record["family"] for record in self.training)
+        return {record["family"] for record in self.target} or {family for family, _ in counts.most_common(LARGE[0])}
+
+
+CONDITIONS = {c.name: c for c in (Condition("skewed", 0.1), Condition("redundant", 0.1),
+                                  Condition("target", 0.05, "task"), Condition("noisy", 0.1))}
+PRIMARY = ("skewed", "redundant", "target")  # the other is descriptive
+SETS = range(8)  # data seeds of the primary comparisons
+PER_FAMILY = 20  # records, where all families have the same number
+LARGE, SMALL = (3, 90), (15, 6)  # families and records of each, of skewed data
+THINGS, POPULAR, COPIES = 5, 10, 27  # of redundant data: things of each family; things that are asked again, and how often
+TARGETS = (4, 10)  # families of the target, and records of each that tell it
+NOISE = 0.3  # share of wrong answers in noisy data
+
+
+def thing(record: dict) -> tuple[str, str]:
+    """What a record asks about, in whatever words."""
+    return record["family"], record["key"]
+
+
+def draw_data(condition: str, seed: int) -> DrawnData:
+    """The data set of a condition (a name among `CONDITIONS`) with this seed, the same one each time."""
+    rng = random.Random(f"{condition} {seed}")
+    records = classroom.records(FIRST_SET + seed, noise=NOISE if condition == "noisy" else 0.0)
+    test = [record for record in records if record["split"] == "test"]
+    by_family: dict[str, list[dict]] = defaultdict(list)
+    for record in records:
+        if record["split"] == "train":
+            by_family[record["family"]].append(record)
+    families = rng.sample(sorted(by_family), len(by_family))
+    sizes, target = dict.fromkeys(families, PER_FAMILY), []
+    if condition == "skewed":
+        sizes = {family: (LARGE if i < LARGE[0] else SMALL)[1] for i, family in enumerate(families)}
+    if condition == "redundant":
+        by_family = {family: list({thing(record): record for record in found}.values()) for family, found in by_family.items()}
+        sizes = dict.fromkeys(families, THINGS)
+    training = [record for family, size in sizes.items() for record in by_family[family][:size]]
+    if condition == "redundant":
+        training += [record | {"instruction": classroom.reword(record["instruction"], turn)}
+                     for record in rng.sample(training, POPULAR) for turn in range(COPIES)]
+    if condition == "target":
+        wanted, each = families[:TARGETS[0]], TARGETS[1]
+        target = [record for family in wanted for record in by_family[family][PER_FAMILY:PER_FAMILY + each]]
+        test = [record for record in test if record["family"] in wanted]
+    rng.shuffle(training)
+    return DrawnData(training, test, target)
+
+
+def oracle(data: DrawnData, budget: int) -> list[int]:
+    """What one would choose who knows everything: right answers, of the target's families alone, the same number of each
+    family, and of different things before any is asked again. Places in the training records."""
+    wanted = {record["family"] for record in data.target or data.training}
+    asked: Counter = Counter()
+    by_family: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for place, record in enumerate(data.training):
+        if "wrong" not in record and record["family"] in wanted:
+            by_family[record["family"]].append((asked[thing(record)], place))  # how often it was asked before
+            asked[thing(record)] += 1
+    turns = sorted((turn, place) for found in by_family.values() for turn, (_, place) in enumerate(sorted(found)))
+    return [place for _, place in turns[:budget]]  # a turn takes one record of each family
+
+
+def what_was_chosen(data: DrawnData, places: Sequence[int]) -> dict[str, float]:
+    """How many different things these training records ask about, and which shares of them have a wrong answer and are of
+    the large families (or the target's); the last also of all data."""
+    chosen, large = [data.training[place] for place in places], data.large_families()
+    return {"different": len({thing(record) for record in chosen}), "wrong": fmean("wrong" in record for record in chosen),
+            "large": fmean(record["family"] in large for record in chosen),
+            "large_in_data": fmean(record["family"] in large for record in data.training)}
+
+
+def pairs_of(data: DrawnData) -> tuple[np.ndarray, np.ndarray]:
+    """Which pairs ask about the same thing, and which are of one family. bool [target or else training records, training
+    records], both."""
+    rows = data.target or data.training
+    same_thing = np.array([[thing(a) == thing(b) for b in data.training] for a in rows])
+    return same_thing, np.array([[a["family"] == b["family"] for b in data.training] for a in rows])
+
+
+def known_similarity(data: DrawnData) -> np.ndarray:
+    """The similarities that utilities would be if they told everything: 1 for the same thing, a half for the same family, 0 for
+    others and for wrong answers. Shape as in `pairs_of`."""
+    same_thing, same_family = pairs_of(data)
+    return (1.0 * same_thing + same_family) / 2 * np.array(["wrong" not in record for record in data.training])
+
+
+def family_sizes(data: DrawnData) -> np.ndarray:
+    """How many of the records that are to be covered are of each one's family. [target or else training records]."""
+    families = [record["family"] for record in data.target or data.training]
+    return np.array([families.count(family) for family in families])
+
+
+def utilities_of_pairs(utility: np.ndarray, data: DrawnData) -> dict[str, float | None]:
+    """Mean utilities of kinds of pairs: two that ask about the same thing, two others of one family, and all others.
+
+    Args:
+        utility: shape as in `pairs_of`.
+
+    Returns:
+        kind -> mean, None where there is no such pair. No record is paired with itself.
+    """
+    same_thing, same_family = pairs_of(data)
+    others = np.ones_like(same_thing) if data.target else ~np.eye(len(same_thing), dtype=bool)
+    kinds = {"same thing": same_thing & others, "same family": same_family & ~same_thing, "other families": ~same_family}
+    return {kind: float(utility[pairs].mean()) if pairs.any() else None for kind, pairs in kinds.items()}
+
+
+class Series(NamedTuple):
+    """The same comparison on several data sets of one kind."""
+
+    condition: str
+    fraction: float
+    schedule: str  # "equal epochs": each record is seen as often; "equal steps": as many steps as all data would take
+    arms: tuple[str, ...]
+    seeds: range  # of the data sets
+    trainings: int = 1  # of each arm on each data set, with other orders and other random subsets; their mean counts
+
+    @property
+    def name(self) -> str:
+        """As it stands above a table."""
+        return f"{self.condition}, {self.fraction:.0%}, {self.schedule}"
+
+    @property
+    def primary(self) -> bool:
+        """Whether it is one of those that were named beforehand; all others are descriptive."""
+        return self.condition in PRIMARY and self[1:3] == (CONDITIONS[self.condition].fraction, "equal epochs")

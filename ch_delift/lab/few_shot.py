@@ -1,0 +1,175 @@
+"""The other use of a subset: as examples in the prompt. No training; the model answers after reading some of them.
+
+    python ch_delift/train.py --compare --out runs/chosen                                   # writes subset.json
+    python ch_delift/lab/few_shot.py --subset runs/chosen/subset.json --out few_shot.json       # with the untouched model
+    python ch_delift/lab/few_shot.py --subset runs/chosen/subset.json --model runs/chosen --out few_shot.json
+    python ch_delift/lab/few_shot.py --same-family 0 1 3 --out few_shot.json                    # are examples of any use?
+
+Each test question is answered three times: without examples, after the nearest ones of the subset, and after the nearest ones
+of a random subset of the same size. Near means: by the mean hidden state of the prompt. The nearest stands last, right before
+the question. With --same-family instead of a subset, the examples are random training records of the question's own family.
+As many as fit into the model's context are shown.
+"""
+
+import argparse
+import random
+from pathlib import Path
+
+import numpy as np
+
+from ch_delift.baselines import random_subset
+from ch_delift.embedding import mean_hidden_states, nearest
+from ch_delift.utility import SEPARATOR, shown
+from ch_instruct.encoding import encode_prompt, encode_record
+from ch_instruct.pipeline import take_subset
+from ch_instruct.records import load_records, split_places
+from ch_instruct.scoring import score
+from common.generation import continue_all
+from common.gpt2 import GPT2
+from common.pretrained import load_pretrained
+from common.support import files, options, runs
+from common.support.console import say, table
+from common.support.device import evaluating, pick_device, pick_precision
+from common.support.files import InputError
+from common.support.reports import family_table
+from common.tokenizer import Tokenizer
+
+
+def prompts_with_examples(questions: list[list[int]], nearest_ids: np.ndarray, examples: list[list[int]],
+                          longest: int) -> tuple[list[list[int]], list[int]]:
+    """Put examples in front of each question, the nearest last, as many as fit into `longest` tokens.
+
+    Args:
+        questions: prompts, as ids.
+        nearest_ids: int [questions, K], examples for each, nearest first.
+        examples: as ids.
+
+    Returns:
+        The prompts, and how many examples each has.
+    """
+    prompts, counts = [], []
+    for question, row in zip(questions, nearest_ids.tolist()):
+        prompt, count = question, 0
+        for example in row:
+            if len(examples[example]) + len(prompt) > longest:
+                break
+            prompt, count = examples[example] + prompt, count + 1
+        prompts.append(prompt)
+        counts.append(count)
+    return prompts, counts
+
+
+def answer_after(model: GPT2, tokenizer: Tokenizer, records: list[dict], prompts: list[list[int]], max_new_tokens: int,
+                 batch_size: int, precision: str = "fp32") -> list[dict]:
+    """Greedy answers. An answer ends where the next example would begin: at the separator, or at end-of-text."""
+    answers = []
+    with evaluating(model, precision):
+        found = continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size)
+    for record, new in zip(records, found):
+        text, separator, _ = tokenizer.decode(new.ids).partition(SEPARATOR)
+        answers.append(record | {"answer": text.strip(), "stopped": new.stopped or bool(separator)})
+    return answers
+
+
+def same_family(questions: list[dict], pool: list[dict], shots: int, seed: int) -> np.ndarray:
+    """For each question the numbers of `shots` random records of its family in the pool, int [questions, shots].
+
+    A smaller number of shots takes the first ones of a larger.
+
+    Raises:
+        InputError: if a record names no family, or the pool holds fewer of one.
+    """
+    if any("family" not in record for record in questions + pool):
+        raise InputError("--same-family needs records that all name their family.")
+    rng = random.Random(f"examples {seed}")
+    by_family: dict[str, list[int]] = {}
+    for i, record in enumerate(pool):
+        by_family.setdefault(record["family"], []).append(i)
+    few = [name for name in sorted({q["family"] for q in questions}) if len(by_family.get(name, [])) < shots]
+    if few:
+        raise InputError(f"--same-family {shots}: the training part holds fewer records of {', '.join(few)}.")
+    orders = [rng.sample(by_family[question["family"]], len(by_family[question["family"]])) for question in questions]
+    return np.array([order[:shots] for order in orders], dtype=int)
+
+
+def pools_of_subset(args: argparse.Namespace, records: list[dict], training: list[int]) -> dict[str, list[dict]]:
+    """The records of the subset, and as many random ones of the training part, whose places are given."""
+    chosen = take_subset(training, args.subset, runs.data_hash(records), len(records))
+    by_chance = [training[i] for i in random_subset(len(training), len(chosen), args.seed)]
+    return {name: [records[i] for i in places] for name, places in (("chosen", chosen), ("random", by_chance))}
+
+
+def tell_prompts(name: str, questions: list[list[int]], ids: np.ndarray, examples: list[list[int]],
+                 longest: int) -> list[list[int]]:
+    """`prompts_with_examples`, and a line about how many there are in each."""
+    prompts, counts = prompts_with_examples(questions, ids, examples, longest)
+    say(f"{name}: {len(examples)} examples, {min(counts)} to {max(counts)} in a prompt (mean {sum(counts) / len(counts):.1f})")
+    return prompts
+
+
+def show_scores(responses: dict[str, list[dict]], args: argparse.Namespace) -> None:
+    """Print the scores of each kind of prompt and, where records name one, of each family."""
+    scores = {name: score(answers) for name, answers in responses.items()}
+    say("\n" + table(["examples", "exact match", "ROUGE-L", "stopped"],
+                     [[name, *(f"{found[measure]:.1%}" for measure in ("exact_match", "rouge_l", "stopped"))]
+                      for name, found in scores.items()]))
+    if next(iter(scores.values()))["families"]:
+        say("\n" + family_table(scores))
+    say(f"\n{len(next(iter(responses.values())))} test questions, answers in {args.out}")
+
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption)
+    parser.add_argument("--data", default="classroom", metavar="D",
+                        help="the data that the subset was chosen from, or the questions come from (default: %(default)s)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--subset", type=Path, metavar="FILE", help="a subset.json from ch_delift/train.py")
+    source.add_argument("--same-family", type=options.natural, nargs="+", metavar="K",
+                        help="so many random training records of the question's family; several numbers, several tries")
+    parser.add_argument("--shots", type=options.whole, default=5, metavar="K",
+                        help="examples in a prompt, with --subset (default: %(default)s)")
+    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE", help="where to write the answers, .json")
+    options.add(parser, options.FormatOption)
+    parser.add_argument("--max-new-tokens", type=options.whole, default=32, metavar="N",
+                        help="longest answer in tokens (default: %(default)s)")
+    parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
+                        help="records answered together (default: %(default)s)")
+    parser.add_argument("--seed", type=options.natural, default=0,
+                        help="seed of the split, as given when the subset was chosen, and of the random subset "
+                             "(default: %(default)s)")
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
+    args = parser.parse_args()
+    records = load_records(args.data).records
+    places = split_places(records, args.seed)
+    training, test = ([records[i] for i in places[split]] for split in ("train", "test"))
+    pools = {} if args.subset is None else pools_of_subset(args, records, places["train"])
+    drawn = {f"{shots} of its family": same_family(test, training, shots, args.seed) for shots in args.same_family or []}
+
+    device = pick_device(args.device)
+    model, tokenizer = load_pretrained(args.model, device)
+    precision, _ = pick_precision(args.precision, device)
+    questions = [encode_prompt(record, tokenizer, args.format) for record in test]
+    longest = model.config.n_positions - args.max_new_tokens
+    if (most := max(map(len, questions))) > longest:
+        raise InputError(f"A prompt of {most} tokens and --max-new-tokens {args.max_new_tokens} are more than {args.model} "
+                         f"reads, {model.config.n_positions} tokens; lower --max-new-tokens or shorten that record.")
+    prompts_of: dict[str, list[list[int]]] = {}
+    if pools:
+        prompts_of["no examples"], vectors = questions, mean_hidden_states(model, questions, precision)
+    for name, pool in pools.items():
+        examples = [encode_record(record, tokenizer, args.format) for record in pool]
+        prompts_of_pool = [e.ids[:e.prompt_length] for e in examples]
+        near, _ = nearest(vectors, mean_hidden_states(model, prompts_of_pool, precision), args.shots)
+        prompts_of[name] = tell_prompts(name, questions, near, [shown(e, tokenizer) for e in examples], longest)
+    fronts = [shown(encode_record(record, tokenizer, args.format), tokenizer) for record in training] if drawn else []
+    for name, ids in drawn.items():
+        prompts_of[name] = tell_prompts(name, questions, ids, fronts, longest)
+    responses = {name: answer_after(model, tokenizer, test, prompts, args.max_new_tokens, args.batch_size, precision)
+                 for name, prompts in prompts_of.items()}
+    files.write_json(args.out, responses)
+    show_scores(responses, args)
+
+
+if __name__ == "__main__":
+    options.run_command(main)

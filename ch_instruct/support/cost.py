@@ -1,0 +1,143 @@
+"""What will a run cost? Hours and gigabytes, judged by a trial before it begins.
+
+The trial does what the run will do, with its own data: it evaluates a batch, takes training steps at a learning rate of 0, and
+answers a few tokens. The seconds of each, times how much of it there will be, are the estimate.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+
+from ch_instruct.encoding import encode_prompt
+from ch_instruct.pipeline import Work
+from common.generation import continue_all
+from common.lora import add_lora, remove_lora
+from common.losses import Loss, next_token_loss
+from common.pretrained import load_weights
+from common.support import distributed
+from common.support.console import duration, say
+from common.support.device import evaluating, peak_memory
+from common.training import Dataset, TrainOptions, accumulate_gradients, evaluate, make_optimizer, take_step
+
+FEWEST_PASSES = 100  # a run of fewer is not worth the four or five that a trial takes
+SHORT = 60  # seconds; a shorter training is better begun than estimated
+KEPT = {"cpu": 9e8}  # bytes that PyTorch's kernels come to keep for batches of many shapes, measured; a trial sees few of them
+ROWS, TOKENS = 32, 16  # of the trial of answers: as many texts at once as in the test, and how many tokens of each
+
+
+class Training(NamedTuple):
+    """All trainings of one kind in a run."""
+
+    data: Dataset
+    loss: Loss
+    options: TrainOptions
+    items: int  # how many they see, over all epochs
+    runs: int = 1  # how many trainings these are
+
+    @property
+    def passes(self) -> float:
+        """How many batches they see."""
+        return self.items / self.options.batch_size
+
+    @property
+    def tokens(self) -> float:
+        """How many tokens they see."""
+        return self.items * self.tokens_of(self.data.items) / len(self.data)
+
+    def tokens_of(self, items: Sequence) -> int:
+        """How many tokens are in these."""
+        return sum(map(self.data.size, items))
+
+    def batches(self) -> list[list]:
+        """The batches of the first epoch, the one with the fewest tokens first."""
+        order, size = self.data.order(0), self.options.batch_size
+        return sorted((order[i:i + size] for i in range(0, len(order), size)), key=self.tokens_of)
+
+
+def tell(work: Work, trainings: list[Training], readings: int = 0, tests: list[Work] | None = None,
+         further: Callable[[], dict[str, float]] = dict) -> None:
+    """Say what a run will cost, before it begins. Of small runs, and of resumed ones, nothing is said.
+
+    Weights, gradients and random numbers are afterwards what they were.
+
+    Args:
+        work: the model, and the validation part that judges the checkpoints.
+        trainings: all there will be, the first by plain next-token prediction.
+        readings: how often, besides, its data are read without being learnt (for perplexities, say).
+        tests: whose test parts are answered after each training, and once by the untouched model (None: that of `work`).
+        further: measures what else there is to do: its name -> seconds.
+    """
+    if work.options.resume or sum(kind.passes for kind in trainings) < FEWEST_PASSES:
+        return
+    start, model, was_training = time.monotonic(), work.model, work.model.training
+    tests, count, first = tests or [work], sum(kind.runs for kind in trainings), trainings[0]
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        reading = time_reading(work, first)
+        if 3 * reading * sum(kind.tokens for kind in trainings) < SHORT:  # a gradient is about three times as much work
+            return
+        seconds = further() | {"training": sum(time_training(work, kind) for kind in trainings)}
+    load_weights(model, work.folder)  # at a rate of 0 no weight moves, unless a gradient was not a number
+    model.train(was_training)
+
+    validation = count * (work.options.epochs + 1) * tokens_in(work, "validation")
+    tested = (count + 1) * sum(tokens_in(part, "test") for part in tests)
+    seconds["evaluation"] = reading * (validation + tested + readings * first.tokens_of(first.data.items))
+    seconds["answers"] = sum(time_answers(part, count) for part in tests)
+    memory = peak_memory(model.device) + KEPT.get(model.device.type, 0)
+    say(f"This run will take about {duration(sum(seconds.values()))} ("
+        + ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
+        + f") and {memory / 1e9:.1f} GB of memory" + " in each process" * (distributed.world_size() > 1)
+        + f", to judge by a trial of {duration(time.monotonic() - start)}")
+
+
+def tokens_in(work: Work, split: str) -> int:
+    """How many tokens are read to evaluate this split."""
+    return sum(len(example.ids) - 1 for example in work.examples[split])
+
+
+def time_reading(work: Work, kind: Training) -> float:
+    """Seconds that evaluating a token takes, by one batch of middling size for each process. Every process gets the same."""
+    batches = kind.batches()
+    items = batches[len(batches) // 2] * distributed.world_size()
+    start = time.monotonic()
+    evaluate(work.model, Dataset(items, kind.data.collate, kind.data.size), next_token_loss, kind.options.batch_size,
+             work.precision)
+    return distributed.from_main((time.monotonic() - start) / kind.tokens_of(items))
+
+
+def time_training(work: Work, kind: Training) -> float:
+    """Seconds that these trainings take, by two steps of one pass each: the largest, for its memory, and a middling one."""
+    model, batches = work.model, kind.batches()
+    if kind.options.lora is not None:
+        add_lora(model, kind.options.lora)
+    optimizer = make_optimizer(model, kind.options)
+    model.train()
+    seconds, tokens = 0.0, 0
+    for items in (batches[-1], batches[len(batches) // 2]):
+        start = time.monotonic()
+        summed, targets = accumulate_gradients(model, kind.data, kind.loss, items, kind.options)
+        summed.tolist()  # here a GPU is waited for
+        seconds, tokens, stepping = seconds + time.monotonic() - start, tokens + kind.tokens_of(items), time.monotonic()
+        take_step(model, optimizer, targets, 0.0, kind.options.clip).item()
+    step = time.monotonic() - stepping  # the second one: in the first, the optimizer's memory is made
+    remove_lora(model)
+    return seconds / tokens * kind.tokens + step * kind.passes / kind.options.accumulate
+
+
+def time_answers(work: Work, trainings: int) -> float:
+    """Seconds that this test's answers take: of the untouched model, which seldom ends one, and after so many trainings, when
+    answers are taken to be as long as the expected ones."""
+    test, most = work.examples["test"], work.max_new_tokens
+    prompts = [encode_prompt(record, work.tokenizer, work.options.format) for record in work.records["test"][:ROWS]]
+    times = []
+    for tokens in (1, 1 + TOKENS):
+        start = time.monotonic()
+        with evaluating(work.model, work.precision):
+            continue_all(work.model, prompts, tokens, work.tokenizer.eot_id, ROWS)
+        times.append(time.monotonic() - start)
+    token, text = (times[1] - times[0]) / TOKENS / len(prompts), times[0] / len(prompts)  # seconds: one more, and the first
+    length = fmean(min(example.response_tokens, most) for example in test)
+    return len(test) / distributed.world_size() * ((1 + trainings) * text + (most + trainings * length) * token)

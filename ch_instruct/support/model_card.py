@@ -1,0 +1,89 @@
+"""The model card of a run folder: README.md, with the front matter that the Hugging Face hub reads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+
+from ch_instruct.prompts import format_prompt
+from ch_instruct.support.public_sets import PUBLIC_SETS, is_hub_id
+from common.pretrained import PUBLIC
+from common.support.options import TrainingOptions
+from common.support.reports import share_interval
+
+QUESTION = "What is the capital of France?"
+ASK = f"""\
+from transformers import pipeline
+
+ask = pipeline("text-generation", "FOLDER")  # this folder, or where you have uploaded it
+print(ask([{{"role": "user", "content": "{QUESTION}"}}], max_new_tokens=128, do_sample=False))
+"""
+
+
+def known_licence(model: str, data: str) -> tuple[str | None, str | None]:
+    """The licences of a base model and of a data set as --model and --data name them; None where they are not known here."""
+    named = {name: known.licence for name, known in PUBLIC_SETS.items()} | {"classroom": "MIT"}
+    return "MIT" if model == "classroom" or model in PUBLIC else None, named.get(data)
+
+
+def score_table(arms: Mapping[str, dict], questions: int) -> str:
+    """Loss and exact match of these arms in Markdown, with 95 % intervals for the choice of the questions."""
+    lines = ["| | test loss | exact match | ROUGE-L |", "|---|---|---|---|"]
+    for name, arm in arms.items():
+        low, high = share_interval(arm["exact_match"], questions)
+        lines.append(f"| {name} | {arm['test_loss']:.4f} | {arm['exact_match']:.1%} ({low:.1%} to {high:.1%}) "
+                     f"| {arm['rouge_l']:.1%} |")
+    return "\n".join(lines)
+
+
+def model_card(model: str, data: str, style: str, method: str, how: TrainingOptions, facts: dict, arms: Mapping[str, dict],
+               questions: int) -> str:
+    """The card as text. It quotes nothing of the data, which may be private.
+
+    Args:
+        model, data, style: as on the command line.
+        method: in some words, what was done.
+        facts: as in run.json.
+        arms: rows of the report, of the untouched model and of this one.
+        questions: how many were asked in the test.
+    """
+    licences = known_licence(model, data)
+    mit = all(licence == "MIT" for licence in licences)
+    on_hub = PUBLIC[model].repo if model in PUBLIC else model if model != "classroom" and not Path(model).exists() else None
+    data_id = PUBLIC_SETS[data].repo if data in PUBLIC_SETS else data if is_hub_id(data) else None
+    front = ModelCardData(base_model=on_hub, datasets=[data_id] if data_id else None,
+                          license="mit" if mit else "other" if all(licences) else "unknown", library_name="transformers",
+                          pipeline_tag="text-generation", tags=["gpt2", "instruction-tuning"])
+    base, of_data = (licence or "not known here" for licence in licences)
+    records = ", ".join(f"{count:,} {split}" for split, count in facts["records"].items())
+    return f"""---
+{front.to_yaml()}
+---
+
+# {Path(model).name}, fine-tuned on {Path(data).name}
+
+- Base model: {on_hub or Path(model).name} (licence: {base}); its weights have the SHA-256 {facts["model_sha256"]}
+- Data: {Path(data).name} (licence: {of_data}); {records} records, SHA-256 {facts["data_sha256"]}
+- Method: {method}
+- Training: {how.epochs} epochs, {how.batch_size * how.accumulate} records a step, peak learning rate \
+{facts["learning_rate"]:g}, {facts["precision"]}
+
+## Scores
+
+{score_table(arms, questions)}
+
+Answers to {questions:,} test questions, on which nothing was trained or chosen; 95 % intervals (Wilson) for the choice of the
+questions. A low loss is no proof of good answers: read them.
+
+## How to ask it
+
+```python
+{ASK}```
+
+The chat template makes this prompt, which the model was trained on. The answer follows it:
+
+```
+{format_prompt({"instruction": QUESTION}, style)}```
+
+It was made for learning how such models are made. What it says may be wrong.
+"""

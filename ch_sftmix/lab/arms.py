@@ -1,0 +1,98 @@
+"""What SFTMix is compared with: its parts one by one, and other ways to train on the same records, as a table of functions.
+
+Every arm begins with the same model and takes as many steps on as many examples per step as plain training (NTP) on all
+records, however few it trains on; only "ntp, twice as long" takes more.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ch_instruct import pipeline
+from ch_instruct.pipeline import Work
+from ch_sftmix.confidence import confidence, random_split, split
+from ch_sftmix.train import SFTMix, mixup_run
+from common.losses import Loss, next_token_loss
+from common.pretrained import load_pretrained, load_weights
+from common.training import Run
+
+SMOOTHING, DROPOUT = 0.1, 0.1  # the usual values of both
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One data set, ready to be trained on, and what the NTP run on it has shown."""
+
+    work: Work
+    folder: Path  # of the checkpoint: every arm's in turn
+    seed: int
+    perplexities: Tensor  # float64 [C, N], of the training responses
+
+    @property
+    def halves(self) -> tuple[list[int], list[int]]:
+        """Ids of the confident and of the unconfident half, each surest first."""
+        return split(confidence(self.perplexities))
+
+    def equal_steps(self, times: int = 1) -> dict[str, Any]:
+        """As many steps as NTP takes, or so many times as many, with an evaluation after as many as make an epoch of it."""
+        given = self.work.train_options()
+        per_epoch = given.steps_per_epoch(len(self.work.examples["train"]))
+        return {"steps": times * given.epochs * per_epoch, "evaluate_every": per_epoch}
+
+    def plain(self, ids: Sequence[int], loss: Loss = next_token_loss, times: int = 1) -> Run:
+        """Next-token training on these training examples."""
+        data = pipeline.example_dataset([self.work.examples["train"][i] for i in ids], self.work.tokenizer, seed=self.seed)
+        return pipeline.train(self.work, data, loss, self.folder, self.seed, **self.equal_steps(times))
+
+    def mixup(self, halves: tuple[list[int], list[int]], mu: float = SFTMix.mu) -> Run:
+        """Training with mixup between these halves, and on no others."""
+        return mixup_run(self.work, halves, self.folder, self.seed, SFTMix.alpha, mu, **self.equal_steps())
+
+
+def everything(cell: Cell) -> range:
+    """All training examples."""
+    return range(cell.perplexities.size(1))
+
+
+def without_wrong(cell: Cell) -> list[int]:
+    """What an oracle would train on: the examples whose answer is right."""
+    return [i for i, record in enumerate(cell.work.records["train"]) if "wrong" not in record]
+
+
+def without_least_confident(cell: Cell) -> list[int]:
+    """All training examples but the tenth of which the model is least sure (rounded down)."""
+    surest_first = [*cell.halves[0], *cell.halves[1]]
+    return surest_first[:len(surest_first) - len(surest_first) // 10]
+
+
+def random_parts(ids: list[int], seed: int) -> tuple[list[int], list[int]]:
+    """These examples, cut into two halves at random."""
+    one, other = random_split(len(ids), seed)
+    return [ids[i] for i in one], [ids[i] for i in other]
+
+
+def train_with_dropout(cell: Cell) -> Run:
+    """NTP with DROPOUT; the cell's own model gets the weights."""
+    model, _ = load_pretrained(cell.work.folder, cell.work.model.device, dropout=DROPOUT)
+    run = replace(cell, work=replace(cell.work, model=model)).plain(everything(cell))
+    load_weights(cell.work.model, cell.folder)
+    return run
+
+
+ARMS: dict[str, Callable[[Cell], Run]] = {  # besides "ntp", the reference run
+    "sftmix": lambda cell: cell.mixup(cell.halves),
+    "tenth left out": lambda cell: cell.plain(without_least_confident(cell)),
+    "oracle": lambda cell: cell.plain(without_wrong(cell)),
+    "random halves": lambda cell: cell.mixup(random_parts([*everything(cell)], cell.seed)),
+    "mu = 0": lambda cell: cell.mixup(cell.halves, mu=0.0),
+    "confident half": lambda cell: cell.plain(cell.halves[0]),
+    "mixup in confident half": lambda cell: cell.mixup(random_parts(cell.halves[0], cell.seed)),
+    "unconfident half": lambda cell: cell.plain(cell.halves[1]),
+    "mixup in unconfident half": lambda cell: cell.mixup(random_parts(cell.halves[1], cell.seed)),
+    "label smoothing": lambda cell: cell.plain(everything(cell), partial(next_token_loss, label_smoothing=SMOOTHING)),
+    "dropout": train_with_dropout,
+    "ntp, twice as long": lambda cell: cell.plain(everything(cell), times=2)}

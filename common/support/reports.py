@@ -1,0 +1,152 @@
+"""Reports: the arms of an experiment as tables and as report.json, with intervals where there are several repetitions."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.special import stdtr, stdtrit
+
+from common.support import files
+from common.support.console import say, table
+
+
+def arm_result(test_loss: float | None, scores: dict | None, seconds: float | None) -> dict:
+    """One arm of a report. Shares are between 0 and 1; None where a measure does not apply."""
+    scores = scores or {"exact_match": None, "rouge_l": None, "stopped": None, "families": None}
+    return {"test_loss": test_loss, "perplexity": None if test_loss is None else math.exp(min(test_loss, 700.0)),
+            "exact_match": scores["exact_match"], "rouge_l": scores["rouge_l"], "stopped": scores["stopped"],
+            "seconds": seconds, "families": scores["families"]}
+
+
+def cell(value: float | None, form: str) -> str:
+    """A number in a table, or - where nothing was measured."""
+    return "-" if value is None else format(value, form)
+
+
+def report_table(arms: dict[str, dict]) -> str:
+    """The arms of a report as a table, one row each."""
+    return table(["", "test loss", "perplexity", "exact match", "ROUGE-L", "stopped", "seconds"], [
+        [name, cell(arm["test_loss"], ".4f"), cell(arm["perplexity"], ",.2f"), cell(arm["exact_match"], ".1%"),
+         cell(arm["rouge_l"], ".1%"), cell(arm["stopped"], ".1%"), cell(arm["seconds"], ".1f")]
+        for name, arm in arms.items()])
+
+
+def family_table(arms: dict[str, dict]) -> str:
+    """Exact match by task family, a column per arm; arms may have been tested on different families."""
+    families = sorted({family for arm in arms.values() for family in arm["families"]})
+    return table(["exact match in", *arms], [
+        [family, *(f"{arm['families'][family]:.0%}" if family in arm["families"] else "-" for arm in arms.values())]
+        for family in families])
+
+
+def finish_run(folder: Path, report: dict, by_family: list[str] | None = None) -> None:
+    """Write report.json and print its arms; exact match by family for these arms (None: for all)."""
+    files.write_json(folder / "report.json", report)
+    say("\n" + report_table(report["arms"]))
+    arms = {name: arm for name, arm in report["arms"].items() if by_family is None or name in by_family}
+    if all(arm["families"] for arm in arms.values()):
+        say("\n" + family_table(arms))
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of at least two independent values, and half of its 95 % confidence interval (Student's t)."""
+    n = len(values)
+    quantile = float(stdtrit(n - 1, 0.975))  # of Student's t with n - 1 degrees of freedom
+    return fmean(values), quantile * stdev(values) / math.sqrt(n)
+
+
+def plus_minus(interval: tuple[float, float], form: str = ".1%") -> str:
+    """Mean ± half of the interval; a plus in `form` is for the mean."""
+    mean, half = interval
+    return f"{mean:{form}} ± {half:{form.lstrip('+')}}"
+
+
+def share_interval(share: float, n: int) -> tuple[float, float]:
+    """95 % confidence interval of a share seen in n independent cases (Wilson, 1927): lowest and highest, from 0 to 1.
+
+    Unlike a mean ± t standard errors it does not shrink to nothing when all cases are alike.
+    """
+    z = 1.959964  # of the normal distribution
+    centre, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """How likely a mean this far from 0 would be, on either side, if the true one were 0: Student's t test, 0 to 1.
+
+    Differences that are all the same give 0, or 1 if they are 0.
+    """
+    n, spread = len(differences), stdev(differences)
+    if spread == 0:
+        return float(fmean(differences) == 0)
+    return 2 * float(stdtr(n - 1, -abs(fmean(differences)) / (spread / math.sqrt(n))))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of a family of m tests, corrected for their number (Holm, 1979), in the order given.
+
+    The smallest is multiplied by m, the next by m - 1, and so on; none may become smaller than the one before it. Calling those
+    below 0.05 different from 0 is wrong about even one of them in at most 5 % of such families.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def tested(family: Sequence[dict]) -> list[dict[str, Any]]:
+    """Comparisons that were named beforehand, tested together.
+
+    Args:
+        family: each with "differences", those of one repetition after the other.
+
+    Returns:
+        Each with "interval", "p" and "p_holm", of `mean_interval`, `p_value` and `holm`, too.
+    """
+    p_values = [p_value(row["differences"]) for row in family]
+    return [row | {"interval": mean_interval(row["differences"]), "p": p, "p_holm": corrected}
+            for row, p, corrected in zip(family, p_values, holm(p_values))]
+
+
+def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, dict]],
+                      pairs: list[tuple[str, str]]) -> None:
+    """Write and print means over seeds with 95 % intervals, and the difference between two arms seed by seed.
+
+    Args:
+        repeats: the arms of each seed's report.
+        pairs: arms to subtract; both of a pair share each seed, so their difference is taken within each.
+    """
+    measures = {"test_loss": ".4f", "exact_match": ".1%", "rouge_l": ".1%", "stopped": ".1%", "seconds": ".1f"}
+
+    def summary(values: list[float | None], form: str) -> tuple[dict | None, str]:
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None, "-"
+        centre, half = interval = mean_interval(known)
+        return {"mean": centre, "half_interval": half}, plus_minus(interval, form)
+
+    columns = {arm: [repeat[arm] for repeat in repeats] for arm in repeats[0]}
+    for first, second in pairs:
+        columns[f"{first} - {second}"] = [
+            {m: None if None in (r[first][m], r[second][m]) else r[first][m] - r[second][m] for m in measures} for r in repeats]
+    summaries, rows = {}, []
+    for name, results in columns.items():
+        cells = {m: summary([r[m] for r in results], form) for m, form in measures.items()}
+        summaries[name] = {m: cell[0] for m, cell in cells.items()}
+        rows.append([name, *(cell[1] for cell in cells.values())])
+    arms = {arm: {m: mean_or_none([r[arm][m] for r in repeats]) for m in (*measures, "perplexity")}
+            | {"families": first["families"] and {f: mean_or_none([r[arm]["families"][f] for r in repeats])
+                                                  for f in first["families"]}}
+            for arm, first in repeats[0].items()}
+    files.write_json(folder / "report.json", {"seeds": seeds, "arms": arms, "summary": summaries})
+    say(f"\n{len(seeds)} seeds, mean ± half of the 95 % interval")
+    say(table(["", "test loss", "exact match", "ROUGE-L", "stopped", "seconds"], rows))
+
+
+def mean_or_none(values: Sequence[float | None]) -> float | None:
+    """The mean, or None where a measure does not apply."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None

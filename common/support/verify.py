@@ -1,0 +1,120 @@
+"""Is our GPT-2 the same as transformers'? Compare the two layer by layer on one model.
+
+    python common/support/verify.py --model gpt2
+    python common/support/verify.py --model runs/ch_instruct/001
+
+Needs transformers (pip install -r requirements-dev.txt). Exit status 0 if all layers and the logits agree, 1 if not.
+"""
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.gpt2 import GPT2
+from common.pretrained import find_folder, load_pretrained
+from common.support import options
+from common.support.console import say, table
+from common.support.files import InputError, reading
+
+TEXT = "The quick brown fox jumps over the lazy dog. 12 plus 7 is 19."
+TOLERANCE = 1e-4  # largest difference relative to the largest value of the layer, or 1, whichever is larger
+
+# Where a first difference appears, and what usually lies behind it.
+CAUSES = {
+    "embeddings": "token or position embeddings are mixed up, or another tokenizer's ids were used",
+    "attention": "c_attn or c_proj is not transposed (c_proj is square, so no shape check finds it), the order of heads "
+                 "differs, or the mask does",
+    "mlp": "the GELU is not the tanh form, or c_fc or c_proj is not transposed",
+    "final LayerNorm": "layer_norm_epsilon differs, or ln_f was not loaded",
+    "logits": "the head is not tied to the token embedding",
+}
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, ids: Tensor, modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """What these modules of the model give for `ids`, by name, in the order of computation; its own output is "logits"."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        return lambda module, inputs, output: found.__setitem__(name, output[0] if isinstance(output, tuple) else output)
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    output = model(ids)
+    for hook in hooks:
+        hook.remove()
+    return found | {"logits": output if isinstance(output, Tensor) else output.logits}
+
+
+def layer_outputs(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
+    """Every intermediate result, in the order of computation."""
+    transformer: Any = getattr(model, "transformer", model)  # transformers wraps the body once more
+    modules = {"embeddings": transformer.drop, "final LayerNorm": transformer.ln_f}
+    for i, block in enumerate(transformer.h):
+        modules |= {f"layer {i} attention": block.attn, f"layer {i} mlp": block.mlp}
+    return outputs_of(model, ids, modules)
+
+
+def layer_differences(ours: GPT2, theirs: nn.Module, ids: Tensor) -> list[tuple[str, float, bool]]:
+    """(place, largest difference, whether it is within tolerance), in the order of computation.
+
+    Args:
+        theirs: a transformers GPT2LMHeadModel.
+        ids: int64 [B, T].
+    """
+    mine, reference = layer_outputs(ours, ids), layer_outputs(theirs, ids)
+    rows = []
+    for name, expected in reference.items():
+        difference = (mine[name] - expected).abs().max().item()
+        rows.append((name, difference, difference <= TOLERANCE * max(1.0, expected.abs().max().item())))
+    return rows
+
+
+def likely_cause(place: str) -> str:
+    """What usually lies behind a first difference at this place."""
+    return next(cause for part, cause in CAUSES.items() if place.endswith(part))
+
+
+def against_transformers(name: str) -> tuple[list[int], list[int], list[tuple[str, float, bool]]]:
+    """Read the model `name` by both, on the CPU.
+
+    Returns:
+        The ids of TEXT by our tokenizer and by theirs, and the rows of `layer_differences` for ours.
+
+    Raises:
+        InputError: without transformers, or if a model cannot be read.
+    """
+    try:
+        from transformers import AutoTokenizer, GPT2LMHeadModel
+        from transformers.utils.logging import disable_progress_bar
+    except ImportError as error:
+        raise InputError("This comparison needs transformers: pip install -r requirements-dev.txt") from error
+
+    disable_progress_bar()
+    folder = find_folder(name)
+    ours, tokenizer = load_pretrained(name)
+    with reading(name, "not to be read by transformers", "fetch or copy it again"):
+        theirs = GPT2LMHeadModel.from_pretrained(folder).eval().float()
+        their_ids = AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
+    ids = tokenizer.encode(TEXT)
+    return ids, their_ids, layer_differences(ours, theirs, torch.tensor([ids[:ours.config.n_positions]]))
+
+
+def main() -> None:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption)
+    args = parser.parse_args()
+    ids, their_ids, rows = against_transformers(args.model)
+    say(f"{args.model}: the same tokens for {TEXT!r}: {'yes' if ids == their_ids else f'no, {ids} and {their_ids}'}")
+    say(table(["place", "largest difference", "agrees"], [[n, f"{d:.1e}", "yes" if ok else "NO"] for n, d, ok in rows]))
+    wrong = [place for place, _, ok in rows if not ok]
+    if wrong:
+        say(f"\nThe first difference is in {wrong[0]}. Likely cause: {likely_cause(wrong[0])}.")
+    if wrong or ids != their_ids:
+        sys.exit(1)
+    say("\nBoth compute the same.")
+
+
+if __name__ == "__main__":
+    options.run_command(main)

@@ -1,0 +1,95 @@
+"""The command that asks a model whether it learns from an example in its prompt."""
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from ch_delift.lab import ask_first
+from ch_delift.utility import plain_utility
+from ch_pretrain import classroom
+from ch_pretrain.pages import HELD_OUT
+from common.pretrained import load_pretrained
+from common.tokenizer import Tokenizer
+from tests.ch_delift.test_utility import encoded, matrix
+from tests.conftest import assert_refused
+
+pytest.importorskip("transformers")
+
+
+def test_targets_are_one_of_each_family_and_no_example_is_a_target():
+    targets, others = ask_first.choose_records(2)
+    families = set(classroom.FAMILIES)
+    assert {r["family"] for r in targets} == families and len(targets) == len(families) and len(others) == 2 * len(families)
+    assert not any(target == other for target in targets for other in others)
+
+
+def test_some_families_can_have_more_targets():
+    targets, others = ask_first.choose_records(2, HELD_OUT, 3)
+    assert Counter(r["family"] for r in targets) == dict.fromkeys(HELD_OUT, 3)
+    assert set(Counter(r["family"] for r in others).values()) == {2}
+    assert not any(target == other for target in targets for other in others)
+
+
+def test_summary_of_utilities_by_hand():
+    """Two targets; the first is helped most by its own family, the second by another."""
+    examples = [{"family": family} for family in "abab"]
+    U = np.array([[.5, .1, .4, .0], [.3, .6, .1, .2]])
+    found = ask_first.summary(U, examples[:2], examples)
+    assert [round(found[f"mean utility of {what}"], 3) for what in ("the target itself", "its family", "other families")] == [
+        .55, .3, .125]
+    assert found["targets whose best example is of their family"] == .5
+    assert found["the same by chance"] == pytest.approx(1 / 3)
+
+
+def test_utilities_of_transformers_model_are_ours():
+    targets, others = ask_first.choose_records(1)
+    model, parameters, their_tokenizer = ask_first.read_model("classroom")
+    tokenizer = load_pretrained("classroom")[1]
+    theirs = plain_utility(model, their_tokenizer, encoded(targets, their_tokenizer), encoded(others[:3], their_tokenizer))
+    ours = matrix(*load_pretrained("classroom"), targets, others[:3])
+    assert encoded(targets, their_tokenizer) == encoded(targets, tokenizer) and parameters == 4_011_520
+    assert theirs == pytest.approx(ours, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_model_of_another_kind_and_ours_stand_side_by_side(in_process, tmp_path):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = load_pretrained("classroom")[1]
+    LlamaForCausalLM(LlamaConfig(vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+                                 num_attention_heads=2)).save_pretrained(tmp_path / "cwd" / "llama")
+    tokenizer.save(tmp_path / "cwd" / "llama", 256)
+    told = in_process("ch_delift/lab/ask_first.py", "--models", "classroom", "llama", "--per-family", "1").stdout
+    rows = [(line[:50].strip(), re.findall(r"[-+]?[\d.,]+%?", line[50:])) for line in told.splitlines() if "  " in line]
+    assert all(len(values) == 2 for name, values in rows if name.startswith(("mean", "targets", "variance", "parameters")))
+    assert sum(name == "mean utility of its family" for name, _ in rows) == 2  # of all families, and of those held out
+    assert f"8 targets each of {' and '.join(HELD_OUT)}" in told
+
+
+def test_a_folder_that_transformers_cannot_read_is_named(in_process, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert_refused(in_process("ch_delift/lab/ask_first.py", "--models", tmp_path / "empty"),
+                   f"{tmp_path / 'empty'} is no checkpoint: it has no config.json")
+
+
+def test_damaged_weights_are_refused_in_one_sentence(in_process, tmp_path):
+    (tmp_path / "broken").mkdir()
+    Tokenizer.gpt2().save(tmp_path / "broken", 256)
+    (tmp_path / "broken" / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 1}')
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights at all")
+    assert_refused(in_process("ch_delift/lab/ask_first.py", "--models", tmp_path / "broken"),
+                   f"{tmp_path / 'broken' / 'config.json'}")
+
+
+def test_their_tokenizer_gives_the_same_ids(tmp_path):
+    tokenizer = Tokenizer.gpt2()
+    tokenizer.save(tmp_path, 1024)
+    from transformers import AutoTokenizer
+
+    theirs = ask_first.TheirTokenizer(AutoTokenizer.from_pretrained(tmp_path))
+    assert theirs.encode("The goose lives in the meadow.") == tokenizer.encode("The goose lives in the meadow.")
+    assert theirs.eot_id == tokenizer.eot_id

@@ -1,0 +1,161 @@
+"""The estimate before a run: its arithmetic, when it is said, and that it leaves nothing behind."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ch_instruct import pipeline
+from ch_instruct.pipeline import FineTuning, prepare
+from ch_instruct.support import cost
+from common.losses import next_token_loss
+from common.pretrained import save_pretrained
+from common.tokenizer import Tokenizer
+from tests.conftest import ROOT, assert_same_weights, make_model, run_command
+
+PARTS = ("time_reading", "time_training", "time_answers")
+
+
+@pytest.fixture
+def ready(tmp_path):
+    """Makes a small experiment, 48 records to train on, with these options."""
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    return lambda **more: prepare(FineTuning(model=str(tmp_path / "model"), smoke=True, device="cpu", precision="fp32", **more))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock for cost.py that goes on only when it is told to."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(cost, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+def training(work, epochs: int = 1) -> cost.Training:
+    data = work.dataset("train")
+    return cost.Training(data, next_token_loss, work.train_options(), epochs * len(data))
+
+
+def said(capsys) -> list[str]:
+    return [line for line in capsys.readouterr().out.splitlines() if "will take" in line]
+
+
+@pytest.mark.parametrize("lora", [None, 2])
+def test_a_trial_leaves_weights_gradients_and_random_numbers_as_they_were(lora, ready, monkeypatch, capsys):
+    work = ready(dropout=0.3, lora=lora)
+    model = work.model
+    monkeypatch.setattr(cost, "SHORT", 0)
+    weights, random, mode = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state(), model.training
+    names = [type(module) for module in model.modules()]
+    cost.tell(work, [training(work, 99)])
+    assert len(said(capsys)) == 1
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert torch.equal(random, torch.get_rng_state()) and model.training == mode
+    assert names == [type(module) for module in model.modules()]
+
+
+@pytest.mark.parametrize(("epochs", "seconds_a_token", "resume", "told"), [
+    (20, 1.0, False, True), (16, 1.0, False, False), (20, 1e-6, False, False), (20, 1.0, True, False)])
+def test_it_is_said_of_large_runs_alone(epochs, seconds_a_token, resume, told, ready, monkeypatch, capsys):
+    """48 records in batches of 8: 20 epochs are 120 passes, 16 are 96; each token is read in a second, or in no time."""
+    for name, value in zip(PARTS, (seconds_a_token, 1.0, 1.0)):
+        monkeypatch.setattr(cost, name, lambda *_, value=value: value)
+    work = ready()
+    work.options = FineTuning(epochs=epochs, batch_size=8, resume=resume, out=work.folder)
+    cost.tell(work, [training(work, epochs)])
+    assert bool(said(capsys)) == told
+
+
+def test_all_there_is_to_do_is_counted(ready, monkeypatch, capsys):
+    work = ready()
+    tokens = {split: sum(len(e.ids) - 1 for e in part) for split, part in work.examples.items()}
+    for name, value in zip(PARTS, (1.0, 3600.0, 60.0)):
+        monkeypatch.setattr(cost, name, lambda *_, value=value: value)
+    monkeypatch.setattr(cost, "peak_memory", lambda _: 3.14e9)
+    twice = training(work, 60)._replace(runs=2)
+    cost.tell(work, [twice, twice], readings=3, tests=[work, work], further=lambda: {"utilities": 7200.0})
+    # One epoch is two evaluations of each of four trainings, and they and the base take both tests.
+    read = 4 * 2 * tokens["validation"] + 5 * 2 * tokens["test"] + 3 * tokens["train"]
+    assert said(capsys) == [
+        f"This run will take about {cost.duration(7200 + 2 * 3600 + read + 2 * 60)} (utilities 2.0 h, training 2.0 h, "
+        f"evaluation {cost.duration(read)}, answers 2 min) and 4.0 GB of memory, to judge by a trial of 0 s"]
+
+
+def test_training_is_its_tokens_at_the_speed_of_two_passes_and_its_steps(ready, clock, monkeypatch):
+    work = ready(accumulate=2)
+    kind = training(work, 10)
+    batches = kind.batches()
+    seen = []
+
+    def gradients(model, data, loss, items, options):
+        clock.seconds += 5.0
+        seen.append(items)
+        return torch.zeros(2), 1
+
+    def step(model, optimizer, targets, lr, clip):
+        assert lr == 0
+        clock.seconds += 1.0
+        return torch.ones(())
+
+    monkeypatch.setattr(cost, "accumulate_gradients", gradients)
+    monkeypatch.setattr(cost, "take_step", step)
+    found = cost.time_training(work, kind)
+    sizes = [kind.tokens_of(batch) for batch in batches]
+    assert seen == [batches[-1], batches[3]] and sizes == sorted(sizes) and len(sizes) == 6
+    assert kind.tokens == pytest.approx(10 * sum(sizes))
+    assert found == pytest.approx(10.0 / (sizes[-1] + sizes[3]) * kind.tokens + 1.0 * 60 / 2)
+
+
+def test_answers_of_the_base_are_as_long_as_they_may_be_and_later_ones_as_long_as_expected(ready, clock, monkeypatch):
+    work = ready()
+
+    def continue_all(model, prompts, tokens, eot_id, rows):
+        clock.seconds += 2.0 + 0.5 * tokens  # for all prompts together
+        return []
+
+    monkeypatch.setattr(cost, "continue_all", continue_all)
+    expected = [example.response_tokens for example in work.examples["test"]]
+    assert max(expected) < work.max_new_tokens and len(expected) == 6
+    # A first token takes 2.5 seconds and each further one 0.5.
+    assert cost.time_answers(work, 3) == pytest.approx(4 * 2.5 + 0.5 * (work.max_new_tokens + 3 * sum(expected) / 6))
+
+
+def test_a_token_is_read_at_the_speed_of_a_middling_batch(ready, clock, monkeypatch):
+    work = ready()
+
+    def evaluate(model, data, loss, batch_size, precision):
+        clock.seconds += 4.0
+        assert data.items == training(work).batches()[3]
+        return 0.0
+
+    monkeypatch.setattr(cost, "evaluate", evaluate)
+    assert cost.time_reading(work, training(work)) == pytest.approx(4.0 / training(work).tokens_of(training(work).batches()[3]))
+
+
+def test_the_untouched_model_can_be_tested_last(ready, tmp_path):
+    work = ready()
+    before = pipeline.test(work)
+    run = pipeline.train(work, work.dataset("train"), next_token_loss, tmp_path / "run", 0)
+    tuned = pipeline.test(work, run)
+    assert pipeline.test_base(work) == before and tuned.result["test_loss"] != before.result["test_loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "part", "ranks"), [
+    ("ch_instruct/train.py", "(training", 1), ("ch_sftmix/train.py", "of memory in each process, to judge", 2),
+    ("ch_delift/train.py", "(utilities", 1)])
+def test_every_command_says_it_once_and_trains_as_without_it(script, part, ranks, tmp_path):
+    """A command that takes every run for a large one; the plain one also against one that says nothing."""
+    (tmp_path / "always.py").write_text("import runpy, sys\nfrom ch_instruct.support import cost\n"
+                                       "cost.FEWEST_PASSES = cost.SHORT = 0\n"
+                                        "sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
+    options = ["--smoke", "--device", "cpu", "--precision", "fp32", "--dropout", "0.1", "--out"]
+    few = ["--compare", "random"] if script == "ch_delift/train.py" else []
+    said = run_command(tmp_path / "always.py", ROOT / script, *few, *options, "said", folder=tmp_path, ranks=ranks,
+                       PYTHONPATH=str(ROOT)).stdout
+    assert said.count("This run will take") == 1 and part in said
+    if script == "ch_instruct/train.py":
+        assert "This run will take" not in run_command(script, *options, "silent", folder=tmp_path).stdout
+        assert_same_weights(tmp_path / "said", tmp_path / "silent")

@@ -1,0 +1,42 @@
+"""The model card, as the hub's own parser reads it."""
+
+import pytest
+from huggingface_hub import ModelCard
+
+from ch_instruct.pipeline import FineTuning
+from ch_instruct.support.model_card import known_licence, model_card, score_table
+
+FACTS = {"records": {"train": 1700, "validation": 100, "test": 200}, "model_sha256": "a" * 64, "data_sha256": "b" * 64,
+         "learning_rate": 5e-5, "precision": "fp32"}
+ARMS = {"base": {"test_loss": 3.2, "exact_match": 0.0, "rouge_l": 0.25}, "ntp": {"test_loss": 1.2, "exact_match": 0.5,
+                                                                                  "rouge_l": 0.75}}
+
+
+@pytest.mark.parametrize(("model", "data", "base", "licence", "sets"), [
+    ("classroom", "classroom", None, "mit", None),
+    ("gpt2", "dolly", "openai-community/gpt2", "other", ["databricks/databricks-dolly-15k"]),
+    ("distilbert/distilgpt2", "some/where/my.csv", "distilbert/distilgpt2", "unknown", None),
+    ("gpt2-xl", "classroom", "openai-community/gpt2-xl", "mit", None),
+    ("gpt2", "some/set", "openai-community/gpt2", "unknown", ["some/set"])])
+def test_the_front_matter_says_what_is_known(model, data, base, licence, sets):
+    card = ModelCard(model_card(model, data, "phi3", "by hand", FineTuning(), FACTS, ARMS, 200))
+    assert (card.data.base_model, card.data.license, card.data.datasets) == (base, licence, sets)
+    assert card.data.pipeline_tag == "text-generation" and card.data.tags == ["gpt2", "instruction-tuning"]
+    assert "Method: by hand" in card.text and "<|Assistant|>" in card.text and "some/where" not in card.text
+
+
+def test_a_folder_is_no_hub_id(tmp_path):
+    card = ModelCard(model_card(str(tmp_path), "classroom", "alpaca", "m", FineTuning(), FACTS, ARMS, 200))
+    assert card.data.base_model is None and str(tmp_path.parent) not in card.content and card.data.license == "unknown"
+
+
+def test_scores_stand_with_intervals():
+    """Wilson's interval of 100 in 200: 0.5 ± 0.0686; of 0 in 200: up to 3.84 / 203.84."""
+    table = score_table(ARMS, 200)
+    assert "| ntp | 1.2000 | 50.0% (43.1% to 56.9%) | 75.0% |" in table
+    assert "| base | 3.2000 | 0.0% (0.0% to 1.9%) | 25.0% |" in table
+
+
+def test_licences():
+    assert known_licence("gpt2", "alpaca") == ("MIT", "CC BY-NC 4.0")
+    assert known_licence("some/model", "my.json") == (None, None)

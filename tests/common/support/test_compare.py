@@ -1,0 +1,82 @@
+"""Runs side by side, of made-up run folders."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.support.console import short_names
+from common.support.reports import arm_result
+from common.training import history_csv, read_history
+from tests.common.support.test_plots import history
+from tests.conftest import assert_refused
+
+
+def make_run(folder: Path, loss: float, **options: object) -> Path:
+    folder.mkdir(parents=True)
+    given = {"model": "classroom", "lr": None, "epochs": 3, "out": str(folder), "data": "d" * 60}
+    facts = {"precision": "fp32", "learning_rate": 3e-4, "records": {"train": 90, "test": 10}}
+    (folder / "run.json").write_text(json.dumps({"options": given | options, "facts": facts, "git_commit": "abc"}))
+    arms = {"base": arm_result(3.0, None, None), "ntp": arm_result(loss, None, 12.0)}
+    (folder / "report.json").write_text(json.dumps({"arms": arms}))
+    (folder / "metrics.csv").write_text(history_csv([row | {"targets": 1, "lr": 1.0} for row in history([2.0, loss])]))
+    return folder
+
+
+def test_what_differs_and_the_scores_are_told_and_the_curves_drawn(in_process, tmp_path):
+    runs = [make_run(tmp_path / "a" / "001", 1.25), make_run(tmp_path / "b" / "001", 1.5, epochs=5, lora=8)]
+    told = in_process("common/support/compare.py", *runs).stdout
+    lines = told.splitlines()
+    assert lines[0].split() == ["a/001", "b/001"]
+    assert [line.split() for line in lines[2:4]] == [["epochs", "3", "5"], ["lora", "-", "8"]] and lines[4] == ""
+    assert next(line for line in lines if line.startswith("b/001: ntp")).split()[2:4] == ["1.5000", "4.48"]
+    assert Path("comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_option_without_a_value_is_shown_as_one_that_is_not_there(in_process, tmp_path):
+    runs = [make_run(tmp_path / "a", 1.25), make_run(tmp_path / "b", 1.25, lr=0.1, lora=None)]
+    lines = in_process("common/support/compare.py", *runs).stdout.splitlines()
+    assert [line.split() for line in lines[2:4]] == [["lr", "-", "0.1"], []]
+
+
+def test_a_folder_given_twice_is_one_and_every_curve_keeps_its_name(in_process, tmp_path, monkeypatch):
+    curves: dict[str, list] = {}
+    monkeypatch.setattr("common.support.plots.draw_losses", lambda ax, runs: curves.update(runs))
+    one, two = (make_run(tmp_path / name, loss) for name, loss in (("a", 1.25), ("b", 1.5)))
+    told = in_process("common/support/compare.py", one, one, two, "--out", tmp_path / "new" / "x.png").stdout
+    assert [curves[name][-1]["validation_loss"] for name in ("a", "b")] == [
+        read_history(folder / "metrics.csv")[-1]["validation_loss"] for folder in (one, two)]
+    assert told.splitlines()[-1] == f"Loss curves of a, b: {tmp_path}/new/x.png" and (tmp_path / "new" / "x.png").exists()
+
+
+def test_equal_runs_are_told_so(in_process, tmp_path):
+    runs = [make_run(tmp_path / name, 1.25) for name in "ab"]
+    told = in_process("common/support/compare.py", *runs, "--out", "x.png").stdout
+    assert told.startswith("The runs have the same options and facts.") and Path("x.png").exists()
+
+
+@pytest.mark.parametrize("missing", ["report.json", "run.json"])
+def test_what_is_no_finished_run_is_refused(in_process, tmp_path, missing):
+    (make_run(tmp_path / "a", 1.0) / missing).unlink()
+    assert_refused(in_process("common/support/compare.py", tmp_path / "a"), "a holds no finished run")
+    assert_refused(in_process("common/support/compare.py", tmp_path / "a", "--out", "a.pdf"),
+                   "--out a.pdf: the picture is a .png")
+    assert not any(Path.cwd().iterdir())
+
+
+@pytest.mark.parametrize(("paths", "names"), [
+    (["runs/x/001", "runs/y/001"], ["x/001", "y/001"]), (["runs/x/001", "runs/x/002", "gpt2"], ["x/001", "x/002", "gpt2"]),
+    (["openai-community/gpt2", "/deep/down/mine/"], ["gpt2", "mine"]), (["a/b", "c/a/b"], ["a/b", "c/a/b"]),
+    (["1"], ["1"]), (["/"], ["/"]), (["a", "a"], ["a", "a"])])
+def test_short_names_tell_paths_apart(paths, names):
+    assert short_names(paths) == names
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("report.json", "[1]", "no report of a training run"), ("report.json", '{"arms": {"ntp": {}}}', "'test_loss'"),
+    ("metrics.csv", "step,epoch,tokens\n0,zero,0\n", "no metrics.csv of a run"),
+    ("metrics.csv", "step,epoch,tokens\n", "it has no rows"), ("metrics.csv", "step,epoch\n1,0.5\n", "has no 'tokens'")])
+def test_a_damaged_file_is_named(in_process, tmp_path, name, content, words):
+    run = make_run(tmp_path / "a", 1.25)
+    (run / name).write_text(content)
+    assert_refused(in_process("common/support/compare.py", run), f"{run / name} is no", words)

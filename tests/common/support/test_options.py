@@ -1,0 +1,133 @@
+import argparse
+import re
+import signal
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from ch_instruct.pipeline import FineTuning
+from common.support.files import InputError, out_of_memory
+from common.support.options import default_lr, natural, new_file, not_negative, positive, seconds, share, whole
+from tests.conftest import ENVIRONMENT, assert_refused, command
+
+
+def test_lora_takes_larger_steps():
+    assert default_lr(lora=True) == pytest.approx(10 * default_lr())
+
+
+@pytest.mark.parametrize(("kind", "allowed", "refused"), [
+    (whole, {"1": 1, "20": 20, "2147483647": 2**31 - 1}, ["0", "-1", "1.5", "one", "", "2147483648", "9" * 5000]),
+    (natural, {"0": 0, "7": 7, str(2**63 - 1): 2**63 - 1}, ["-1", "0.5", "nan", str(2**63), str(2**64)]),
+    (positive, {"0.001": 0.001, "3": 3.0}, ["0", "-1", "inf", "nan", "x", "1e300", "1e-300"]),
+    (not_negative, {"0": 0.0, "2.5": 2.5}, ["-0.1", "inf", "nan", "1e300"]),
+    (seconds, {"0.5": 0.5, "86400": 86400.0}, ["0", "86401", "nan"]),
+    (share, {"0": 0.0, "0.5": 0.5, "1": 1.0}, ["-0.1", "1.1", "nan"])])
+def test_numbers_have_their_limits(kind, allowed, refused):
+    for text, value in allowed.items():
+        assert kind(text) == value
+    for text in refused:
+        with pytest.raises(argparse.ArgumentTypeError, match=r"is not allowed, it must be a(t most)?"):
+            kind(text)
+
+
+@pytest.mark.parametrize(("name", "value", "words"), [
+    ("epochs", 0, "--epochs: '0' is not allowed, it must be a whole number from 1 up"),
+    ("dropout", 1.5, "--dropout: '1.5' is not allowed, it must be a share between 0 and 1"),
+    ("batch_size", 2.5, "--batch-size: '2.5' is not allowed"),
+    ("device", "tpu", "--device: 'tpu' is not allowed, choose from auto")])
+def test_values_from_a_notebook_are_checked_like_those_of_the_command_line(name, value, words):
+    with pytest.raises(InputError, match=words):
+        FineTuning(**{name: value})
+
+
+def test_defaults_need_no_check():
+    assert all(getattr(FineTuning(), part.name) == part.default for part in fields(FineTuning))
+
+
+@pytest.mark.parametrize(("value", "words"), [
+    ("", "'' is not allowed, it must be the name of a file or folder"), ("  ", "must be the name"),
+    ("a\0b", r"'a\x00b' is not allowed, it holds what is no character"), ("\udcff", "no character")])
+def test_a_path_that_no_file_can_have_is_refused(value, words, in_process):
+    for script in ("ch_instruct/train.py", "ch_instruct/respond.py", "ch_instruct/evaluation/judge.py"):
+        assert_refused(in_process(script, "--out", value), words)
+    assert not any(Path.cwd().iterdir())
+
+
+@pytest.mark.parametrize("value", [".", "/", ".."])
+def test_a_place_that_holds_something_is_refused(value, in_process, tmp_path):
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd" / "mine.txt").write_text("mine")
+    for script in ("ch_instruct/train.py", "ch_instruct/respond.py", "ch_pretrain/train.py"):
+        assert_refused(in_process(script, "--out", value), "already")
+    assert [path.name for path in Path.cwd().iterdir()] == ["mine.txt"]
+
+
+def test_stopped_by_hand_a_command_advises_what_it_can_do(in_process, monkeypatch):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    handled = []
+    monkeypatch.setattr("signal.signal", lambda *given: handled.append(given))
+    monkeypatch.setattr("common.generation.continue_batch", stop)
+    monkeypatch.setattr("common.training.fit", stop)
+    done = in_process("ch_pretrain/generate.py", "--prompt", "a")
+    assert (done.returncode, done.stderr) == (130, "\nStopped.\n")
+    done = in_process("ch_pretrain/train.py", "--smoke")
+    assert done.returncode == 130
+    assert done.stderr.endswith("\nStopped. Go on with the same command and --resume --out FOLDER.\n")
+    assert handled == 2 * [(signal.SIGINT, signal.SIG_IGN)]  # pressed once more, it does not disturb the end
+
+
+def test_what_a_terminal_cannot_spell_is_no_reason_to_end(tmp_path):
+    done = subprocess.run(command("ch_sftmix/train.py", "--help"), cwd=tmp_path, capture_output=True,
+                          env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, b"") and b"? ~ Beta(?, ?)" in done.stdout
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")])
+def test_short_memory_ends_in_one_sentence_that_names_what_to_lower(error, in_process, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("common.training.fit", fail)
+    monkeypatch.setattr("common.generation.continue_batch", fail)
+    monkeypatch.setattr("ch_pretrain.train.fit", fail, raising=False)
+    assert_refused(in_process("ch_pretrain/generate.py", "--prompt", "a"),
+                   "there is not enough memory; lower --num-samples or --max-new-tokens or the size of the model.")
+    assert_refused(in_process("ch_pretrain/train.py", "--smoke"), "lower --batch-size or --max-length or --width or the size")
+
+
+def test_memory_that_is_not_there_is_told_from_other_errors(in_process, monkeypatch):
+    monkeypatch.setattr("common.generation.continue_batch", lambda *_, **__: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        in_process("ch_pretrain/generate.py", "--prompt", "a")
+
+
+def test_a_real_allocation_that_fails_is_seen():
+    with pytest.raises(RuntimeError) as real:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert out_of_memory(real.value)
+
+
+@pytest.mark.parametrize(("script", "line", "words"), [
+    ("ch_pretrain/train.py", ["--width", 99_996], "this machine has .* lower --width, --layers or --max-length"),
+    ("ch_pretrain/train.py", ["--width", 2**31 - 4], "--width 2147483644 is more than 100000; choose a smaller one"),
+    ("ch_pretrain/train.py", ["--layers", 100_000], "--layers 100000 is more than 1000"),
+    ("ch_pretrain/train.py", ["--max-length", 2**31 - 1], "--max-length 2147483647 is more than"),
+    ("ch_pretrain/generate.py", ["--prompt", "a", "--num-samples", 2**31 - 1], "--num-samples 2147483647 needs .* lower it")])
+def test_sizes_that_no_memory_holds_are_refused(script, line, words, in_process):
+    done = in_process(script, *line)
+    assert_refused(done)
+    assert re.search(words, done.stderr)
+    assert not any(Path.cwd().iterdir())
+
+
+def test_a_new_file_is_one_that_is_not_there_yet(tmp_path):
+    assert new_file(str(tmp_path / "a.json")) == tmp_path / "a.json"
+    for taken in (str(tmp_path), " "):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"already exists|must be the name of a file"):
+            new_file(taken)

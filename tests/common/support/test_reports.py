@@ -1,0 +1,63 @@
+import json
+import math
+
+import pytest
+
+from common.support import reports
+from common.support.reports import arm_result, finish_comparison, mean_interval, report_table
+
+
+def test_the_interval_is_students_t():
+    """For 1, 2, 3: mean 2, standard deviation 1, t(0.975; 2) = 4.303, so 4.303 / sqrt(3)."""
+    centre, half = mean_interval([1.0, 2.0, 3.0])
+    assert (centre, half) == (2.0, pytest.approx(4.30265 / math.sqrt(3), rel=1e-5))
+    assert mean_interval([5.0] * 30) == (5.0, 0.0)
+    _, half = mean_interval([0.0, 1.0] * 50)
+    assert half == pytest.approx(1.98422 * 0.502519 / 10, rel=1e-5)  # t(0.975; 99) = 1.984
+
+
+@pytest.mark.parametrize(("share", "n", "low", "high"), [
+    (1.0, 10, 0.7225, 1.0), (0.5, 10, 0.2366, 0.7634), (0.0, 4, 0.0, 0.4899), (0.9, 100, 0.8256, 0.9448)])
+def test_the_interval_of_a_share_has_the_published_values(share, n, low, high):
+    assert reports.share_interval(share, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_an_interval_has_no_sign_of_its_own():
+    assert reports.plus_minus((0.1, 0.02), "+.1%") == "+10.0% ± 2.0%"
+    assert reports.plus_minus((1.0, 0.25), ".2f") == "1.00 ± 0.25"
+
+
+def test_an_arm_has_perplexity_and_no_scores_where_none_apply():
+    arm = arm_result(math.log(8), None, 1.5)
+    assert arm["perplexity"] == pytest.approx(8.0) and arm["exact_match"] is None and arm["seconds"] == 1.5
+    assert report_table({"base": arm}).splitlines()[-1].split() == ["base", "2.0794", "8.00", "-", "-", "-", "1.5"]
+
+
+def test_a_comparison_takes_differences_within_each_seed(tmp_path, capsys):
+    def arms(ntp: float, mix: float) -> dict:
+        scores = {"exact_match": 0.5, "rouge_l": 0.5, "stopped": 1.0, "families": {"sums": 0.5}}
+        return {"base": arm_result(9.0, scores, None), "ntp": arm_result(ntp, scores, 1.0),
+                "sftmix": arm_result(mix, scores, 2.0)}
+
+    finish_comparison(tmp_path, [0, 1], [arms(1.0, 1.5), arms(3.0, 3.5)], [("sftmix", "ntp")])
+    summary = json.loads((tmp_path / "report.json").read_text())["summary"]
+    assert summary["sftmix - ntp"]["test_loss"] == {"mean": 0.5, "half_interval": 0.0}
+    assert summary["ntp"]["test_loss"]["half_interval"] == pytest.approx(12.7062)
+    assert summary["base"]["seconds"] is None
+    assert "sftmix - ntp 0.5000 ± 0.0000" in " ".join(capsys.readouterr().out.split())
+
+
+def test_p_value_is_that_of_the_t_test():
+    """Of four differences, as SciPy's own test gives it; and the interval touches 0 exactly where p is 0.05."""
+    scipy_stats = pytest.importorskip("scipy.stats")
+    values = [0.3, -0.1, 0.4, 0.2]
+    assert reports.p_value(values) == pytest.approx(scipy_stats.ttest_1samp(values, 0).pvalue)
+    mean, half = reports.mean_interval(values)
+    assert reports.p_value([value - mean + half for value in values]) == pytest.approx(0.05)
+    assert reports.p_value([0.2, 0.2]) == 0 and reports.p_value([0.0, 0.0]) == 1
+
+
+def test_holm_by_hand():
+    """Four tests: 4 x 0.01, 3 x 0.02, then 2 x 0.025 = 0.05 is raised to the one before it, and 0.9."""
+    assert reports.holm([0.9, 0.02, 0.01, 0.025]) == pytest.approx([0.9, 0.06, 0.04, 0.06])
+    assert reports.holm([0.6, 0.7]) == [1.0, 1.0]
