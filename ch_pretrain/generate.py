@@ -32,6 +32,7 @@ if __name__ == "__main__":
     options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 
+from common.fast.answering import continue_all
 from common.pretrained import load_pretrained
 from common.support.device import check_memory, evaluating, pick_device, pick_precision
 
