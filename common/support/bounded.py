@@ -77,6 +77,8 @@ class Watch:
                     break
                 answer.close()
                 request = answer.next_request
+            else:
+                raise OSError("it redirects without end")
             parts = answer.iter_bytes(CHUNK)
             answer.iter_bytes = lambda chunk_size=None: self._held(parts, most)  # type: ignore[method-assign]
             if not stream:
@@ -99,15 +101,17 @@ class Watch:
 
     @contextlib.contextmanager
     def _cut(self) -> Iterator[None]:
-        """Within this context an error is NoProgress, if it comes of cutting."""
+        """Raises NoProgress for what comes of cutting: an error, or the end of a body whose length was not said."""
         if self._is_over():
             raise NoProgress
         try:
             yield
         except (httpx2.HTTPError, OSError) as error:
-            if self._is_over():
-                raise NoProgress from error
-            raise
+            if not self._is_over():
+                raise
+            raise NoProgress from error
+        if self._is_over():
+            raise NoProgress
 
     def _trace(self, event: str, info: dict[str, Any]) -> None:
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
