@@ -18,62 +18,24 @@ from ch_instruct.prompts import chat_template, question_text
 from ch_instruct.records import load_records, save_records, split_places
 from ch_instruct.scoring import score
 from ch_instruct.support import html_page
-from ch_instruct.support.data_forms import field_pair
+from ch_instruct.support.fine_tuning_options import FineTuning
 from ch_instruct.support.model_card import model_card
 from ch_instruct.support.subset import read_subset
-from common.generation import continue_all
+from common.fast.answering import continue_all
+from common.fast.views import recompute_blocks
 from common.gpt2 import GPT2
-from common.losses import Loss, next_token_loss
+from common.losses import Loss, evaluate, next_token_loss
 from common.pretrained import find_folder, load_pretrained, load_weights, public_name
 from common.support import distributed, files, plots, reports, runs
+from common.support.checkpoints import Run
 from common.support.console import is_main, say, shorten
-from common.support.device import evaluating, pick_device, pick_precision
+from common.support.device import check_mps, evaluating, pick_device, pick_precision
 from common.support.files import InputError
-from common.support.options import (
-    DeviceOption,
-    FormatOption,
-    ModelOption,
-    PrecisionOption,
-    RunOptions,
-    TrainingOptions,
-    default_lr,
-    option,
-    positive,
-    whole,
-)
+from common.support.options import default_lr
 from common.tokenizer import Tokenizer
-from common.training import Dataset, Run, TrainOptions, check_mps, evaluate, fit
+from common.training import Dataset, TrainOptions, fit
 
 MOST_NEW_TOKENS = 256  # no answer is longer, however long the training responses are
-
-
-@dataclass(frozen=True)
-class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, FormatOption, ModelOption):
-    """The options of every chapter that trains on instruction records."""
-
-    data: str = option("classroom", "classroom, a public set by name (alpaca, dolly, ultrachat, ...), the hub id of another, "
-                       "or a .json, .jsonl, .csv or .parquet file of records: Alpaca, OpenAI messages, ShareGPT, prompt and "
-                       "completion, question and answer (default: %(default)s)", metavar="D")
-    fields: tuple[str, ...] | None = option(None, "for a --data file of another form: which of its keys hold what, as in "
-                                            "instruction=question output=answer (default: by the known forms)", field_pair,
-                                            nargs="+", metavar="OURS=THEIRS")
-    save_data: Path | None = option(None, "write the records as they were understood to this new .json or .jsonl file "
-                                    "(default: nowhere)", Path, metavar="FILE")
-    subset: Path | None = option(None, "train on these records of --data only, a subset.json from ch_delift/train.py "
-                                 "(default: on all)", Path, metavar="FILE")
-    test_limit: int = option(500, "most test questions to ask, drawn by --seed from a larger test part (default: %(default)s)",
-                             whole, metavar="N")
-    validation_limit: int = option(200, "the same for the validation part (default: %(default)s)", whole, metavar="N")
-    loss_on: str = option("response", "what is learnt: the response alone, or the prompt too (default: %(default)s)",
-                          choices=["response", "all"])
-    lr: float | None = option(None, f"peak learning rate (default: {default_lr():g}, with --lora {default_lr(lora=True):g})",
-                              positive, metavar="X")
-    lora: int | None = option(None, "learn updates of this rank instead of the weights themselves (LoRA): far less memory, and "
-                              "an adapter beside the checkpoint (default: all weights)", whole, metavar="RANK")
-    max_length: int | None = option(None, "longest example in tokens, prompt and response together (default: what the model "
-                                    "can read)", whole, metavar="N")
-    over_length: str = option("drop", "what happens to longer ones: leave them out, cut the response, or stop (default: "
-                              "%(default)s)", choices=["drop", "truncate", "error"])
 
 
 @dataclass
@@ -144,7 +106,8 @@ def prepare(options: FineTuning) -> Work:
     if options.lora is not None and options.lora > model.config.n_embd:
         raise InputError(f"--lora {options.lora} is more than the width of {options.model}, which is {model.config.n_embd}; "
                          "8 or 16 is usual.")
-    model.recompute = options.recompute
+    if options.recompute:
+        recompute_blocks(model)
     tokenizer.chat_template = chat_template(options.format)  # saved with every checkpoint
 
     say(f"Data {options.data}: {len(data)} records, {options.format} prompts"
@@ -162,7 +125,7 @@ def prepare(options: FineTuning) -> Work:
     work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
                   "records": {split: len(part) for split, part in work.records.items()},
                   "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised}
-    say(f"Model {options.model}: {model.config.n_params:,} parameters, {precision} on {device} ({why})")
+    say(f"Model {options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {device} ({why})")
     if options.lora is not None:
         say(f"LoRA of rank {options.lora}: updates of the blocks' matrices are learnt, and nothing else")
     say(f"In the loss: {supervised:,} of {tokens:,} training tokens ({supervised / tokens:.0%}, --loss-on {options.loss_on}); "
@@ -260,7 +223,7 @@ def test_base(work: Work) -> Arm:
     return test(work)
 
 
-def train(work: Work, data: Dataset, loss: Loss, folder: Path, seed: int, after_step: Callable[[int], None] | None = None,
+def train(work: Work, data: Dataset, loss: Loss, folder: Path, seed: int, after_step: Callable[[dict], None] | None = None,
           **changes: Any) -> Run:
     """Train on this data, from the pretrained model again: every arm of an experiment starts alike.
 
