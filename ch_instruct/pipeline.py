@@ -98,9 +98,13 @@ class Work:
 
     @property
     def max_new_tokens(self) -> int:
-        """How long an answer may get: as long as the longest response in the training part."""
+        """How long an answer may get: twice the longest response in the training part, and at most MOST_NEW_TOKENS.
+
+        A right answer may be longer than any that was trained on; cut off, it would count as wrong. Twice leaves room for it
+        and still ends the texts of a model that never stops. The expected answers of the test are not looked at.
+        """
         longest = max(end - start for example in self.examples["train"] for start, end in example.spans)
-        return min(longest, MOST_NEW_TOKENS)
+        return min(2 * longest, MOST_NEW_TOKENS)
 
     def dataset(self, split: str, loss_on: str | None = None, seed: int | None = None) -> Dataset:
         """A split's examples, for plain next-token training; loss_on and seed as given, or as on the command line."""

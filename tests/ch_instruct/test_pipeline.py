@@ -18,15 +18,22 @@ def work(*examples: Example, model=None, **options: object) -> Work:
                 {"train": list(examples)})
 
 
-def test_answers_get_as_long_as_the_longest_response_in_training():
+def test_answers_get_twice_as_long_as_the_longest_response_in_training():
     short, long = Example([1] * 300, 290), Example([1] * 40, 5)
     talk = Example([1] * 100, 10, ((10, 60), (70, 100)))
-    assert [work(short).max_new_tokens, work(short, long).max_new_tokens, work(short, talk).max_new_tokens] == [10, 35, 50]
+    assert [work(short).max_new_tokens, work(short, long).max_new_tokens, work(short, talk).max_new_tokens] == [20, 70, 100]
 
 
 def test_no_answer_gets_longer_than_the_cap():
     assert MOST_NEW_TOKENS == 256
-    assert [work(Example([1] * (7 + n), 7)).max_new_tokens for n in (255, 256, 257, 900)] == [255, 256, 256, 256]
+    assert [work(Example([1] * (7 + n), 7)).max_new_tokens for n in (127, 128, 129, 900)] == [254, 256, 256, 256]
+
+
+def test_a_right_answer_longer_than_any_in_training_is_whole():
+    """Every answer that the classroom's test expects fits, its end-of-text token too."""
+    ready = prepare(FineTuning(device="cpu"))
+    lengths = {split: max(e.response_tokens for e in part) for split, part in ready.examples.items()}
+    assert lengths["train"] < lengths["test"] <= ready.max_new_tokens  # or this test would show nothing
 
 
 def test_the_learning_rate_is_the_usual_one_unless_given():
