@@ -4,7 +4,7 @@
     python ch_instruct/chat.py --model runs/ch_instruct/001 --greedy --system "Answer in one sentence."
 
 The answer appears as it is made. Every question is asked with the whole conversation before it, in the very form in
-which conversations are trained on. Use the --format that the model was trained with.
+which conversations are trained on, and in the prompt style that the model was trained in.
 
     /reset          forget the conversation
     /save FILE      write it as a .json file that --data takes
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.prompts import STYLES
+from ch_instruct.support.prompt_style import choose_style
 from common.generation import stream
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
@@ -140,6 +141,7 @@ def main() -> None:
     args = parser.parse_args()
 
     model, tokenizer = load_pretrained(args.model, pick_device(args.device))
+    args.format = choose_style(args.model, args.format)
     chat = Chat(model, tokenizer, args)
     say(f"{args.model}, {args.format} prompts, {model.config.n_positions} tokens of context. Ctrl-C stops an answer, "
         "/help lists commands, Ctrl-D ends.")

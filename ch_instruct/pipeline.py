@@ -20,6 +20,7 @@ from ch_instruct.scoring import score
 from ch_instruct.support import html_page
 from ch_instruct.support.data_forms import field_pair
 from ch_instruct.support.model_card import model_card
+from ch_instruct.support.prompt_style import choose_style
 from ch_instruct.support.subset import read_subset
 from common.generation import continue_all
 from common.gpt2 import GPT2
@@ -144,14 +145,15 @@ def prepare(options: FineTuning) -> Work:
     if options.subset is not None:
         places["train"] = take_subset(places["train"], options.subset, data_hash, len(data))
     folder = find_folder(options.model)
+    options = replace(options, format=choose_style(options.model, options.format))
     model, tokenizer = load_pretrained(folder, device, dropout=options.dropout)
     if options.lora is not None and options.lora > model.config.n_embd:
         raise InputError(f"--lora {options.lora} is more than the width of {options.model}, which is {model.config.n_embd}; "
                          "8 or 16 is usual.")
     model.recompute = options.recompute
-    tokenizer.chat_template = chat_template(options.format)  # saved with every checkpoint
+    tokenizer.chat_template = chat_template(options.style)  # saved with every checkpoint
 
-    say(f"Data {options.data}: {len(data)} records, {options.format} prompts"
+    say(f"Data {options.data}: {len(data)} records, {options.style} prompts"
         + (f"; read: {loaded.form}" if loaded.form else ""))
     parts = encode_splits({split: [data[i] for i in ids] for split, ids in places.items()}, tokenizer, options,
                           model.config.n_positions)
@@ -201,7 +203,7 @@ def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options:
             places = sorted(random.Random(f"limit {options.seed}").sample(range(len(part)), limits[split]))
             part = [part[i] for i in places]
         if part:
-            parts[split] = encode_records(part, tokenizer, options.format, options.max_length or longest, options.over_length)
+            parts[split] = encode_records(part, tokenizer, options.style, options.max_length or longest, options.over_length)
             say(f"  {split}: {parts[split].note}")
     return parts
 
@@ -252,7 +254,7 @@ class Arm(NamedTuple):
 def test(work: Work, run: Run | None = None) -> Arm:
     """Put the model through the whole test part. `run` is the training that it has behind it."""
     loss = evaluate(work.model, work.dataset("test"), next_token_loss, work.options.batch_size, work.precision)
-    responses = answer(work.model, work.tokenizer, work.records["test"], work.options.format, work.max_new_tokens,
+    responses = answer(work.model, work.tokenizer, work.records["test"], work.options.style, work.max_new_tokens,
                        precision=work.precision)
     result = reports.arm_result(loss, score(responses), run.seconds if run else None)
     return Arm(result, responses, run.history if run else [])
@@ -301,7 +303,7 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
     if given.lora is not None:
         method += f", as LoRA of rank {given.lora}"
     files.write_text(folder / "README.md", model_card(
-        given.model, given.data, given.format, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
+        given.model, given.data, given.style, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
         len(responses)))
     limits = {"test_limit": given.test_limit, "validation_limit": given.validation_limit}
     reports.finish_run(folder, {"records": work.facts["records"]} | limits | facts | {"arms": results}, by_family)

@@ -8,6 +8,7 @@ from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import load_questions
 from ch_instruct.scoring import score
 from ch_instruct.support import html_page
+from ch_instruct.support.prompt_style import choose_style
 from common.pretrained import load_pretrained
 from common.support import files, options
 from common.support.console import say, table
@@ -39,12 +40,13 @@ def main() -> None:
     records = load_questions(args.data)
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
-    longest = max(len(encode_prompt(record, tokenizer, args.format)) for record in records)
+    style = choose_style(args.model, args.format)
+    longest = max(len(encode_prompt(record, tokenizer, style)) for record in records)
     if longest >= model.config.n_positions:
         raise InputError(f"--data {args.data}: a prompt has {longest} tokens; {args.model} reads at most "
                          f"{model.config.n_positions - 1} and answers after that. Shorten or leave out that record.")
 
-    responses = pipeline.answer(model, tokenizer, records, args.format, args.max_new_tokens, args.batch_size,
+    responses = pipeline.answer(model, tokenizer, records, style, args.max_new_tokens, args.batch_size,
                                 pick_precision(args.precision, device)[0])
     files.write_json(args.out, responses)
     merged = pipeline.merge_responses({args.model: responses})

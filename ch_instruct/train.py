@@ -11,13 +11,13 @@ then answers the test part (500 questions at most, --test-limit) and scores the 
 from ch_instruct import pipeline
 from ch_instruct.support import cost
 from common.losses import next_token_loss
-from common.support import options
+from common.support import options, runs
 
 PATIENCE = 2  # epochs without a better validation loss
 
 
 def main() -> None:
-    work = pipeline.prepare(options.parse(pipeline.FineTuning, __doc__))
+    work = pipeline.prepare(runs.parse(pipeline.FineTuning, __doc__))
     folder = pipeline.open_run("ch_instruct", work)
     data, given = work.dataset("train"), work.options
     cost.tell(work, [cost.Training(data, next_token_loss, work.train_options(), given.epochs * len(data))])

@@ -141,7 +141,7 @@ def begin_alike(model: GPT2) -> None:
 
 
 def main() -> None:
-    given = options.parse(Pretraining, __doc__)
+    given = runs.parse(Pretraining, __doc__)
     if given.smoke:
         given = replace(given, layers=2, width=64, heads=2, epochs=1, vocab_size=min(given.vocab_size, 512),
                         max_length=min(given.max_length, 64))

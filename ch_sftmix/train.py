@@ -33,7 +33,7 @@ from ch_sftmix.confidence import confidence, negative_loss, random_split, split
 from ch_sftmix.mixup import PairDataset, sftmix_loss
 from ch_sftmix.plots import draw_confidence, draw_data_map
 from common.losses import next_token_loss
-from common.support import distributed, files, options, plots, reports
+from common.support import distributed, files, options, plots, reports, runs
 from common.support.console import is_main, say
 from common.support.files import InputError
 from common.support.options import not_negative, option, positive, whole
@@ -185,7 +185,7 @@ def run_arms(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], f
 
 
 def main() -> None:
-    given = options.parse(SFTMix, __doc__)
+    given = runs.parse(SFTMix, __doc__)
     work = pipeline.prepare(given)
     if len(work.train_ids) < 2:
         raise InputError("One training record cannot be halved; SFTMix needs at least 2.")

@@ -24,6 +24,7 @@ from ch_instruct.encoding import encode_prompt, encode_record
 from ch_instruct.pipeline import take_subset
 from ch_instruct.records import load_records, split_places
 from ch_instruct.scoring import score
+from ch_instruct.support.prompt_style import choose_style
 from common.generation import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
@@ -149,6 +150,7 @@ def main() -> None:
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
     precision, _ = pick_precision(args.precision, device)
+    args.format = choose_style(args.model, args.format)
     questions = [encode_prompt(record, tokenizer, args.format) for record in test]
     longest = model.config.n_positions - args.max_new_tokens
     if (most := max(map(len, questions))) > longest:

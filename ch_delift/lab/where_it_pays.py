@@ -107,7 +107,7 @@ def trials(series: Series) -> Iterator[Trial]:
 def encoded(work: Work, data: DrawnData) -> Work:
     """The same work with the records of this data set."""
     records = {"train": data.training, "validation": [], "test": data.test, "target": data.target}
-    return replace(work, records=records, examples={part: [encode_record(record, work.tokenizer, work.options.format)
+    return replace(work, records=records, examples={part: [encode_record(record, work.tokenizer, work.options.style)
                                                            for record in found] for part, found in records.items()})
 
 
@@ -186,7 +186,7 @@ def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path, recor
 
 
 def main() -> None:
-    given = options.parse(MapOptions, __doc__)
+    given = runs.parse(MapOptions, __doc__)
     runs.check_run(given)
     work = pipeline.prepare(FineTuning(model=given.model, precision=given.precision, epochs=EPOCHS, batch_size=BATCH, lr=LR))
     folder = runs.open_run("where_it_pays", given, {name: work.facts[name] for name in ("model_sha256", "precision")})

@@ -31,6 +31,7 @@ from ch_instruct.evaluation.arena_pages import Battle
 from ch_instruct.evaluation.ratings import POINTS, rate
 from ch_instruct.prompts import question_text
 from ch_instruct.records import load_questions
+from ch_instruct.support.prompt_style import choose_style
 from common.pretrained import load_pretrained
 from common.support import options
 from common.support.console import say
@@ -239,7 +240,8 @@ def main() -> None:
     questions = load_questions(args.questions) if args.questions else []
     device = pick_device(args.device)
     precision, _ = pick_precision(args.precision, device)
-    answerers = {name: answerer(name, device, precision, args.format, args.max_new_tokens) for name in args.models}
+    answerers = {name: answerer(name, device, precision, choose_style(name, args.format), args.max_new_tokens)
+                 for name in args.models}
     arena = Arena(answerers, load_votes(args.votes), questions)
     try:
         server = Server(arena, args.host, args.port)

@@ -21,6 +21,7 @@ from pathlib import Path
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import check_characters, read_rows
 from ch_instruct.scoring import score
+from ch_instruct.support.prompt_style import choose_style
 from common.generation import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
@@ -127,7 +128,7 @@ def main() -> None:
     model, tokenizer = load_pretrained(args.model, device)
 
     with evaluating(model, pick_precision(args.precision, device)[0]):
-        turns = answer_both(model, tokenizer, questions, args.format, args.max_new_tokens)
+        turns = answer_both(model, tokenizer, questions, choose_style(args.model, args.format), args.max_new_tokens)
     files.write_text(args.out, answer_lines(questions, turns, args.model))
     for question, first, second in list(zip(questions, *turns))[:4]:
         for text, given in zip(question["turns"], (first, second)):

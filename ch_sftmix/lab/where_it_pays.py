@@ -173,8 +173,8 @@ def tell(results: Results, title: str) -> None:
 
 
 def main() -> None:
-    given = options.parse(MapOptions, __doc__)
-    if given.small:
+    given = runs.parse(MapOptions, __doc__)
+    if given.small and not runs.is_resuming(given):
         if any(getattr(given, name) != getattr(MapOptions, name) for name in SMALL):
             raise InputError(f"--small chooses {', '.join(map(options.flag, SMALL))} itself; leave these out.")
         given = replace(given, **SMALL)

@@ -7,12 +7,14 @@ a notebook that writes `FineTuning(epochs=2)` gets the defaults and the checks o
 import argparse
 import io
 import math
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from common.support.console import is_main
 from common.support.files import InputError, out_of_memory, release
@@ -22,11 +24,12 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one sentence with exit status 2."""
 
     latest: "Parser"  # that of the running command
+    folder: Path | None = None  # the run folder that it has opened
 
     def __init__(self, description: str):
         super().__init__(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
         self.register("type", Path, _path)
-        Parser.latest = self
+        Parser.latest, Parser.folder = self, None
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         """Read the command line. What could not be written into a file again is refused, whatever the option."""
@@ -150,9 +153,6 @@ class Options:
                     raise InputError(f"{flag(part.name)}: {one!r} is not allowed, choose from {', '.join(rules['choices'])}.")
 
 
-SomeOptions = TypeVar("SomeOptions", bound=Options)
-
-
 def flag(name: str) -> str:
     """batch_size -> --batch-size."""
     return "--" + name.replace("_", "-")
@@ -162,13 +162,6 @@ def add(parser: Parser, *classes: type[Options]) -> None:
     """Give a parser the options of these classes."""
     for part in (part for some in classes for part in fields(some)):
         parser.add_argument(flag(part.name), default=part.default, **part.metadata)
-
-
-def parse(some: type[SomeOptions], description: str) -> SomeOptions:
-    """Read the command line of a command that has these options."""
-    parser = Parser(description)
-    add(parser, some)
-    return some(**vars(parser.parse_args()))
 
 
 @dataclass(frozen=True)
@@ -199,7 +192,13 @@ class PrecisionOption(Options):
 class FormatOption(Options):
     """How records become prompts."""
 
-    format: str = option("alpaca", "prompt style (default: %(default)s)", choices=["alpaca", "phi3"])
+    format: str | None = option(None, "prompt style (default: the one that the model was trained in, as its folder's chat "
+                                "template says; alpaca for a model without one)", choices=["alpaca", "phi3"])
+
+    @property
+    def style(self) -> str:
+        """The prompt style to use, once the model's folder has been asked (`choose_style`)."""
+        return self.format or "alpaca"
 
 
 @dataclass(frozen=True)
@@ -218,7 +217,7 @@ class FolderOptions(Options):
 
     out: Path | None = option(None, "folder for everything this run writes (default: a new one, runs/CHAPTER/001, 002, ...)",
                               Path, metavar="FOLDER")
-    resume: bool = option(False, "go on with the interrupted run in --out, same options")
+    resume: bool = option(False, "go on with the interrupted run in --out; its other options need not be given again")
 
 
 @dataclass(frozen=True)
@@ -248,6 +247,14 @@ def default_lr(lora: bool = False) -> float:
     return 5e-4 if lora else 5e-5
 
 
+def how_to_go_on() -> str:
+    """The command that continues an interrupted run, for the end of a sentence; empty where nothing has begun."""
+    if Parser.folder is None:
+        return ""
+    launcher = "torchrun, as before, with" if "LOCAL_RANK" in os.environ else "python"
+    return f" Go on with: {launcher} {sys.argv[0]} --resume --out {shlex.quote(str(Parser.folder))}"
+
+
 AT_END: list[Callable[[], None]] = []  # what else is to be done when a command ends, however it ends
 
 
@@ -267,9 +274,8 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # leaving takes a second or two, in which one is pressed again
-        advice = " Go on with the same command and --resume --out FOLDER." * Parser.latest.has("--resume")
         if is_main():
-            print(f"\nStopped.{advice}", file=sys.stderr)
+            print(f"\nStopped.{how_to_go_on()}", file=sys.stderr)
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
