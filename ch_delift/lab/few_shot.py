@@ -25,7 +25,7 @@ from ch_instruct.pipeline import take_subset
 from ch_instruct.records import load_records, split_places
 from ch_instruct.scoring import score
 from ch_instruct.support.prompt_style import choose_style
-from common.generation import continue_all
+from common.fast.answering import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
 from common.support import files, options, runs
