@@ -20,7 +20,7 @@ from common.support import files, plots
 from common.support.checkpoints import Run
 from common.support.console import is_main, say
 from common.support.files import InputError
-from common.support.options import option, share, whole
+from common.support.options import option, positive_share, whole
 
 ARMS = ("random", "se", "gradient", "high-loss", "low-loss", "full")
 FRACTIONS = (0.1, 0.2, 0.3, 0.5)  # of --curve
@@ -37,21 +37,13 @@ def pairs_option(text: str) -> str:
     return text
 
 
-def fraction_option(text: str) -> float:
-    """A share above 0, at most 1."""
-    value = share(text)
-    if not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a share above 0 and at most 1")
-    return value
-
-
 @dataclass(frozen=True)
 class Delift(FineTuning):
     """The options of this command."""
 
     stage: str = option("instruction", "instruction: cover the data (FL); task: cover --target (FLMI); continual: cover what "
                         "--known does not (FLCG) (default: %(default)s)", choices=list(OTHER))
-    fraction: float = option(0.3, "share of the training records to choose (default: %(default)s)", fraction_option,
+    fraction: float = option(0.3, "share of the training records to choose (default: %(default)s)", positive_share,
                              metavar="X")
     target: str | None = option(None, "records of the task to become good at; for --stage task", metavar="FILE")
     known: str | None = option(None, "records that the model has learnt already; for --stage continual", metavar="FILE")

@@ -27,6 +27,7 @@ from common.fast.views import recompute_blocks
 from common.gpt2 import GPT2
 from common.losses import Loss, evaluate, next_token_loss
 from common.pretrained import find_folder, load_pretrained, load_weights, public_name
+from common.sampling import GREEDY, Sampling
 from common.support import distributed, files, plots, reports, runs
 from common.support.checkpoints import Run
 from common.support.console import is_main, say, shorten
@@ -237,11 +238,12 @@ def smoke_records(records: list[dict]) -> list[dict]:
 
 
 def answer(model: GPT2, tokenizer: Tokenizer, records: list[dict], style: str, max_new_tokens: int,
-           batch_size: int = 32, precision: str = "fp32") -> list[dict]:
-    """Greedy answers: each record with "answer" and "stopped" (whether the model ended by itself) added."""
+           batch_size: int = 32, precision: str = "fp32", how: Sampling = GREEDY, seed: int = 0) -> list[dict]:
+    """Answers, greedy ones by default: each record with "answer" and "stopped" (whether the model ended by itself) added."""
     prompts = [encode_prompt(record, tokenizer, style) for record in distributed.my_share(records)]
     with evaluating(model, precision):
-        answers = distributed.put_together(continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size))
+        answers = distributed.put_together(continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size,
+                                                        how=how, seed=seed + distributed.rank()))
     return [record | {"answer": tokenizer.decode(new.ids).strip(), "stopped": new.stopped}
             for record, new in zip(records, answers)]
 

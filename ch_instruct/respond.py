@@ -25,8 +25,10 @@ def main() -> None:
     parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
                         help="where to write the answers, .json; a page to read them goes beside it, .html")
     options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.SamplingOptions)
+    parser.set_defaults(temperature=0.0)  # the same answers, and so the same scores, every time
+    parser.add_argument("--seed", type=options.natural, default=0, metavar="N",
+                        help="seed of the sampling (default: %(default)s)")
     parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
                         help="records answered together (default: %(default)s)")
     options.add(parser, options.DeviceOption, options.PrecisionOption)
@@ -47,7 +49,7 @@ def main() -> None:
                          f"{model.config.n_positions - 1} and answers after that. Shorten or leave out that record.")
 
     responses = pipeline.answer(model, tokenizer, records, style, args.max_new_tokens, args.batch_size,
-                                pick_precision(args.precision, device)[0])
+                                pick_precision(args.precision, device)[0], options.sampling(args), args.seed)
     files.write_json(args.out, responses)
     merged = pipeline.merge_responses({args.model: responses})
     files.write_text(page, html_page.make_page(merged, f"{args.model}, {args.data}"))

@@ -132,8 +132,8 @@ def main() -> None:
                         help="examples in a prompt, with --subset (default: %(default)s)")
     parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE", help="where to write the answers, .json")
     options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=32, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.NewTokensOption)
+    parser.set_defaults(max_new_tokens=32)  # the examples need the room
     parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
                         help="records answered together (default: %(default)s)")
     parser.add_argument("--seed", type=options.natural, default=0,

@@ -225,8 +225,7 @@ def main() -> None:
     parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
                         help="where votes are kept (default: %(default)s)")
     options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.NewTokensOption)
     options.add(parser, options.DeviceOption, options.PrecisionOption)
     parser.add_argument("--host", default="127.0.0.1",
                         help="address to listen at; with any other than the default, whoever reaches this machine can vote "

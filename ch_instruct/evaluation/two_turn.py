@@ -119,8 +119,7 @@ def main() -> None:
     parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
                         help="where to write the answers, .jsonl")
     options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.NewTokensOption)
     options.add(parser, options.DeviceOption, options.PrecisionOption)
     args = parser.parse_args()
     questions = load_questions(args.questions)

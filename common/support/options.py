@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from common.sampling import Sampling
 from common.support.console import is_main
 from common.support.files import InputError, out_of_memory, release
 
@@ -25,11 +26,12 @@ class Parser(argparse.ArgumentParser):
 
     latest: "Parser"  # that of the running command
     folder: Path | None = None  # the run folder that it has opened
+    reached: tuple[Path, int] | None = None  # where a training has begun in it, and the last step that was saved
 
     def __init__(self, description: str):
         super().__init__(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
         self.register("type", Path, _path)
-        Parser.latest, Parser.folder = self, None
+        Parser.latest, Parser.folder, Parser.reached = self, None, None
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         """Read the command line. What could not be written into a file again is refused, whatever the option."""
@@ -118,6 +120,21 @@ def share(text: str) -> float:
     return _number(text, lambda value: 0 <= value <= 1, "a share between 0 and 1")
 
 
+def positive_share(text: str) -> float:
+    """A share above 0, at most 1."""
+    return _number(text, lambda value: 0 < value <= 1, "a share above 0 and at most 1")
+
+
+def temperature(text: str) -> float:
+    """0, or a number by which logits can be divided."""
+    return _number(text, lambda value: value == 0 or 1e-30 <= value <= 1e30, "0 or a number above 0 (from 1e-30 to 1e30)")
+
+
+def penalty(text: str) -> float:
+    """A factor for logits."""
+    return _number(text, lambda value: 0.1 <= value <= 10, "a number from 0.1 to 10")
+
+
 def option(default: Any, help: str, type: Callable[[str], Any] = str, **more: Any) -> Any:
     """A field of an `Options` class.
 
@@ -202,13 +219,31 @@ class FormatOption(Options):
 
 
 @dataclass(frozen=True)
-class SamplingOptions(Options):
+class NewTokensOption(Options):
+    """How long texts may get."""
+
+    max_new_tokens: int = option(128, "longest answer or continuation, in tokens (default: %(default)s)", whole, metavar="N")
+
+
+@dataclass(frozen=True)
+class SamplingOptions(NewTokensOption):
     """How texts go on."""
 
-    greedy: bool = option(False, "always take the likeliest token")
-    temperature: float = option(0.8, "below 1 keeps to likely tokens, above 1 is more varied (default: %(default)s)", positive,
-                                metavar="X")
-    top_k: int | None = option(None, "sample among the N likeliest tokens only (default: among all)", whole, metavar="N")
+    greedy: bool = option(False, "always take the likeliest token, as --temperature 0 does")
+    temperature: float = option(0.8, "below 1 keeps to likely tokens, above 1 is more varied, 0 takes the likeliest (default: "
+                                "%(default)s)", temperature, metavar="X")
+    top_k: int | None = option(None, "draw among the N likeliest tokens only (default: among all)", whole, metavar="N")
+    top_p: float = option(1.0, "draw among the fewest likeliest tokens that together have this probability; 0.9 is usual "
+                          "(default: %(default)s, among all)", positive_share, metavar="X")
+    repetition_penalty: float = option(1.0, "above 1: make every token that is already in the text less likely; 1.1 to 1.3 "
+                                       "against loops (default: %(default)s, no penalty)", penalty, metavar="X")
+    no_repeat_ngram: int | None = option(None, "let no run of N tokens come twice (default: let them)", whole, metavar="N")
+
+
+def sampling(args: argparse.Namespace) -> Sampling:
+    """What these options of a command line ask for."""
+    return Sampling(0.0 if args.greedy else args.temperature, args.top_k, args.top_p, args.repetition_penalty,
+                    args.no_repeat_ngram)
 
 
 @dataclass(frozen=True)
@@ -252,7 +287,10 @@ def how_to_go_on() -> str:
     if Parser.folder is None:
         return ""
     launcher = "torchrun, as before, with" if "LOCAL_RANK" in os.environ else "python"
-    return f" Go on with: {launcher} {sys.argv[0]} --resume --out {shlex.quote(str(Parser.folder))}"
+    folder, step = Parser.reached or (Parser.folder, 0)
+    which = "" if folder == Parser.folder else f" of the training in {folder}"
+    where = f" (it goes on after step {step}{which})" if step else ""  # after no step, it begins anew
+    return f" Go on with: {launcher} {sys.argv[0]} --resume --out {shlex.quote(str(Parser.folder))}{where}"
 
 
 AT_END: list[Callable[[], None]] = []  # what else is to be done when a command ends, however it ends
