@@ -202,6 +202,9 @@ def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options:
     limits = {"test": options.test_limit, "validation": options.validation_limit}
     for split, part in records.items():
         parts[split] = Encoded([], [], [], "")
+        if split == "test" and len(different := different_questions(part)) < len(part):
+            say(f"  test: {len(part) - len(different)} of {len(part):,} questions repeat an earlier one and are asked once")
+            part = different
         if len(part) > limits.get(split, len(part)):
             say(f"  {split}: {limits[split]:,} of {len(part):,} records are used (--{split}-limit)")
             places = sorted(random.Random(f"limit {options.seed}").sample(range(len(part)), limits[split]))
@@ -209,7 +212,17 @@ def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options:
         if part:
             parts[split] = encode_records(part, tokenizer, options.style, options.max_length or longest, options.over_length)
             say(f"  {split}: {parts[split].note}")
+    if (count := len(parts["test"].records)) < reports.FEW_QUESTIONS and not options.smoke:
+        say(reports.few_questions(count))
     return parts
+
+
+def different_questions(records: list[dict]) -> list[dict]:
+    """The records without those that ask the question of an earlier one again."""
+    found: dict[tuple[str, str], dict] = {}
+    for record in records:
+        found.setdefault((record["instruction"], record.get("input", "")), record)
+    return list(found.values())
 
 
 def take_subset(training: list[int], file: Path, data_hash: str, records: int) -> list[int]:
@@ -310,8 +323,11 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
     files.write_text(folder / "README.md", model_card(
         given.model, given.data, given.style, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
         len(responses)))
+    tests = {name: {"questions": len(arm.responses), "sha256": runs.data_hash(
+        [[question_text(r), r["output"]] for r in arm.responses])} for name, arm in arms.items()}
     limits = {"test_limit": given.test_limit, "validation_limit": given.validation_limit}
-    reports.finish_run(folder, {"records": work.facts["records"]} | limits | facts | {"arms": results}, by_family)
+    reports.finish_run(folder, {"records": work.facts["records"]} | limits | facts
+                       | {"tests": tests, "arms": results}, by_family)
 
 
 def merge_responses(by_arm: dict[str, list[dict]]) -> list[dict]:

@@ -14,6 +14,7 @@ from common.support import files, options
 from common.support.console import say, table
 from common.support.device import pick_device, pick_precision
 from common.support.files import InputError
+from common.support.reports import with_interval
 
 
 def main() -> None:
@@ -53,10 +54,11 @@ def main() -> None:
     files.write_json(args.out, responses)
     merged = pipeline.merge_responses({args.model: responses})
     files.write_text(page, html_page.make_page(merged, f"{args.model}, {args.data}"))
-    if known := [response for response in responses if response["output"].strip()]:
+    if known := pipeline.different_questions([response for response in responses if response["output"].strip()]):
         scores = score(known)
-        say(table(["", "exact match", "ROUGE-L", "stopped"],
-                  [[args.model, *(f"{scores[name]:.1%}" for name in ("exact_match", "rouge_l", "stopped"))]]) + "\n")
+        say(table(["", "exact match", "ROUGE-L", "stopped"], [
+            [args.model, with_interval(scores["exact_match"], len(known)), f"{scores['rouge_l']:.1%}",
+             f"{scores['stopped']:.1%}"]]) + "\n")
     say(f"{len(responses)} answers in {args.out}, {len(known)} of them scored, to read in {page}")
 
 

@@ -81,6 +81,22 @@ def test_large_test_and_validation_parts_are_limited_and_told(capsys):
     assert "test: 10 of 30 records are used (--test-limit)" in capsys.readouterr().out
 
 
+def test_repeated_test_questions_are_asked_once_and_few_are_warned_of(capsys):
+    def ask(count: int, **options: object) -> list[int]:
+        test = [{"instruction": f"q{i % count}", "input": "x" * (i % 2), "output": str(i), "id": i} for i in range(3 * count)]
+        records = {"train": [{"instruction": "q", "output": "a"}] * 4, "validation": [], "test": test}
+        parts = pipeline.encode_splits(records, Tokenizer.from_merges([]), FineTuning(**options), 1024)
+        assert len(parts["train"].records) == 4  # what is learnt from may repeat itself
+        return [record["id"] for record in parts["test"].records]
+
+    assert ask(4) == [0, 1, 2, 3]
+    told = capsys.readouterr().out
+    assert "test: 8 of 12 questions repeat an earlier one and are asked once" in told
+    assert "Warning: 4 test questions are few: one answer more or less is 25%" in told
+    assert ask(51) == list(range(102)) and "Warning" not in capsys.readouterr().out  # with another input, another question
+    assert ask(4, smoke=True) == [0, 1, 2, 3] and "Warning" not in capsys.readouterr().out
+
+
 def test_every_arm_starts_from_the_same_weights_and_draws(tmp_path, monkeypatch):
     """Two trainings with dropout, one after the other on the same model: equal for equal seeds, whatever was drawn before."""
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
