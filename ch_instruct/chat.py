@@ -22,6 +22,23 @@ import select
 import sys
 from pathlib import Path
 
+from common.support import files, options
+from common.support.console import say
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption)
+    options.add(parser, options.FormatOption)
+    parser.add_argument("--system", metavar="TEXT", help="a message to the model before the conversation (default: none)")
+    options.add(parser, options.SamplingOptions)
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.prompts import STYLES
 from ch_instruct.support.prompt_style import choose_style
@@ -29,8 +46,7 @@ from common.fast.prepacked import prepacked_weights
 from common.generation import stream
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
-from common.support import files, options
-from common.support.console import say
+from common.sampling import asked_for
 from common.support.device import evaluating, pick_device, pick_precision
 from common.tokenizer import Tokenizer
 
@@ -83,7 +99,7 @@ class Chat:
         try:
             print("model> ", end="", flush=True)
             with evaluating(self.model, self.precision), prepacked_weights(self.model):
-                for token in stream(self.model, ids, room, self.tokenizer.eot_id, options.sampling(args)):
+                for token in stream(self.model, ids, room, self.tokenizer.eot_id, asked_for(args)):
                     text = decoder.decode(self.tokenizer.decode_bytes([token]))
                     answer, count = answer + text, count + 1
                     print(text, end="", flush=True)
@@ -144,13 +160,7 @@ def read_turn() -> str:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    options.add(parser, options.FormatOption)
-    parser.add_argument("--system", metavar="TEXT", help="a message to the model before the conversation (default: none)")
-    options.add(parser, options.SamplingOptions)
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
-    args = parser.parse_args()
+    args = parse()
 
     model, tokenizer = load_pretrained(args.model, pick_device(args.device))
     args.format = choose_style(args.model, args.format)

@@ -1,5 +1,6 @@
 """Choosing the next token: how sure, how varied, and how free of loops a text is to be."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,12 @@ class Sampling:
 
 
 GREEDY = Sampling()
+
+
+def asked_for(args: Namespace) -> Sampling:
+    """What the options of a command line (`SamplingOptions`) ask for."""
+    return Sampling(0.0 if args.greedy else args.temperature, args.top_k, args.top_p,
+                    args.repetition_penalty, args.no_repeat_ngram)
 
 
 def next_tokens(logits: Tensor, how: Sampling = GREEDY, before: Sequence[Sequence[int]] = (),

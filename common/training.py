@@ -75,11 +75,12 @@ class TrainOptions:
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
-    """The rate of step 1..total: a straight rise to the peak, then half a cosine down to zero."""
+    """The rate of step 1..total: a straight rise to the peak, then half a cosine. It would be zero
+    one step after the last: a step at a rate of zero would learn nothing."""
     rising = max(1, round(warmup * total))  # small at first: Adam's averages rest on few gradients
     if step <= rising:
         return peak * step / rising
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / (total + 1 - rising)))
 
 
 def make_optimizer(model: torch.nn.Module, options: TrainOptions) -> torch.optim.AdamW:
@@ -188,7 +189,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
                 after_step(row)
             if step % evaluate_every == 0 or step == total:
                 keeper.judge(evaluate_every)  # evaluate; keep the checkpoint if it is the best
-            keeper.save_state(done=step == total)  # now and then, all that is needed to go on
+            keeper.save(done=step == total)  # now and then, all that is needed to go on
             if run.done:  # or stopped early
                 break
 

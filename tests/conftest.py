@@ -59,10 +59,11 @@ def stopping_model():
 
 
 def command(script: str, *options: object, ranks: int = 1) -> list[str]:
-    """The command line `python SCRIPT OPTIONS`, or that of so many processes under torchrun."""
+    """The command line `python SCRIPT OPTIONS` (or `python -m MODULE OPTIONS`), or that of so many processes under torchrun."""
     launcher = [] if ranks == 1 else ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--master-port=0",
                                       "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    return [sys.executable, *launcher, str(ROOT / script), *map(str, options)]
+    program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
+    return [sys.executable, *launcher, *program, *map(str, options)]
 
 
 def run_command(script: str, *options: object, folder: Path, check: bool = True, ranks: int = 1,

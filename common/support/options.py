@@ -11,14 +11,13 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from common.sampling import Sampling
 from common.support.console import is_main
-from common.support.files import InputError, out_of_memory, release
+from common.support.files import InputError, out_of_memory, read_json, reading, release
 
 
 class Parser(argparse.ArgumentParser):
@@ -170,6 +169,9 @@ class Options:
                     raise InputError(f"{flag(part.name)}: {one!r} is not allowed, choose from {', '.join(rules['choices'])}.")
 
 
+SomeOptions = TypeVar("SomeOptions", bound=Options)
+
+
 def flag(name: str) -> str:
     """batch_size -> --batch-size."""
     return "--" + name.replace("_", "-")
@@ -240,12 +242,6 @@ class SamplingOptions(NewTokensOption):
     no_repeat_ngram: int | None = option(None, "let no run of N tokens come twice (default: let them)", whole, metavar="N")
 
 
-def sampling(args: argparse.Namespace) -> Sampling:
-    """What these options of a command line ask for."""
-    return Sampling(0.0 if args.greedy else args.temperature, args.top_k, args.top_p, args.repetition_penalty,
-                    args.no_repeat_ngram)
-
-
 @dataclass(frozen=True)
 class FolderOptions(Options):
     """Where a run writes."""
@@ -253,6 +249,49 @@ class FolderOptions(Options):
     out: Path | None = option(None, "folder for everything this run writes (default: a new one, runs/CHAPTER/001, 002, ...)",
                               Path, metavar="FOLDER")
     resume: bool = option(False, "go on with the interrupted run in --out; its other options need not be given again")
+
+
+def parse(some: type[SomeOptions], description: str) -> SomeOptions:
+    """Read the command line of a command that has these options. With --resume, what is not given is as in the run's folder."""
+    parser = Parser(description)
+    add(parser, some)
+    args = parser.parse_args()
+    if issubclass(some, FolderOptions) and is_resuming(args):
+        args = parser.parse_args(namespace=recorded_options(some, args.out))  # what it holds is the default
+    return some(**vars(args))
+
+
+def recorded_options(some: type[Options], folder: Path) -> argparse.Namespace:
+    """The options of the run in this folder, but --out and --resume.
+
+    Raises:
+        InputError: if they are those of another command, or damaged.
+    """
+    run, ours = read_run(folder), {part.name: part.metadata for part in fields(some)}
+    if run["options"].keys() != ours.keys():
+        raise InputError(f"--resume: the run in {folder} was made by {run.get('command')!r}, whose options are not those of "
+                         "this command; go on with that one, or start a new run.")
+    with reading(folder / "run.json", "no run.json of a run", "put it back as it was, or start a new run"):
+        return argparse.Namespace(**{name: _of_kind(run["options"][name], rules) for name, rules in ours.items()
+                            if name not in ("out", "resume")})
+
+
+def _of_kind(value: Any, rules: Mapping[str, Any]) -> Any:
+    """What the command line makes of this value, which JSON holds as a number, a text or a list."""
+    if value is None or "type" not in rules:  # not given, or a flag
+        return value
+    return tuple(rules["type"](str(one)) for one in value) if rules.get("nargs") else rules["type"](str(value))
+
+
+def is_resuming(args: FolderOptions | argparse.Namespace) -> bool:
+    """Whether there is a run to go on with: --resume in a folder without run.json begins anew."""
+    return bool(args.resume and args.out and (args.out / "run.json").exists())
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What `runs.open_run` wrote into this folder."""
+    return read_json(folder / "run.json", {"options": {str: object}, "facts": {str: object}}, "no run.json of a run",
+                           "put it back as it was, or start a new run")
 
 
 @dataclass(frozen=True)
@@ -296,8 +335,8 @@ def how_to_go_on() -> str:
 AT_END: list[Callable[[], None]] = []  # what else is to be done when a command ends, however it ends
 
 
-def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`; turn what the user can mend into one sentence and exit status 2."""
+def run_command(main: Callable[[], object]) -> None:
+    """Run `main`, or `parse`, of a command; turn what the user can mend into one sentence and exit status 2."""
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal cannot spell is no reason to end

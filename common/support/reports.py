@@ -139,6 +139,13 @@ def tested(family: Sequence[dict]) -> list[dict[str, Any]]:
             for row, p, corrected in zip(family, p_values, holm(p_values))]
 
 
+def tested_table(rows: Sequence[dict[str, Any]], heading: str) -> str:
+    """Comparisons as `tested` gives them, one row each: their "name", the mean difference with its interval, p before and after
+    Holm's correction."""
+    return table([heading, "difference", "p", "p after Holm"], [
+        [row["name"], plus_minus(row["interval"], "+.1%"), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"] for row in rows])
+
+
 def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, dict]],
                       pairs: list[tuple[str, str]]) -> None:
     """Write and print means over seeds with 95 % intervals, and the difference between two arms seed by seed.

@@ -6,11 +6,9 @@ import platform
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
-from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -18,46 +16,11 @@ from common.gpt2 import GPT2
 from common.support import distributed, files
 from common.support.console import is_main, say
 from common.support.files import InputError
-from common.support.options import FolderOptions, Parser, add, flag
+from common.support.options import FolderOptions, Parser, flag, is_resuming, read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PRECISIONS = ("fp32", "bf16")
 MAY_DIFFER = {"resume", "out", "device", "recompute", "timeout"}  # options that may change between a run and its resumption
-
-
-SomeOptions = TypeVar("SomeOptions", bound=FolderOptions)
-
-
-def parse(some: type[SomeOptions], description: str) -> SomeOptions:
-    """Read the command line of a command that makes a run. With --resume, what is not given is as the run in --out has it."""
-    parser = Parser(description)
-    add(parser, some)
-    args = parser.parse_args()
-    if is_resuming(args):
-        args = parser.parse_args(namespace=recorded_options(some, args.out))  # what it holds is the default
-    return some(**vars(args))
-
-
-def recorded_options(some: type[FolderOptions], folder: Path) -> Namespace:
-    """The options of the run in this folder, but --out and --resume.
-
-    Raises:
-        InputError: if they are those of another command, or damaged.
-    """
-    run, ours = read_run(folder), {part.name: part.metadata for part in fields(some)}
-    if run["options"].keys() != ours.keys():
-        raise InputError(f"--resume: the run in {folder} was made by {run.get('command')!r}, whose options are not those of "
-                         "this command; go on with that one, or start a new run.")
-    with files.reading(folder / "run.json", "no run.json of a run", "put it back as it was, or start a new run"):
-        return Namespace(**{name: _of_kind(run["options"][name], rules) for name, rules in ours.items()
-                            if name not in ("out", "resume")})
-
-
-def _of_kind(value: Any, rules: Mapping[str, Any]) -> Any:
-    """What the command line makes of this value, which JSON holds as a number, a text or a list."""
-    if value is None or "type" not in rules:  # not given, or a flag
-        return value
-    return tuple(rules["type"](str(one)) for one in value) if rules.get("nargs") else rules["type"](str(value))
 
 
 def check_run(args: FolderOptions | Namespace) -> None:
@@ -96,17 +59,6 @@ def refuse_content(folder: Path) -> None:
 
 def _content(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not files.is_temporary(path)]
-
-
-def is_resuming(args: FolderOptions | Namespace) -> bool:
-    """Whether there is a run to go on with: --resume in a folder without run.json begins anew."""
-    return bool(args.resume and args.out and (args.out / "run.json").exists())
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """What `open_run` wrote into this folder."""
-    return files.read_json(folder / "run.json", {"options": {str: object}, "facts": {str: object}}, "no run.json of a run",
-                           "put it back as it was, or start a new run")
 
 
 def recorded_precision(args: FolderOptions, precision: str) -> str:

@@ -140,10 +140,28 @@ def test_the_best_checkpoint_is_kept_and_training_stops(tiny_model, tokenizer, t
 def test_learning_rate_rises_then_follows_half_a_cosine():
     rates = [learning_rate(step, 100, 1.0, 0.1) for step in range(1, 101)]
     assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
-    assert rates[54] == pytest.approx(0.5)
-    assert rates[-1] == pytest.approx(0.0)
-    assert learning_rate(1, 1, 1.0, 0.1) == 1.0
-    assert [learning_rate(step, 2, 1.0, 0.1) for step in (1, 2)] == [1.0, pytest.approx(0)]  # however short, up and down
+    assert rates[9:] == pytest.approx([(1 + math.cos(math.pi * n / 91)) / 2 for n in range(91)])
+    assert learning_rate(101, 100, 1.0, 0.1) == pytest.approx(0)  # one step after the last
+
+
+@pytest.mark.parametrize("total", range(1, 40))
+def test_every_step_learns(total):
+    """However short a run: up, down, and never at a rate of zero."""
+    rates = [learning_rate(step, total, 1.0, 0.1) for step in range(1, total + 1)]
+    assert max(rates) == 1.0 and min(rates) > 0 and rates[-1] == min(rates[max(1, round(0.1 * total)) - 1:])
+
+
+def test_the_last_batch_counts(tokenizer, tmp_path):
+    """Two steps on two batches that differ in the second: the weights differ."""
+    weights = []
+    for last in ([1, 2, 3, 4, 256], [9, 8, 7, 6, 256]):
+        data = dataset(2)
+        data.items = [Example([5, 6, 7, 8, 256], 2), Example(last, 2)]
+        data.order = lambda epoch, items=data.items: items
+        model = make_model()
+        fit(model, tokenizer, data, NOTHING, next_token_loss, TrainOptions(1, 1, 1, 1e-2, "fp32"), tmp_path / str(last[0]))
+        weights.append(model.wte.weight)
+    assert not torch.equal(*weights)
 
 
 def test_weight_decay_is_for_matrices_only(tiny_model):

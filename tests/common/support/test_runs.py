@@ -9,7 +9,7 @@ import pytest
 
 from ch_instruct.pipeline import FineTuning
 from ch_sftmix.train import SFTMix
-from common.support import files, runs
+from common.support import files, options, runs
 from common.support.files import InputError
 from common.support.runs import check_run, data_hash, model_hash, open_run
 from tests.conftest import ROOT, make_model
@@ -60,7 +60,7 @@ def test_what_decides_the_result_may_not_differ_when_resuming(name, begun):
 
 def parse(monkeypatch, *line: object, some: type = FineTuning) -> object:
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, line)])
-    return runs.parse(some, "")
+    return options.parse(some, "")
 
 
 def test_resume_and_out_alone_are_enough(tmp_path, monkeypatch):
