@@ -18,7 +18,7 @@ from ch_instruct.prompts import chat_template, question_text
 from ch_instruct.records import load_records, save_records, split_places
 from ch_instruct.scoring import score
 from ch_instruct.support import html_page
-from ch_instruct.support.data_forms import field_pair
+from ch_instruct.support.data_forms import RecordOptions
 from ch_instruct.support.model_card import model_card
 from ch_instruct.support.subset import read_subset
 from common.generation import continue_all
@@ -48,15 +48,12 @@ MOST_NEW_TOKENS = 256  # no answer is longer, however long the training response
 
 
 @dataclass(frozen=True)
-class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, FormatOption, ModelOption):
+class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, FormatOption, RecordOptions, ModelOption):
     """The options of every chapter that trains on instruction records."""
 
     data: str = option("classroom", "classroom, a public set by name (alpaca, dolly, ultrachat, ...), the hub id of another, "
-                       "or a .json, .jsonl, .csv or .parquet file of records: Alpaca, OpenAI messages, ShareGPT, prompt and "
-                       "completion, question and answer (default: %(default)s)", metavar="D")
-    fields: tuple[str, ...] | None = option(None, "for a --data file of another form: which of its keys hold what, as in "
-                                            "instruction=question output=answer (default: by the known forms)", field_pair,
-                                            nargs="+", metavar="OURS=THEIRS")
+                       "or a .json, .jsonl, .csv, .tsv or .parquet file of records: Alpaca, OpenAI messages, ShareGPT, "
+                       "prompt and completion, question and answer (default: %(default)s)", metavar="D")
     save_data: Path | None = option(None, "write the records as they were understood to this new .json or .jsonl file "
                                     "(default: nowhere)", Path, metavar="FILE")
     subset: Path | None = option(None, "train on these records of --data only, a subset.json from ch_delift/train.py "
@@ -134,7 +131,7 @@ def prepare(options: FineTuning) -> Work:
     check_new_file(options)
     device = pick_device(options.device)
     distributed.start(device)
-    loaded = load_records(options.data, fields=options.fields)
+    loaded = load_records(options.data, fields=options.fields, bad_rows=options.bad_rows)
     data = smoke_records(loaded.records) if options.smoke else loaded.records
     places, data_hash = split_places(data, options.seed), runs.data_hash(data)
     if options.subset is not None:
