@@ -102,7 +102,7 @@ def prepare(options: FineTuning) -> Work:
     check_new_file(options)
     device = pick_device(options.device)
     distributed.start(device)
-    loaded = load_records(options.data, fields=options.fields)
+    loaded = load_records(options.data, fields=options.fields, bad_rows=options.bad_rows)
     data = smoke_records(loaded.records) if options.smoke else loaded.records
     places, data_hash = split_places(data, options.seed), runs.data_hash(data)
     if options.subset is not None:

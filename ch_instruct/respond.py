@@ -5,6 +5,7 @@
 
 import argparse
 
+from ch_instruct.support.data_forms import RecordOptions
 from common.support import files, options
 from common.support.console import say, table
 from common.support.files import InputError
@@ -18,7 +19,7 @@ def parse() -> argparse.Namespace:
                              "are to be scored, or with messages; or classroom for its test part (default: %(default)s)")
     parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
                         help="where to write the answers, .json; a page to read them goes beside it, .html")
-    options.add(parser, options.FormatOption)
+    options.add(parser, RecordOptions, options.FormatOption)
     options.add(parser, options.SamplingOptions)
     parser.set_defaults(temperature=0.0)  # the same answers, and so the same scores, every time
     parser.add_argument("--seed", type=options.natural, default=0, metavar="N",
@@ -52,7 +53,7 @@ def main() -> None:
     if page.exists():
         raise InputError(f"--out: {page} already exists; choose a new file.")
 
-    records = load_questions(args.data)
+    records = load_questions(args.data, fields=args.fields, bad_rows=args.bad_rows).records
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
     style = choose_style(args.model, args.format)

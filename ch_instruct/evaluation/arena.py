@@ -247,7 +247,7 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> None:
     args = parse()
 
-    questions = load_questions(args.questions) if args.questions else []
+    questions = load_questions(args.questions, "--questions").records if args.questions else []
     device = pick_device(args.device)
     precision, _ = pick_precision(args.precision, device)
     answerers = {name: answerer(name, device, precision, choose_style(name, args.format), args.max_new_tokens)
