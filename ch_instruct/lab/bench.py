@@ -43,8 +43,8 @@ def parse() -> argparse.Namespace:
                         help="counted turns of each side, after one that is not (default: %(default)s)")
     parser.add_argument("--answers", type=options.natural, default=64, metavar="N",
                         help="prompts to answer, in batches of 8 and of 32; 0 for none (default: %(default)s)")
-    parser.add_argument("--max-new-tokens", type=options.whole, default=64, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.NewTokensOption)
+    parser.set_defaults(max_new_tokens=64)  # of every answer, so that speeds can be compared
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
                         help="where to compute (default: %(default)s)")
     parser.add_argument("--busy", type=options.natural, default=0, metavar="N",

@@ -194,7 +194,7 @@ def tell(results: Results, title: str) -> None:
 
 def main() -> None:
     given = parse()
-    if given.small:
+    if given.small and not options.is_resuming(given):
         if any(getattr(given, name) != getattr(MapOptions, name) for name in SMALL):
             raise InputError(f"--small chooses {', '.join(map(options.flag, SMALL))} itself; leave these out.")
         given = replace(given, **SMALL)
