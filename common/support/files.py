@@ -108,7 +108,7 @@ def out_of_memory(error: Exception) -> bool:
 def reading(path: object, what: str, advice: str = "restore it, or make it again") -> Iterator[None]:
     """Whatever goes wrong in here becomes one sentence. All that reads a file, ours or another library, stands in this.
 
-    It is the only place that catches everything: a parser that is given broken content raises whatever it comes upon.
+    It is the only place that catches `Exception`: a parser that is given broken content raises whatever it comes upon.
 
     Args:
         what: the file is then: "PATH is WHAT (reason); ADVICE.", as in "no subset file" or "not JSON".
