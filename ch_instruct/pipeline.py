@@ -4,7 +4,7 @@
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,59 +18,24 @@ from ch_instruct.prompts import chat_template, question_text
 from ch_instruct.records import load_records, save_records, split_places
 from ch_instruct.scoring import score
 from ch_instruct.support import html_page
-from ch_instruct.support.data_forms import RecordOptions
+from ch_instruct.support.fine_tuning_options import FineTuning
 from ch_instruct.support.model_card import model_card
 from ch_instruct.support.subset import read_subset
-from common.generation import continue_all
+from common.fast.answering import continue_all
+from common.fast.views import recompute_blocks
 from common.gpt2 import GPT2
-from common.losses import Loss, next_token_loss
+from common.losses import Loss, evaluate, next_token_loss
 from common.pretrained import find_folder, load_pretrained, load_weights, public_name
 from common.support import distributed, files, plots, reports, runs
+from common.support.checkpoints import Run
 from common.support.console import is_main, say, shorten
-from common.support.device import evaluating, pick_device, pick_precision
+from common.support.device import check_mps, evaluating, pick_device, pick_precision
 from common.support.files import InputError
-from common.support.options import (
-    DeviceOption,
-    FormatOption,
-    ModelOption,
-    PrecisionOption,
-    RunOptions,
-    TrainingOptions,
-    default_lr,
-    option,
-    positive,
-    whole,
-)
+from common.support.options import default_lr
 from common.tokenizer import Tokenizer
-from common.training import Dataset, Run, TrainOptions, check_mps, evaluate, fit
+from common.training import Dataset, TrainOptions, fit
 
 MOST_NEW_TOKENS = 256  # no answer is longer, however long the training responses are
-
-
-@dataclass(frozen=True)
-class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, FormatOption, RecordOptions, ModelOption):
-    """The options of every chapter that trains on instruction records."""
-
-    data: str = option("classroom", "classroom, a public set by name (alpaca, dolly, ultrachat, ...), the hub id of another, "
-                       "or a .json, .jsonl, .csv, .tsv or .parquet file of records: Alpaca, OpenAI messages, ShareGPT, "
-                       "prompt and completion, question and answer (default: %(default)s)", metavar="D")
-    save_data: Path | None = option(None, "write the records as they were understood to this new .json or .jsonl file "
-                                    "(default: nowhere)", Path, metavar="FILE")
-    subset: Path | None = option(None, "train on these records of --data only, a subset.json from ch_delift/train.py "
-                                 "(default: on all)", Path, metavar="FILE")
-    test_limit: int = option(500, "most test questions to ask, drawn by --seed from a larger test part (default: %(default)s)",
-                             whole, metavar="N")
-    validation_limit: int = option(200, "the same for the validation part (default: %(default)s)", whole, metavar="N")
-    loss_on: str = option("response", "what is learnt: the response alone, or the prompt too (default: %(default)s)",
-                          choices=["response", "all"])
-    lr: float | None = option(None, f"peak learning rate (default: {default_lr():g}, with --lora {default_lr(lora=True):g})",
-                              positive, metavar="X")
-    lora: int | None = option(None, "learn updates of this rank instead of the weights themselves (LoRA): far less memory, and "
-                              "an adapter beside the checkpoint (default: all weights)", whole, metavar="RANK")
-    max_length: int | None = option(None, "longest example in tokens, prompt and response together (default: what the model "
-                                    "can read)", whole, metavar="N")
-    over_length: str = option("drop", "what happens to longer ones: leave them out, cut the response, or stop (default: "
-                              "%(default)s)", choices=["drop", "truncate", "error"])
 
 
 @dataclass
@@ -85,6 +50,7 @@ class Work:
     examples: dict[str, list[Example]]  # the same, encoded
     precision: str = "fp32"  # what --precision came to
     train_ids: list[int] = field(default_factory=list)  # places of the training records in the data, from 0
+    train_rows: list[int] = field(default_factory=list)  # their numbers in the file, from 1
     facts: dict[str, Any] = field(default_factory=dict)  # for run.json: hashes, counts, and what `auto` came to
     understood: list[dict] = field(default_factory=list)  # all records of the data, for --save-data
 
@@ -132,7 +98,8 @@ def prepare(options: FineTuning) -> Work:
     device = pick_device(options.device)
     distributed.start(device)
     loaded = load_records(options.data, fields=options.fields, bad_rows=options.bad_rows)
-    data = smoke_records(loaded.records) if options.smoke else loaded.records
+    taken = smoke_places(loaded.records) if options.smoke else range(len(loaded.records))
+    data = [loaded.records[place] for place in taken]
     places, data_hash = split_places(data, options.seed), runs.data_hash(data)
     if options.subset is not None:
         places["train"] = take_subset(places["train"], options.subset, data_hash, len(data))
@@ -141,7 +108,8 @@ def prepare(options: FineTuning) -> Work:
     if options.lora is not None and options.lora > model.config.n_embd:
         raise InputError(f"--lora {options.lora} is more than the width of {options.model}, which is {model.config.n_embd}; "
                          "8 or 16 is usual.")
-    model.recompute = options.recompute
+    if options.recompute:
+        recompute_blocks(model)
     tokenizer.chat_template = chat_template(options.format)  # saved with every checkpoint
 
     say(f"Data {options.data}: {len(data)} records, {options.format} prompts"
@@ -152,14 +120,17 @@ def prepare(options: FineTuning) -> Work:
     name, why = pick_precision(options.precision, device)
     precision = distributed.from_main(runs.recorded_precision(options, name))  # machines may differ
     check_mps(model, collate(examples["train"][:options.batch_size], tokenizer.eot_id, options.loss_on), next_token_loss)
+    train_ids = [places["train"][i] for i in parts["train"].places]
     work = Work(options, folder, model, tokenizer, {split: part.records for split, part in parts.items()}, examples,
-                precision, [places["train"][i] for i in parts["train"].places], understood=loaded.records)
+                precision, train_ids, [loaded.rows[taken[i]] for i in train_ids], understood=loaded.records)
 
     supervised, tokens = (sum(e.targets(loss_on) for e in examples["train"]) for loss_on in (options.loss_on, "all"))
     work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
                   "records": {split: len(part) for split, part in work.records.items()},
                   "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised}
-    say(f"Model {options.model}: {model.config.n_params:,} parameters, {precision} on {device} ({why})")
+    if loaded.skipped:
+        work.facts["skipped_rows"] = loaded.skipped  # row -> why
+    say(f"Model {options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {device} ({why})")
     if options.lora is not None:
         say(f"LoRA of rank {options.lora}: updates of the blocks' matrices are learnt, and nothing else")
     say(f"In the loss: {supervised:,} of {tokens:,} training tokens ({supervised / tokens:.0%}, --loss-on {options.loss_on}); "
@@ -215,13 +186,14 @@ def take_subset(training: list[int], file: Path, data_hash: str, records: int) -
     return chosen
 
 
-def smoke_records(records: list[dict]) -> list[dict]:
-    """A few records of each split, or of the file if it names none. (Where only some name one, all: that is refused.)"""
+def smoke_places(records: list[dict]) -> Sequence[int]:
+    """Where a few records of each split stand, or of the file if it names none. (Where only some name one, all: that is
+    refused.)"""
     named = sum("split" in record for record in records)
     if named < len(records):
-        return records if named else records[:60]
-    return [r for split, n in (("train", 48), ("validation", 6), ("test", 6))
-            for r in [r for r in records if r["split"] == split][:n]]
+        return range(len(records))[:None if named else 60]
+    return [i for split, n in (("train", 48), ("validation", 6), ("test", 6))
+            for i in [i for i, record in enumerate(records) if record["split"] == split][:n]]
 
 
 def answer(model: GPT2, tokenizer: Tokenizer, records: list[dict], style: str, max_new_tokens: int,
@@ -257,7 +229,7 @@ def test_base(work: Work) -> Arm:
     return test(work)
 
 
-def train(work: Work, data: Dataset, loss: Loss, folder: Path, seed: int, after_step: Callable[[int], None] | None = None,
+def train(work: Work, data: Dataset, loss: Loss, folder: Path, seed: int, after_step: Callable[[dict], None] | None = None,
           **changes: Any) -> Run:
     """Train on this data, from the pretrained model again: every arm of an experiment starts alike.
 
@@ -297,7 +269,8 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
         given.model, given.data, given.format, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
         len(responses)))
     limits = {"test_limit": given.test_limit, "validation_limit": given.validation_limit}
-    reports.finish_run(folder, {"records": work.facts["records"]} | limits | facts | {"arms": results}, by_family)
+    counts = {name: work.facts[name] for name in ("records", "skipped_rows") if name in work.facts}
+    reports.finish_run(folder, counts | limits | facts | {"arms": results}, by_family)
 
 
 def merge_responses(by_arm: dict[str, list[dict]]) -> list[dict]:

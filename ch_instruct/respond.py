@@ -3,24 +3,24 @@
     python ch_instruct/respond.py --model runs/ch_instruct/001 --data questions.json --out answers.json
 """
 
-from ch_instruct import pipeline
-from ch_instruct.encoding import encode_prompt
-from ch_instruct.records import load_questions
-from ch_instruct.scoring import score
-from ch_instruct.support import html_page
-from common.pretrained import load_pretrained
+import argparse
+
+from ch_instruct.support.data_forms import RecordOptions
 from common.support import files, options
 from common.support.console import say, table
-from common.support.device import pick_device, pick_precision
 from common.support.files import InputError
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = options.Parser(__doc__)
     options.add(parser, options.ModelOption)
     parser.add_argument("--data", default="classroom", metavar="D",
-                        help="a .json or .jsonl file of records with instruction, perhaps input, and output if the answers "
-                             "are to be scored, or with messages; or classroom for its test part (default: %(default)s)")
+                        help="a file of records as for training, which need no answers: those that have one are scored; or "
+                             "classroom for its test part (default: %(default)s)")
+    options.add(parser, RecordOptions)
+    parser.add_argument("--over-length", choices=["error", "drop"], default="error",
+                        help="what happens to questions that the model cannot read: stop, or leave them out (default: "
+                             "%(default)s)")
     parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
                         help="where to write the answers, .json; a page to read them goes beside it, .html")
     options.add(parser, options.FormatOption)
@@ -29,20 +29,42 @@ def main() -> None:
     parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
                         help="records answered together (default: %(default)s)")
     options.add(parser, options.DeviceOption, options.PrecisionOption)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+from ch_instruct import pipeline
+from ch_instruct.encoding import encode_prompt
+from ch_instruct.records import count_rows, load_questions
+from ch_instruct.scoring import score
+from ch_instruct.support import html_page
+from common.pretrained import load_pretrained
+from common.support.device import pick_device, pick_precision
+
+
+def main() -> None:
+    args = parse()
     page = args.out.with_suffix(".html")
     if page == args.out:
         raise InputError(f"--out {args.out}: the answers are JSON and the page beside them is .html; choose a .json name.")
     if page.exists():
         raise InputError(f"--out: {page} already exists; choose a new file.")
 
-    records = load_questions(args.data)
+    loaded = load_questions(args.data, "--data", args.fields, args.bad_rows)
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
-    longest = max(len(encode_prompt(record, tokenizer, args.format)) for record in records)
-    if longest >= model.config.n_positions:
-        raise InputError(f"--data {args.data}: a prompt has {longest} tokens; {args.model} reads at most "
-                         f"{model.config.n_positions - 1} and answers after that. Shorten or leave out that record.")
+    longest = model.config.n_positions - 1  # one token is for the answer
+    lengths = [len(encode_prompt(record, tokenizer, args.format)) for record in loaded.records]
+    long = [row for row, length in zip(loaded.rows, lengths) if length > longest]
+    if long and (args.over_length == "error" or len(long) == len(lengths)):
+        raise InputError(f"--data {args.data}: the prompts of {count_rows(long)} have more than {longest} tokens (the longest "
+                         f"{max(lengths)}), which is all that {args.model} reads; shorten them"
+                         + ("." if len(long) == len(lengths) else ", or leave them out by --over-length drop."))
+    if long:
+        say(f"--data {args.data}, left out, more than {longest} tokens: {count_rows(long)}")
+    records = [record for record, length in zip(loaded.records, lengths) if length <= longest]
 
     responses = pipeline.answer(model, tokenizer, records, args.format, args.max_new_tokens, args.batch_size,
                                 pick_precision(args.precision, device)[0])

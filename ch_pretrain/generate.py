@@ -4,17 +4,14 @@
     python ch_pretrain/generate.py --model gpt2 --prompt "Once upon a time" --temperature 0.8 --top-k 40 --num-samples 3
 """
 
-import torch
+import argparse
 
-from common.generation import continue_batch
-from common.pretrained import load_pretrained
 from common.support import options
 from common.support.console import say
-from common.support.device import check_memory, evaluating, pick_device, pick_precision
 from common.support.files import InputError
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = options.Parser(__doc__)
     options.add(parser, options.ModelOption)
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="the text to go on from")
@@ -28,6 +25,20 @@ def main() -> None:
     args = parser.parse_args()
     if args.greedy and args.num_samples > 1:
         parser.error("--greedy has one outcome; leave out --num-samples or --greedy")
+    return args
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+
+from common.fast.answering import continue_all
+from common.pretrained import load_pretrained
+from common.support.device import check_memory, evaluating, pick_device, pick_precision
+
+
+def main() -> None:
+    args = parse()
 
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
@@ -38,10 +49,9 @@ def main() -> None:
     sizes = model.config
     check_memory(8 * sizes.n_layer * sizes.n_embd * sizes.n_positions * args.num_samples,  # keys and values, 4 bytes a number
                  f"--num-samples {args.num_samples} needs", "lower it")
-    generator = torch.Generator(device).manual_seed(args.seed)
     with evaluating(model, pick_precision(args.precision, device)[0]):
-        samples = continue_batch(model, [prompt] * args.num_samples, args.max_new_tokens, tokenizer.eot_id,
-                                 0.0 if args.greedy else args.temperature, args.top_k, generator)
+        samples = continue_all(model, [prompt] * args.num_samples, args.max_new_tokens, tokenizer.eot_id, args.num_samples,
+                               "continuing", 0.0 if args.greedy else args.temperature, args.top_k, args.seed)
     for number, sample in enumerate(samples, 1):
         if args.num_samples > 1:
             say(f"--- sample {number}")

@@ -14,33 +14,11 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from ch_pretrain import classroom
-from ch_pretrain.bpe import train_bpe
-from ch_pretrain.lab.look_back import LOOKS_FILE, add_look, read_looks
-from ch_pretrain.pages import pages
-from ch_pretrain.plots import draw_looking_back
-from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
-from common.generation import continue_all
-from common.gpt2 import GPT2, Attention, GPT2Config
-from common.losses import next_token_loss
-from common.pretrained import LARGEST, load_pretrained
-from common.support import distributed, options, plots, reports, runs
+from common.support import options
 from common.support.console import is_main, say
-from common.support.device import check_memory, pick_device, pick_precision
 from common.support.files import InputError, reading
 from common.support.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, positive, whole
 from common.tokenizer import END_OF_TEXT, Tokenizer
-from common.training import TrainOptions, check_mps, fit
-
-CORPORA = {"classroom": pages, "plain": classroom.pages}  # who makes their pages
-PAGES, PAGES_SEED = 300_000, 1
-VALIDATION_SHARE, MOST_VALIDATION = 0.02, 700  # of the documents, and at most so many of them
-WARMUP, EVALUATIONS = 0.02, 20  # share of the steps, and how often to evaluate and save
-STRENGTH = 2  # how much larger than usual attention's weights begin
-FOR_VOCABULARY = 40_000  # documents at most; the others hold the same words
-SAMPLE_PROMPTS = ("The capital of", "The opposite of", "Plurals\n\n")
 
 
 @dataclass(frozen=True)
@@ -65,14 +43,6 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
         super().__post_init__()
         if self.width % self.heads:
             raise InputError(f"--heads {self.heads} does not divide --width {self.width}; choose one that does.")
-        for name, size in (("layers", "n_layer"), ("width", "n_embd"), ("max_length", "n_positions"),
-                           ("vocab_size", "vocab_size")):
-            if getattr(self, name) > LARGEST[size]:
-                raise InputError(f"{flag(name)} {getattr(self, name)} is more than {LARGEST[size]}; choose a smaller one.")
-        least = GPT2Config(257, self.max_length, self.width, self.layers, self.heads).n_params
-        if self.model is None:  # weights, gradients and AdamW's two averages, 4 bytes each
-            check_memory(16 * least, f"To train a model of {least:,} parameters and more needs",
-                         "lower --width, --layers or --max-length")
         if self.vocab_size < 257:
             raise InputError(f"--vocab-size {self.vocab_size} is too small: 256 bytes and {END_OF_TEXT} need 257 entries.")
 
@@ -82,6 +52,55 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
         return len(self.data) == 1 and self.data[0] in CORPORA
 
 
+def parse() -> Pretraining:
+    return options.parse(Pretraining, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+import torch
+
+from ch_pretrain import classroom
+from ch_pretrain.bpe import train_bpe
+from ch_pretrain.lab.look_back import LOOKS_FILE, add_look, read_looks
+from ch_pretrain.pages import pages
+from ch_pretrain.plots import draw_looking_back
+from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
+from common.fast.answering import continue_all
+from common.fast.views import recompute_blocks
+from common.gpt2 import GPT2, Attention, GPT2Config
+from common.losses import next_token_loss
+from common.pretrained import LARGEST, count_parameters, load_pretrained
+from common.support import distributed, plots, reports, runs
+from common.support.device import check_memory, check_mps, pick_device, pick_precision
+from common.training import TrainOptions, fit
+
+CORPORA = {"classroom": pages, "plain": classroom.pages}  # who makes their pages
+PAGES, PAGES_SEED = 300_000, 1
+VALIDATION_SHARE, MOST_VALIDATION = 0.02, 700  # of the documents, and at most so many of them
+WARMUP, EVALUATIONS = 0.02, 20  # share of the steps, and how often to evaluate and save
+STRENGTH = 2  # how much larger than usual attention's weights begin
+FOR_VOCABULARY = 40_000  # documents at most; the others hold the same words
+SAMPLE_PROMPTS = ("The capital of", "The opposite of", "Plurals\n\n")
+
+
+def check_sizes(given: Pretraining) -> None:
+    """Refuse a new model that is larger than any can be, or than this machine can train.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name, size in (("layers", "n_layer"), ("width", "n_embd"), ("max_length", "n_positions"),
+                       ("vocab_size", "vocab_size")):
+        if getattr(given, name) > LARGEST[size]:
+            raise InputError(f"{flag(name)} {getattr(given, name)} is more than {LARGEST[size]}; choose a smaller one.")
+    least = count_parameters(GPT2Config(257, given.max_length, given.width, given.layers, given.heads))
+    if given.model is None:  # weights, gradients and AdamW's two averages, 4 bytes each
+        check_memory(16 * least, f"To train a model of {least:,} parameters and more needs",
+                     "lower --width, --layers or --max-length")
+
+
 def read_documents(given: Pretraining) -> list[str]:
     """The documents to learn from: pages of the classroom, or files cut at the end-of-text token."""
     if given.of_pages:
@@ -89,7 +108,7 @@ def read_documents(given: Pretraining) -> list[str]:
     documents: list[str] = []
     for name in given.data:
         with reading(f"--data {name}", "no text in UTF-8", "save it again in that form"):
-            text = Path(name).read_bytes().decode("utf-8")
+            text = Path(name).read_bytes().decode("utf-8-sig")  # without the mark with which some editors begin a file
         documents += [document for document in text.split(END_OF_TEXT) if document.strip()]
     if not documents:
         raise InputError(f"--data {' '.join(given.data)}: there is no text in it.")
@@ -141,7 +160,8 @@ def begin_alike(model: GPT2) -> None:
 
 
 def main() -> None:
-    given = options.parse(Pretraining, __doc__)
+    given = parse()
+    check_sizes(given)
     if given.smoke:
         given = replace(given, layers=2, width=64, heads=2, epochs=1, vocab_size=min(given.vocab_size, 512),
                         max_length=min(given.max_length, 64))
@@ -155,7 +175,9 @@ def main() -> None:
         model, tokenizer = new_model(given, training)
     else:
         model, tokenizer = load_pretrained(given.model, dropout=given.dropout)
-    model.to(device).recompute = given.recompute
+    model.to(device)
+    if given.recompute:
+        recompute_blocks(model)
     context = min(given.max_length, model.config.n_positions)
     rows = [encode_documents(part, tokenizer) for part in (training, held_out)]
     if min(row.numel() for row in rows) < 2:
@@ -169,7 +191,7 @@ def main() -> None:
     folder = runs.open_run("ch_pretrain", given, {
         "data_sha256": runs.data_hash([training, held_out]), "precision": precision})
     text_bytes = sum(len(document.encode()) for document in training)
-    say(f"{model.config.n_params:,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
+    say(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
         f"{rows[0].numel():,} tokens ({text_bytes / rows[0].numel():.2f} bytes each), "
         f"{len(data):,} windows of {context} to learn from, {precision} on {device} ({why})")
 
@@ -178,8 +200,9 @@ def main() -> None:
     total = how.total_steps(len(data))
     every = max(1, total // EVALUATIONS)
 
-    def look(step: int) -> None:
+    def look(row: dict) -> None:
         """At each evaluation: does it look back by now?"""
+        step = row["step"]
         if is_main() and (step % every == 0 or step == total):
             epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
             windows = epochs * len(data) + rest * how.step_size

@@ -21,23 +21,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from ch_instruct import pipeline
-from ch_instruct.perplexity import response_perplexities
-from ch_instruct.pipeline import FineTuning, Work
-from ch_instruct.prompts import one_line
-from ch_instruct.support import cost
-from ch_sftmix.confidence import confidence, negative_loss, random_split, split
-from ch_sftmix.mixup import PairDataset, sftmix_loss
-from ch_sftmix.plots import draw_confidence, draw_data_map
-from common.losses import next_token_loss
-from common.support import distributed, files, options, plots, reports
+from ch_instruct.support.fine_tuning_options import FineTuning
+from common.support import files, options
 from common.support.console import is_main, say
 from common.support.files import InputError
 from common.support.options import not_negative, option, positive, whole
-from common.training import Run
 
 
 @dataclass(frozen=True)
@@ -61,6 +49,30 @@ class SFTMix(FineTuning):
             raise InputError(f"--batch-size {self.batch_size} is odd; a batch holds as many confident as unconfident examples.")
 
 
+def parse() -> SFTMix:
+    return options.parse(SFTMix, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+import torch
+from torch import Tensor
+
+from ch_instruct import pipeline
+from ch_instruct.perplexity import response_perplexities
+from ch_instruct.pipeline import Work
+from ch_instruct.prompts import one_line
+from ch_instruct.support import cost
+from ch_sftmix.confidence import confidence, negative_loss, random_split, split
+from ch_sftmix.mixup import PairDataset, sftmix_loss, sftmix_terms
+from ch_sftmix.plots import draw_confidence, draw_data_map
+from common.gpt2 import GPT2
+from common.losses import next_token_loss
+from common.support import distributed, plots, reports
+from common.support.checkpoints import Run
+
+
 def reference_run(work: Work, folder: Path, seed: int, count: int | None = None) -> tuple[Run, Tensor]:
     """Plain fine-tuning that notes how well each training response is known on the way.
 
@@ -76,8 +88,8 @@ def reference_run(work: Work, folder: Path, seed: int, count: int | None = None)
     count = readings(work, count)
     checkpoints = {round(total * c / count): c for c in range(1, count + 1)}  # step -> number of the checkpoint
 
-    def note(step: int) -> None:
-        if step in checkpoints:
+    def note(row: dict) -> None:
+        if (step := row["step"]) in checkpoints:
             found = response_perplexities(work.model, responses, 2 * work.options.batch_size, work.precision)
             if is_main():
                 files.write_json(folder / f"perplexities-{checkpoints[step]}.json", found.tolist())
@@ -113,16 +125,18 @@ def make_halves(how: str, perplexities: Tensor, seed: int) -> tuple[list[int], l
     return split(confidence(perplexities) if how == "confidence" else negative_loss(perplexities))
 
 
-def write_dynamics(path: Path, records: list[dict], perplexities: Tensor, halves: tuple[list[int], list[int]]) -> None:
-    """The training dynamics as a table: perplexity at each checkpoint, confidence, half, and the record's texts."""
+def write_dynamics(path: Path, records: list[dict], rows: list[int], perplexities: Tensor,
+                   halves: tuple[list[int], list[int]]) -> None:
+    """The training dynamics as a table: the record's row in the data file, from 1, its perplexity at each checkpoint, its
+    confidence and half, and its texts."""
     confident = set(halves[0])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["example", *(f"perplexity_{c + 1}" for c in range(len(perplexities))), "confidence", "half", "instruction",
-                     "output"])
+    writer.writerow(["row", *(f"perplexity_{c + 1}" for c in range(len(perplexities))), "confidence", "half", "instruction",
+                     "input", "output"])
     for i, (column, sure) in enumerate(zip(perplexities.T.tolist(), confidence(perplexities).tolist())):
-        writer.writerow([i, *column, sure, "confident" if i in confident else "unconfident",
-                         records[i]["instruction"], records[i]["output"]])
+        writer.writerow([rows[i], *column, sure, "confident" if i in confident else "unconfident",
+                         records[i]["instruction"], records[i].get("input", ""), records[i]["output"]])
     files.write_text(path, text.getvalue())
 
 
@@ -138,9 +152,25 @@ def read_aloud(records: list[dict], perplexities: Tensor) -> None:
 
 def mixup_run(work: Work, halves: tuple[list[int], list[int]], folder: Path, seed: int, alpha: float, mu: float,
               **changes: Any) -> Run:
-    """The SFTMix run, with as many steps on as many examples as the reference run; `changes` as for `pipeline.train`."""
+    """The SFTMix run, with as many steps on as many examples as the reference run; `changes` as for `pipeline.train`.
+
+    Its metrics hold the mixup term in a column of its own, so that `train_loss` is that of plain training.
+    """
+    passes: list[tuple[Tensor, int]] = []  # of the step under way: the mixup term and the number of targets
+
+    def loss(model: GPT2, batch: tuple) -> tuple[Tensor, int]:
+        ntp, mixed, count = sftmix_terms(model, batch)
+        passes.append((mixed.detach(), count))
+        return ntp + mixed, count
+
+    def apart(row: dict) -> None:
+        mixed, targets = distributed.add_up(sum(part.item() for part, _ in passes), sum(count for _, count in passes))
+        passes.clear()
+        row["mixup_loss"] = mixed / max(targets, 1)
+        row["train_loss"] -= row["mixup_loss"]
+
     pairs = pair_dataset(work, halves, seed, alpha, mu)
-    return pipeline.train(work, pairs, sftmix_loss, folder, seed, batch_size=work.options.batch_size // 2, **changes)
+    return pipeline.train(work, pairs, loss, folder, seed, apart, batch_size=work.options.batch_size // 2, **changes)
 
 
 def pair_dataset(work: Work, halves: tuple[list[int], list[int]], seed: int, alpha: float, mu: float) -> PairDataset:
@@ -174,7 +204,7 @@ def run_arms(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], f
     sftmix = pipeline.test(work, mix_run)
     arms = {"base": test_base(), "ntp": ntp, "sftmix": sftmix}
     if is_main():
-        write_dynamics(folder / "dynamics.csv", work.records["train"], perplexities, halves)
+        write_dynamics(folder / "dynamics.csv", work.records["train"], work.train_rows, perplexities, halves)
         plots.save_picture(folder / "confidence.png", lambda ax: draw_confidence(ax, perplexities, halves))
         plots.save_picture(folder / "data_map.png", lambda ax: draw_data_map(ax, perplexities, halves))
     pipeline.finish(work, folder, arms, {"NTP": ntp_run.history, "SFTMix": mix_run.history}, "sftmix",
@@ -185,7 +215,7 @@ def run_arms(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], f
 
 
 def main() -> None:
-    given = options.parse(SFTMix, __doc__)
+    given = parse()
     work = pipeline.prepare(given)
     if len(work.train_ids) < 2:
         raise InputError("One training record cannot be halved; SFTMix needs at least 2.")

@@ -17,6 +17,7 @@ from common.gpt2 import GPT2, GPT2Config
 from common.pretrained import load_pretrained
 from common.tokenizer import Tokenizer
 
+EOT = 256  # of the byte tokenizer
 ROOT = Path(__file__).resolve().parents[1]
 # Examples that are made up are the same in every run, so that a run of the tests is certain.
 # python -m pytest --hypothesis-profile default tries others.
@@ -48,11 +49,21 @@ def make_model(**sizes: int) -> GPT2:
     return model
 
 
+@pytest.fixture(scope="session")
+def stopping_model():
+    """A random model that sometimes stops: end-of-text gets a larger embedding, so its logit varies more."""
+    model = make_model(n_positions=32)
+    with torch.no_grad():
+        model.wte.weight[EOT] *= 2.5
+    return model
+
+
 def command(script: str, *options: object, ranks: int = 1) -> list[str]:
-    """The command line `python SCRIPT OPTIONS`, or that of so many processes under torchrun."""
+    """The command line `python SCRIPT OPTIONS` (or `python -m MODULE OPTIONS`), or that of so many processes under torchrun."""
     launcher = [] if ranks == 1 else ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--master-port=0",
                                       "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    return [sys.executable, *launcher, str(ROOT / script), *map(str, options)]
+    program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
+    return [sys.executable, *launcher, *program, *map(str, options)]
 
 
 def run_command(script: str, *options: object, folder: Path, check: bool = True, ranks: int = 1,

@@ -1,7 +1,7 @@
 """The first day on a machine: does everything compute here what it should, and how fast? One text file, to read or to send.
 
-    python tests/first_run.py                   # the model that ships with the repository, a minute
-    python tests/first_run.py --model gpt2      # public weights, fetched at first use; on a GPU where there is one
+    python -m tests.first_run                   # the model that ships with the repository, a minute
+    python -m tests.first_run --model gpt2      # public weights, fetched at first use; on a GPU where there is one
 
 Parts: the machine and its versions; the weights and their hash; the model against transformers, layer by layer; ten training
 steps; twenty answers; some utilities. The last three run on the CPU in fp32, on the device in fp32, and on the device in the
@@ -9,6 +9,7 @@ precision that training would take, and are compared with the first of these. A 
 next one goes on. Exit status 1 if anything failed or differs.
 """
 
+import argparse
 import platform
 import sys
 import time
@@ -20,6 +21,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from common.support import options
+from common.support.console import say, shorten, table
+from common.support.files import InputError, sha256, write_text
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption, options.PrecisionOption)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
+                        help="where to compute (default: %(default)s)")
+    parser.add_argument("--out", type=options.new_file, default="first_run.txt", metavar="FILE",
+                        help="a new file for the report (default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 import numpy as np
 import torch
 
@@ -27,12 +46,9 @@ from ch_delift.utility import plain_utility, utility_matrix
 from ch_instruct.encoding import Example, encode_record
 from ch_instruct.lab.bench import memory_rate, needed_operations, product_rates, training_side
 from ch_pretrain import classroom
-from common.generation import Continuation, continue_all
+from common.fast.answering import Continuation, continue_all
 from common.pretrained import PUBLIC, find_folder, load_pretrained
-from common.support import options
-from common.support.console import say, shorten, table
 from common.support.device import evaluating, pick_device, pick_precision
-from common.support.files import InputError, sha256, write_text
 from common.support.runs import git_commit
 from common.support.verify import against_transformers, likely_cause
 
@@ -155,7 +171,7 @@ def answers(given: Setting) -> Part:
         equal = sum(a.ids == b.ids for a, b in zip(found, expected))
         right &= precision != "fp32" or len(prompts) - equal <= NEAR_TIES
         made = sum(len(new.ids) + new.stopped for new in found)
-        size = model.config.n_params * (2 if precision == "bf16" else 4)
+        size = sum(p.numel() for p in model.parameters()) * (2 if precision == "bf16" else 4)
         share = made / ANSWERS * size / seconds / rates_of(device)["memory"]  # the weights are read once a full batch
         rows.append([f"{device} {precision}", f"{equal} of {len(prompts)}", f"{made / seconds:,.0f}", f"{share:.0%}"])
     texts = [f"  {shorten(tokenizer.decode(p), 1000)[-60:]} -> {shorten(tokenizer.decode(new.ids), 60)}"
@@ -206,13 +222,7 @@ def read_setting(name: str, device_name: str, precision: str) -> Setting:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption, options.PrecisionOption)
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
-                        help="where to compute (default: %(default)s)")
-    parser.add_argument("--out", type=options.new_file, default="first_run.txt", metavar="FILE",
-                        help="a new file for the report (default: %(default)s)")
-    args = parser.parse_args()
+    args = parse()
     given = read_setting(args.model, args.device, args.precision)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report, wrong = [f"First run of {given.name}\n"], []

@@ -7,6 +7,7 @@ Opens a page on this machine. Which two models answer, and which one stands left
 appended to a file of JSON lines and survive restarts; /ratings turns all of them into Bradley-Terry ratings.
 """
 
+import argparse
 import ipaddress
 import os
 import random
@@ -22,6 +23,39 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from ch_instruct.support.data_forms import RecordOptions
+from common.support import options
+from common.support.console import say
+from common.support.files import InputError, Journal
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--models", nargs="+", required=True, metavar="M",
+                        help="two or more models, each as for --model elsewhere: classroom, gpt2, ..., or a checkpoint folder")
+    parser.add_argument("--questions", metavar="D",
+                        help="questions to choose from: classroom, or a file as for --data, whose outputs are not needed")
+    options.add(parser, RecordOptions)
+    parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
+                        help="where votes are kept (default: %(default)s)")
+    options.add(parser, options.FormatOption)
+    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
+                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
+    parser.add_argument("--host", default="127.0.0.1",
+                        help="address to listen at; with any other than the default, whoever reaches this machine can vote "
+                             "(default: %(default)s)")
+    parser.add_argument("--port", type=options.natural, default=8000, metavar="N",
+                        help="port to listen at, 0 for any free one (default: %(default)s)")
+    args = parser.parse_args()
+    if len(set(args.models)) != len(args.models) or len(args.models) < 2:
+        parser.error(f"--models {' '.join(args.models)}: give two or more different models")
+    return args
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 import torch
 
 from ch_instruct import pipeline
@@ -32,10 +66,7 @@ from ch_instruct.evaluation.ratings import POINTS, rate
 from ch_instruct.prompts import question_text
 from ch_instruct.records import load_questions
 from common.pretrained import load_pretrained
-from common.support import options
-from common.support.console import say
 from common.support.device import pick_device, pick_precision
-from common.support.files import InputError, Journal
 
 MOST_BYTES = 100_000  # of a question
 VOTE = dict.fromkeys(("time", "vote", "question", "left", "right", "left_answer", "right_answer"), str)
@@ -216,27 +247,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--models", nargs="+", required=True, metavar="M",
-                        help="two or more models, each as for --model elsewhere: classroom, gpt2, ..., or a checkpoint folder")
-    parser.add_argument("--questions", metavar="D",
-                        help="questions to choose from: classroom, or a file as for --data, whose outputs are not needed")
-    parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
-                        help="where votes are kept (default: %(default)s)")
-    options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
-    parser.add_argument("--host", default="127.0.0.1",
-                        help="address to listen at; with any other than the default, whoever reaches this machine can vote "
-                             "(default: %(default)s)")
-    parser.add_argument("--port", type=options.natural, default=8000, metavar="N",
-                        help="port to listen at, 0 for any free one (default: %(default)s)")
-    args = parser.parse_args()
-    if len(set(args.models)) != len(args.models) or len(args.models) < 2:
-        parser.error(f"--models {' '.join(args.models)}: give two or more different models")
+    args = parse()
 
-    questions = load_questions(args.questions) if args.questions else []
+    questions = (load_questions(args.questions, "--questions", args.fields, args.bad_rows).records if args.questions else [])
     device = pick_device(args.device)
     precision, _ = pick_precision(args.precision, device)
     answerers = {name: answerer(name, device, precision, args.format, args.max_new_tokens) for name in args.models}

@@ -12,6 +12,7 @@ weights read once for one more token of each text against reading memory. Needs 
 requirements-dev.txt.
 """
 
+import argparse
 import multiprocessing
 import statistics
 import tempfile
@@ -21,6 +22,37 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from ch_instruct.support.data_forms import RecordOptions
+from common.support import options
+from common.support.console import Progress, say, table
+from common.support.files import InputError
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--data", default="classroom", metavar="D",
+                        help="classroom, a public set by name, or a .json or .jsonl file of records (default: %(default)s)")
+    options.add(parser, RecordOptions)
+    parser.add_argument("--model", metavar="M", help="a model as for --model elsewhere (default: the shape of gpt2, random)")
+    parser.add_argument("--lora", type=options.whole, metavar="RANK",
+                        help="train by LoRA of this rank, too (default: all weights only)")
+    parser.add_argument("--batch-size", type=options.whole, default=8, metavar="N",
+                        help="records in a step (default: %(default)s)")
+    parser.add_argument("--rounds", type=options.whole, default=5, metavar="N",
+                        help="counted turns of each side, after one that is not (default: %(default)s)")
+    parser.add_argument("--answers", type=options.natural, default=64, metavar="N",
+                        help="prompts to answer, in batches of 8 and of 32; 0 for none (default: %(default)s)")
+    parser.add_argument("--max-new-tokens", type=options.whole, default=64, metavar="N",
+                        help="longest answer in tokens (default: %(default)s)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
+                        help="where to compute (default: %(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model, to see that everything runs")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 import torch
 import torch.nn.functional as F
 
@@ -28,15 +60,12 @@ from ch_instruct.collate import collate
 from ch_instruct.encoding import Example, encode_record
 from ch_instruct.pipeline import example_dataset
 from ch_instruct.records import load_records
-from common.generation import continue_all
+from common.fast.answering import continue_all
 from common.gpt2 import GPT2, GPT2Config
 from common.lora import add_lora
 from common.losses import IGNORE_INDEX, next_token_loss
 from common.pretrained import find_folder, load_pretrained, save_pretrained
-from common.support import options
-from common.support.console import Progress, say, table
 from common.support.device import autocast, evaluating, peak_memory, pick_device, send
-from common.support.files import InputError
 from common.tokenizer import Tokenizer
 from common.training import TrainOptions, accumulate_gradients, make_optimizer, take_step
 
@@ -118,7 +147,7 @@ def training_side(who: str, precision: str, folder: Path, device: torch.device) 
             data = example_dataset(examples, tokenizer)
             total, targets = accumulate_gradients(ours, data, next_token_loss, examples, how)
             take_step(ours, optimizer, targets, how.lr, how.clip)
-            return total.sum().item() / targets
+            return total.item() / targets
 
         return our_step
     from transformers import GPT2LMHeadModel
@@ -221,7 +250,7 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
                          *(f"{median_ratio(seconds['transformers', p], times):.2f}" for p in ("fp32", "bf16"))])
     say("\n" + table([f"answering {len(prompts)} prompts", "new tokens/s", "x transformers fp32", "x transformers bf16"], rows))
     model, _ = load_pretrained(folder, device)
-    weights = model.config.n_params
+    weights = sum(p.numel() for p in model.parameters())
     rows = []
     for size, precision in ((size, precision) for size in (1, *sizes) for precision in ("fp32", "bf16")):
         rate = memory_rate(device)
@@ -262,24 +291,7 @@ def one_step(who: str, precision: str, folder: Path, examples: list[Example]) ->
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--data", default="classroom", metavar="D",
-                        help="classroom, a public set by name, or a .json or .jsonl file of records (default: %(default)s)")
-    parser.add_argument("--model", metavar="M", help="a model as for --model elsewhere (default: the shape of gpt2, random)")
-    parser.add_argument("--lora", type=options.whole, metavar="RANK",
-                        help="train by LoRA of this rank, too (default: all weights only)")
-    parser.add_argument("--batch-size", type=options.whole, default=8, metavar="N",
-                        help="records in a step (default: %(default)s)")
-    parser.add_argument("--rounds", type=options.whole, default=5, metavar="N",
-                        help="counted turns of each side, after one that is not (default: %(default)s)")
-    parser.add_argument("--answers", type=options.natural, default=64, metavar="N",
-                        help="prompts to answer, in batches of 8 and of 32; 0 for none (default: %(default)s)")
-    parser.add_argument("--max-new-tokens", type=options.whole, default=64, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
-                        help="where to compute (default: %(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="a tiny model, to see that everything runs")
-    args = parser.parse_args()
+    args = parse()
     try:
         from transformers.utils.logging import disable_progress_bar, set_verbosity_error
     except ImportError as error:
@@ -298,14 +310,15 @@ def main() -> None:
             save_pretrained(GPT2(GPT2Config(**shape)), Tokenizer.gpt2(), folder)
         model, tokenizer = load_pretrained(folder)
         context = model.config.n_positions
-        examples = [e for e in (encode_record(r, tokenizer) for r in load_records(args.data).records) if len(e.ids) <= context]
+        records = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows).records
+        examples = [e for e in (encode_record(r, tokenizer) for r in records) if len(e.ids) <= context]
         needed = args.batch_size * (args.rounds + 1)
         if len(examples) < needed:
             raise InputError(f"--data {args.data} has {len(examples)} records of up to {context} tokens; {args.rounds + 1} "
                              f"rounds of {args.batch_size} take {needed}.")
         batches = [examples[i:i + args.batch_size] for i in range(0, needed, args.batch_size)]
         tokens = sum(len(e.ids) - 1 for e in examples[:needed])
-        say(f"{model.config.n_params:,} parameters on {device}, {torch.get_num_threads()} threads, "
+        say(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, {torch.get_num_threads()} threads, "
             f"{args.rounds} rounds. {args.batch_size} records of {args.data} have {tokens / len(batches):.0f} tokens, "
             f"{sum(e.response_tokens for e in examples[:needed]) / tokens:.0%} of them in the loss.")
         bench_training(folder, batches, device, args.lora)

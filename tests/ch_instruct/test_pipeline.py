@@ -7,7 +7,7 @@ import pytest
 
 from ch_instruct import pipeline
 from ch_instruct.encoding import Example
-from ch_instruct.pipeline import MOST_NEW_TOKENS, FineTuning, Work, prepare, smoke_records
+from ch_instruct.pipeline import MOST_NEW_TOKENS, FineTuning, Work, prepare, smoke_places
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
 from tests.conftest import make_model
@@ -34,6 +34,9 @@ def test_the_learning_rate_is_the_usual_one_unless_given():
 
 
 def test_smoke_takes_a_few_records_and_hides_no_missing_split():
+    def smoke_records(rows):
+        return [rows[place] for place in smoke_places(rows)]
+
     rows = [{"n": n} for n in range(200)]
     assert smoke_records(rows) == rows[:60]
     named = [row | {"split": ("train", "validation", "test")[row["n"] % 3]} for row in rows]
@@ -43,9 +46,9 @@ def test_smoke_takes_a_few_records_and_hides_no_missing_split():
 
 
 def test_the_options_reach_training():
-    given = work(epochs=2, batch_size=3, accumulate=4, lr=0.5).train_options(steps=9, patience=1)
+    given = work(epochs=2, batch_size=3, accumulate=4, lr=0.5).train_options(max_steps=9, patience=1)
     assert (given.epochs, given.batch_size, given.accumulate, given.lr) == (2, 3, 4, 0.5)
-    assert (given.precision, given.steps, given.patience) == ("fp32", 9, 1)
+    assert (given.precision, given.max_steps, given.patience) == ("fp32", 9, 1)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
