@@ -175,7 +175,8 @@ def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options:
             places = sorted(random.Random(f"limit {options.seed}").sample(range(len(part)), limits[split]))
             part = [part[i] for i in places]
         if part:
-            parts[split] = encode_records(part, tokenizer, options.style, options.max_length or longest, options.over_length)
+            parts[split] = encode_records(part, tokenizer, options.style, options.max_length or longest, options.over_length,
+                                          split, longest)
             say(f"  {split}: {parts[split].note}")
     if (count := len(parts["test"].records)) < reports.FEW_QUESTIONS and not options.smoke:
         say(reports.few_questions(count))
