@@ -84,7 +84,7 @@ def train_bpe(input_path: str | Path, vocab_size: int, special_tokens: list[str]
 
     from ch_pretrain.fast.merges import fast_merges  # what `plain_merges` gives; it needs this file
 
-    counts = count_words(Path(input_path).read_bytes().decode("utf-8"), special_tokens)
+    counts = count_words(Path(input_path).read_bytes().decode("utf-8-sig"), special_tokens)
     merges = fast_merges(counts, room)
     tokens = [bytes([byte]) for byte in range(256)] + [left + right for left, right in merges]
     tokens += [token.encode() for token in special_tokens]

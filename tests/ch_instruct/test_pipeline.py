@@ -7,7 +7,7 @@ import pytest
 
 from ch_instruct import pipeline
 from ch_instruct.encoding import Example
-from ch_instruct.pipeline import MOST_NEW_TOKENS, FineTuning, Work, prepare, smoke_records
+from ch_instruct.pipeline import MOST_NEW_TOKENS, FineTuning, Work, prepare, smoke_places
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
 from tests.conftest import make_model
@@ -41,6 +41,9 @@ def test_the_learning_rate_is_the_usual_one_unless_given():
 
 
 def test_smoke_takes_a_few_records_and_hides_no_missing_split():
+    def smoke_records(rows):
+        return [rows[place] for place in smoke_places(rows)]
+
     rows = [{"n": n} for n in range(200)]
     assert smoke_records(rows) == rows[:60]
     named = [row | {"split": ("train", "validation", "test")[row["n"] % 3]} for row in rows]
