@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import transformers  # loads its parts where they are used
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
-from transformers import GPT2Tokenizer
 
 from common import tokenizer as module
 from common.support.files import InputError
@@ -43,8 +43,8 @@ def gpt2_folder(gpt2, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def peer(gpt2_folder) -> GPT2Tokenizer:
-    return GPT2Tokenizer.from_pretrained(gpt2_folder)
+def peer(gpt2_folder) -> "transformers.GPT2Tokenizer":
+    return transformers.GPT2Tokenizer.from_pretrained(gpt2_folder)
 
 
 @pytest.fixture(scope="module")
