@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ch_delift.baselines import gradient_scores, gradient_sketches, highest, random_subset
+from ch_delift.greedy import maximize
 from ch_delift.plots import draw_fractions
 from ch_delift.selection import Similarities, budget_of, objective
 from ch_delift.support.delift_options import Delift
@@ -17,8 +18,8 @@ from ch_instruct.pipeline import Arm, Work
 from ch_instruct.prompts import one_line
 from common.losses import next_token_loss
 from common.support import files, plots
+from common.support.checkpoints import Run
 from common.support.console import is_main, say
-from common.training import Run
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.5)  # of --curve
 
@@ -51,11 +52,11 @@ def choose_all(work: Work, other: Work | None, similarities: Similarities, given
     With --curve, DELIFT's is longer than the budget: greedy choices of all sizes begin alike.
     """
     most = max(budget, budget_of(max(FRACTIONS), len(work.train_ids))) if given.curve else budget  # greedy goes on so far
-    chosen = {"delift": Choice(*similarities.choose(objective(given.stage, similarities.by_utility, given.flmi), most))}
+    chosen = {"delift": Choice(*maximize(objective(given.stage, similarities.by_utility, given.flmi), most))}
     for arm in given.compare:
         if arm == "se":
             function = objective(given.stage, similarities.by_hidden_states, given.flmi)
-            chosen[arm] = Choice(*similarities.choose(function, budget))
+            chosen[arm] = Choice(*maximize(function, budget))
         elif arm == "full":
             chosen[arm] = Choice(list(range(len(work.train_ids))), [])
         elif arm != "random":  # that one is drawn anew for each seed

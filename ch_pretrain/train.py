@@ -67,13 +67,14 @@ from ch_pretrain.lab.look_back import LOOKS_FILE, add_look, read_looks
 from ch_pretrain.pages import pages
 from ch_pretrain.plots import draw_looking_back
 from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
-from common.generation import continue_all
+from common.fast.answering import continue_all
+from common.fast.views import recompute_blocks
 from common.gpt2 import GPT2, Attention, GPT2Config
 from common.losses import next_token_loss
-from common.pretrained import LARGEST, load_pretrained
+from common.pretrained import LARGEST, count_parameters, load_pretrained
 from common.support import distributed, plots, reports, runs
-from common.support.device import check_memory, pick_device, pick_precision
-from common.training import TrainOptions, check_mps, fit
+from common.support.device import check_memory, check_mps, pick_device, pick_precision
+from common.training import TrainOptions, fit
 
 CORPORA = {"classroom": pages, "plain": classroom.pages}  # who makes their pages
 PAGES, PAGES_SEED = 300_000, 1
@@ -94,7 +95,7 @@ def check_sizes(given: Pretraining) -> None:
                        ("vocab_size", "vocab_size")):
         if getattr(given, name) > LARGEST[size]:
             raise InputError(f"{flag(name)} {getattr(given, name)} is more than {LARGEST[size]}; choose a smaller one.")
-    least = GPT2Config(257, given.max_length, given.width, given.layers, given.heads).n_params
+    least = count_parameters(GPT2Config(257, given.max_length, given.width, given.layers, given.heads))
     if given.model is None:  # weights, gradients and AdamW's two averages, 4 bytes each
         check_memory(16 * least, f"To train a model of {least:,} parameters and more needs",
                      "lower --width, --layers or --max-length")
@@ -174,7 +175,9 @@ def main() -> None:
         model, tokenizer = new_model(given, training)
     else:
         model, tokenizer = load_pretrained(given.model, dropout=given.dropout)
-    model.to(device).recompute = given.recompute
+    model.to(device)
+    if given.recompute:
+        recompute_blocks(model)
     context = min(given.max_length, model.config.n_positions)
     rows = [encode_documents(part, tokenizer) for part in (training, held_out)]
     if min(row.numel() for row in rows) < 2:
@@ -188,7 +191,7 @@ def main() -> None:
     folder = runs.open_run("ch_pretrain", given, {
         "data_sha256": runs.data_hash([training, held_out]), "precision": precision})
     text_bytes = sum(len(document.encode()) for document in training)
-    say(f"{model.config.n_params:,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
+    say(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
         f"{rows[0].numel():,} tokens ({text_bytes / rows[0].numel():.2f} bytes each), "
         f"{len(data):,} windows of {context} to learn from, {precision} on {device} ({why})")
 
@@ -197,8 +200,9 @@ def main() -> None:
     total = how.total_steps(len(data))
     every = max(1, total // EVALUATIONS)
 
-    def look(step: int) -> None:
+    def look(row: dict) -> None:
         """At each evaluation: does it look back by now?"""
+        step = row["step"]
         if is_main() and (step % every == 0 or step == total):
             epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
             windows = epochs * len(data) + rest * how.step_size

@@ -20,6 +20,7 @@ from common.gpt2 import GPT2, GPT2Config
 from common.pretrained import load_pretrained
 from common.tokenizer import Tokenizer
 
+EOT = 256  # of the byte tokenizer
 ROOT = Path(__file__).resolve().parents[1]
 # Examples that are made up are the same in every run, so that a run of the tests is certain.
 # python -m pytest --hypothesis-profile default tries others.
@@ -54,6 +55,15 @@ def make_model(**sizes: int) -> GPT2:
     with torch.no_grad():  # larger than at the start of training, so that outputs differ clearly
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.1)
+    return model
+
+
+@pytest.fixture(scope="session")
+def stopping_model():
+    """A random model that sometimes stops: end-of-text gets a larger embedding, so its logit varies more."""
+    model = make_model(n_positions=32)
+    with torch.no_grad():
+        model.wte.weight[EOT] *= 2.5
     return model
 
 
@@ -110,7 +120,7 @@ def kill_and_resume(script: str, *options: object, folder: Path, when: str) -> N
     process.kill()
     process.wait()
     assert not (folder / "report.json").exists(), "killed too late to show anything"
-    run_here(script, *options, "--out", folder, "--resume", folder=folder.parent)
+    run_here(script, "--out", folder, "--resume", folder=folder.parent)  # run.json knows the other options
 
 
 def assert_same_weights(one: Path, two: Path) -> None:

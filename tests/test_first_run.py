@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.generation import Continuation
+from common.fast.answering import Continuation
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
 from tests import first_run

@@ -147,7 +147,7 @@ def bench_neighbours(folder: Path, targets: list[Example], examples: list[Exampl
     rows = []
 
     def behind(ready: Targets, number: int, example: Example) -> np.ndarray:
-        return ready.distances(shown(example, tokenizer), ready.parts(range(number)))
+        return ready.distances(shown(example, tokenizer), range(number))
 
     for precision in ("fp32", "bf16"):
         with evaluating(model, precision):
@@ -181,18 +181,12 @@ def bench_kernels(records: list[dict]) -> None:
     best = whole.value(maximize(FacilityLocation(s), budget)[0])
     vectors = mean_hidden_states(model, [example.ids for example in examples])
 
-    def by_columns(number: int, seed: int) -> list[int]:
-        columns = sorted(random_subset(n, number, seed))
-        return [columns[i] for i in maximize(FacilityLocation(s[:, columns]), budget)[0]]
-
     def by_neighbours(number: int) -> list[int]:
         tried, _ = nearest(vectors, vectors, number)
         values, row = np.take_along_axis(s, tried, axis=1), np.repeat(np.arange(n), number)
         return maximize(FacilityLocation(sparse.coo_array((values.ravel(), (row, tried.ravel())), (n, n))), budget)[0]
 
     choices = {("all", 1.0): [maximize(FacilityLocation(s), budget)[0]]}
-    for share in (0.75, 0.5):
-        choices[f"columns:{round(share * n)}", share] = [by_columns(round(share * n), seed) for seed in range(5)]
     for number in (64, 32, 16, 8, 4):
         if number < n:
             choices[f"neighbours:{number}", number / n] = [by_neighbours(number)]

@@ -43,8 +43,8 @@ def parse() -> argparse.Namespace:
                         help="counted turns of each side, after one that is not (default: %(default)s)")
     parser.add_argument("--answers", type=options.natural, default=64, metavar="N",
                         help="prompts to answer, in batches of 8 and of 32; 0 for none (default: %(default)s)")
-    parser.add_argument("--max-new-tokens", type=options.whole, default=64, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.NewTokensOption)
+    parser.set_defaults(max_new_tokens=64)  # of every answer, so that speeds can be compared
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
                         help="where to compute (default: %(default)s)")
     parser.add_argument("--busy", type=options.natural, default=0, metavar="N",
@@ -64,7 +64,7 @@ from ch_instruct.collate import collate
 from ch_instruct.encoding import Example, encode_record
 from ch_instruct.pipeline import example_dataset
 from ch_instruct.records import load_records
-from common.generation import continue_all
+from common.fast.answering import continue_all
 from common.gpt2 import GPT2, GPT2Config
 from common.lora import add_lora
 from common.losses import IGNORE_INDEX, next_token_loss
@@ -163,7 +163,7 @@ def training_side(who: str, precision: str, folder: Path, device: torch.device) 
             data = example_dataset(examples, tokenizer)
             total, targets = accumulate_gradients(ours, data, next_token_loss, examples, how)
             take_step(ours, optimizer, targets, how.lr, how.clip)
-            return total.sum().item() / targets
+            return total.item() / targets
 
         return our_step
     from transformers import GPT2LMHeadModel
@@ -266,7 +266,7 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
                          *(f"{median_ratio(seconds['transformers', p], times):.2f}" for p in ("fp32", "bf16"))])
     say("\n" + table([f"answering {len(prompts)} prompts", "new tokens/s", "x transformers fp32", "x transformers bf16"], rows))
     model, _ = load_pretrained(folder, device)
-    weights = model.config.n_params
+    weights = sum(p.numel() for p in model.parameters())
     rows = []
     for size, precision in ((size, precision) for size in (1, *sizes) for precision in ("fp32", "bf16")):
         rate = memory_rate(device)
@@ -333,7 +333,7 @@ def main() -> None:
                              f"rounds of {args.batch_size} take {needed}.")
         batches = [examples[i:i + args.batch_size] for i in range(0, needed, args.batch_size)]
         tokens = sum(len(e.ids) - 1 for e in examples[:needed])
-        say(f"{model.config.n_params:,} parameters on {device}, {torch.get_num_threads()} threads, "
+        say(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, {torch.get_num_threads()} threads, "
             f"{args.busy} other processes compute meanwhile, {args.rounds} rounds. "
             f"{args.batch_size} records of {args.data} have {tokens / len(batches):.0f} tokens, "
             f"{sum(e.response_tokens for e in examples[:needed]) / tokens:.0%} of them in the loss.")

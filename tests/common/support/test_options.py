@@ -70,14 +70,17 @@ def test_stopped_by_hand_a_command_advises_what_it_can_do(in_process, monkeypatc
 
     handled = []
     monkeypatch.setattr("signal.signal", lambda *given: handled.append(given))
-    monkeypatch.setattr("common.generation.continue_batch", stop)
+    monkeypatch.setattr("common.fast.answering.continue_all", stop)
     monkeypatch.setattr("common.training.fit", stop)
     done = in_process("ch_pretrain/generate.py", "--prompt", "a")
     assert (done.returncode, done.stderr) == (130, "\nStopped.\n")
     done = in_process("ch_pretrain/train.py", "--smoke")
     assert done.returncode == 130
-    assert done.stderr.endswith("\nStopped. Go on with the same command and --resume --out FOLDER.\n")
+    advice = r"\nStopped\. Go on with: python \S*ch_pretrain/train\.py --resume --out runs/ch_pretrain/001\n$"
+    assert re.search(advice, done.stderr)
     assert handled == 2 * [(signal.SIGINT, signal.SIG_IGN)]  # pressed once more, it does not disturb the end
+    monkeypatch.setattr("ch_instruct.pipeline.load_records", stop)
+    assert in_process("ch_instruct/train.py", "--smoke").stderr == "\nStopped.\n"  # nothing had begun
 
 
 def test_what_a_terminal_cannot_spell_is_no_reason_to_end(tmp_path):
@@ -93,7 +96,7 @@ def test_short_memory_ends_in_one_sentence_that_names_what_to_lower(error, in_pr
         raise error
 
     monkeypatch.setattr("common.training.fit", fail)
-    monkeypatch.setattr("common.generation.continue_batch", fail)
+    monkeypatch.setattr("common.fast.answering.continue_all", fail)
     monkeypatch.setattr("ch_pretrain.train.fit", fail, raising=False)
     assert_refused(in_process("ch_pretrain/generate.py", "--prompt", "a"),
                    "there is not enough memory; lower --num-samples or --max-new-tokens or the size of the model.")
@@ -101,7 +104,7 @@ def test_short_memory_ends_in_one_sentence_that_names_what_to_lower(error, in_pr
 
 
 def test_memory_that_is_not_there_is_told_from_other_errors(in_process, monkeypatch):
-    monkeypatch.setattr("common.generation.continue_batch", lambda *_, **__: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr("common.fast.answering.continue_all", lambda *_, **__: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         in_process("ch_pretrain/generate.py", "--prompt", "a")
 
