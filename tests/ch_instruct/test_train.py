@@ -9,7 +9,7 @@ from ch_instruct.pipeline import merge_responses
 from ch_instruct.prompts import chat_template, format_prompt
 from ch_instruct.support.model_card import QUESTION
 from common.pretrained import load_pretrained
-from tests.conftest import assert_refused, run_command
+from tests.conftest import assert_refused, run_here
 
 FILES = ["README.md", "answers.html", "config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors",
          "report.json", "responses.json", "run.json", "tokenizer_config.json", "training_state.pt", "vocab.json"]
@@ -19,7 +19,7 @@ FILES = ["README.md", "answers.html", "config.json", "losses.png", "merges.txt",
 def run(tmp_path_factory):
     """One smoke run of the command, from another folder."""
     folder = tmp_path_factory.mktemp("a folder")
-    done = run_command("ch_instruct/train.py", "--smoke", folder=folder)
+    done = run_here("ch_instruct/train.py", "--smoke", folder=folder)
     return folder / "runs" / "ch_instruct" / "001", done.stdout
 
 

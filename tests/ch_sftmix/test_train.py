@@ -7,7 +7,7 @@ import torch
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import assert_same_weights, kill_and_resume, make_model, run_command
+from tests.conftest import assert_same_weights, kill_and_resume, make_model, run_here
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def options(small, *more: object) -> list:
 
 @pytest.fixture(scope="module")
 def run(small):
-    done = run_command("ch_sftmix/train.py", *options(small, "--out", "straight"), folder=small)
+    done = run_here("ch_sftmix/train.py", *options(small, "--out", "straight"), folder=small)
     return small / "straight", done.stdout
 
 
