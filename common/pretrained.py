@@ -110,7 +110,7 @@ def public_name(name: str) -> str:
 def read_config(folder: Path) -> GPT2Config:
     """Read `config.json`; refuse models that are not GPT-2. Its dropout is not read: it is a matter of training."""
     path = folder / "config.json"
-    if not path.exists():
+    if not files.is_there(path):
         raise InputError(f"{folder} is no checkpoint: it has no config.json.")
     content = files.read_json(path, {str: object}, "not the config.json of a GPT-2", "fetch or copy it again")
     for key, allowed in FIXED_SETTINGS.items():
@@ -142,9 +142,9 @@ def count_parameters(config: GPT2Config) -> int:
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of `model.safetensors`, or of the parts that `model.safetensors.index.json` lists."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists():
+    if files.is_there(single):
         return read_part(single)
-    if not index.exists():
+    if not files.is_there(index):
         raise InputError(f"{folder} has no model.safetensors; other formats (pytorch_model.bin, ...) are not read: convert "
                          "them with transformers' save_pretrained.")
     listed = files.read_json(index, {"weight_map": {str: str}}, "no list of safetensors files", "fetch or copy it again")

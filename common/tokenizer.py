@@ -10,7 +10,7 @@ from pathlib import Path
 import tiktoken
 from tiktoken.load import load_tiktoken_bpe
 
-from common.support.files import InputError, check, read_json, reading, write_text
+from common.support.files import InputError, check, is_there, read_json, reading, write_text
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -116,13 +116,15 @@ class Tokenizer:
         """From a checkpoint folder: `vocab.json` with `merges.txt`, or `tokenizer.json`."""
         what, advice = "no file of GPT-2's byte-level BPE", "fetch or copy it again"
         vocab_file, merges_file, single_file = (folder / name for name in ("vocab.json", "merges.txt", "tokenizer.json"))
-        if vocab_file.exists() and merges_file.exists():
+        if is_there(vocab_file) and is_there(merges_file):
             vocab = read_json(vocab_file, {str: int}, what, advice)
             with reading(merges_file, what, advice):
                 lines = merges_file.read_text(encoding="utf-8").splitlines()
+                if not lines:
+                    raise ValueError("it is empty")
             lines = lines[1:] if lines and lines[0].startswith("#version") else lines
             merges = [line.split(" ") for line in lines if line]
-        elif single_file.exists():
+        elif is_there(single_file):
             content = read_json(single_file, {"model": {"type": str}}, what, advice)
             with reading(single_file, what, advice):
                 kind, cut = content["model"]["type"], content.get("pre_tokenizer") or {}
@@ -143,7 +145,7 @@ class Tokenizer:
                 raise ValueError(f"it gives {missing[0]!r} no id" if missing else "its ids are not all different and from 0 up")
             ids = [vocab[c] for c in chars]
             tokens = [to_bytes(c) for c in chars]
-        if (folder / "tokenizer_config.json").exists():  # not needed here, but by other tools
+        if is_there(folder / "tokenizer_config.json"):  # not needed here, but by other tools
             read_json(folder / "tokenizer_config.json", {str: object}, "no tokenizer_config.json", advice)
         if END_OF_TEXT not in vocab:
             raise InputError(f"The tokenizer in {folder} has no {END_OF_TEXT} token, which ends documents and answers; use "

@@ -63,7 +63,7 @@ def _content(folder: Path) -> list[Path]:
 
 def is_resuming(args: FolderOptions | Namespace) -> bool:
     """Whether there is a run to go on with: --resume in a folder without run.json begins anew."""
-    return bool(args.resume and args.out and (args.out / "run.json").exists())
+    return bool(args.resume and args.out and files.is_there(args.out / "run.json"))
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def open_run(chapter: str, args: FolderOptions | Namespace, facts: dict[str, obj
         files.claim(folder)
         if not resuming:
             refuse_content(folder)  # once more: another run may have begun here since `check_run`
-        for path in filter(files.is_temporary, folder.rglob(".*.tmp")):
+        for path in filter(files.is_temporary, folder.rglob(".*.unfinished")):
             path.unlink()
     if resuming:
         recorded = read_run(folder)["facts"]
@@ -128,11 +128,12 @@ def _make_folder(chapter: str, out: Path | None) -> Path:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         return out
-    number = 1
+    above, number = Path("runs") / chapter, 1
+    above.mkdir(parents=True, exist_ok=True)
     while True:
-        folder = Path("runs") / chapter / f"{number:03d}"
+        folder = above / f"{number:03d}"
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
         except FileExistsError:
             number += 1
