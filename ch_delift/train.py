@@ -87,7 +87,7 @@ def open_similarities(work: Work, other: Work | None, given: Delift) -> tuple[Pa
             raise InputError(f"--kernel-model {given.kernel_model} cannot read what {given.model} is trained on: it must have "
                              f"the same vocabulary and read {longest} tokens; use a model fine-tuned from the same one.")
     # What the matrices depend on, kept beside them: --utility takes none that was measured otherwise.
-    facts: dict[str, Any] = {"model_sha256": runs.model_hash(model), "format": given.format, "pairs": given.pairs}
+    facts: dict[str, Any] = {"model_sha256": runs.model_hash(model), "format": work.options.style, "pairs": given.pairs}
     for group, examples in groups.items():  # the examples as they are trained on, cut ones as cut
         facts[f"{group}_sha256"] = runs.data_hash([[example.ids, example.spans] for example in examples])
     if given.utility is not None:

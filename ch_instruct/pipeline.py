@@ -20,12 +20,14 @@ from ch_instruct.scoring import score
 from ch_instruct.support import html_page
 from ch_instruct.support.fine_tuning_options import FineTuning
 from ch_instruct.support.model_card import model_card
+from ch_instruct.support.prompt_style import choose_style
 from ch_instruct.support.subset import read_subset
 from common.fast.answering import continue_all
 from common.fast.views import recompute_blocks
 from common.gpt2 import GPT2
 from common.losses import Loss, evaluate, next_token_loss
 from common.pretrained import find_folder, load_pretrained, load_weights, public_name
+from common.sampling import GREEDY, Sampling
 from common.support import distributed, files, plots, reports, runs
 from common.support.checkpoints import Run
 from common.support.console import is_main, say, shorten
@@ -60,9 +62,13 @@ class Work:
 
     @property
     def max_new_tokens(self) -> int:
-        """How long an answer may get: as long as the longest response in the training part."""
+        """How long an answer may get: twice the longest response in the training part, and at most MOST_NEW_TOKENS.
+
+        A right answer may be longer than any that was trained on; cut off, it would count as wrong. Twice leaves room for it
+        and still ends the texts of a model that never stops. The expected answers of the test are not looked at.
+        """
         longest = max(end - start for example in self.examples["train"] for start, end in example.spans)
-        return min(longest, MOST_NEW_TOKENS)
+        return min(2 * longest, MOST_NEW_TOKENS)
 
     def dataset(self, split: str, loss_on: str | None = None, seed: int | None = None) -> Dataset:
         """A split's examples, for plain next-token training; loss_on and seed as given, or as on the command line."""
@@ -96,21 +102,22 @@ def prepare(options: FineTuning) -> Work:
     check_new_file(options)
     device = pick_device(options.device)
     distributed.start(device)
-    loaded = load_records(options.data, fields=options.fields)
+    loaded = load_records(options.data, fields=options.fields, bad_rows=options.bad_rows)
     data = smoke_records(loaded.records) if options.smoke else loaded.records
     places, data_hash = split_places(data, options.seed), runs.data_hash(data)
     if options.subset is not None:
         places["train"] = take_subset(places["train"], options.subset, data_hash, len(data))
     folder = find_folder(options.model)
+    options = replace(options, format=choose_style(options.model, options.format))
     model, tokenizer = load_pretrained(folder, device, dropout=options.dropout)
     if options.lora is not None and options.lora > model.config.n_embd:
         raise InputError(f"--lora {options.lora} is more than the width of {options.model}, which is {model.config.n_embd}; "
                          "8 or 16 is usual.")
     if options.recompute:
         recompute_blocks(model)
-    tokenizer.chat_template = chat_template(options.format)  # saved with every checkpoint
+    tokenizer.chat_template = chat_template(options.style)  # saved with every checkpoint
 
-    say(f"Data {options.data}: {len(data)} records, {options.format} prompts"
+    say(f"Data {options.data}: {len(data)} records, {options.style} prompts"
         + (f"; read: {loaded.form}" if loaded.form else ""))
     parts = encode_splits({split: [data[i] for i in ids] for split, ids in places.items()}, tokenizer, options,
                           model.config.n_positions)
@@ -155,14 +162,27 @@ def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options:
     limits = {"test": options.test_limit, "validation": options.validation_limit}
     for split, part in records.items():
         parts[split] = Encoded([], [], [], "")
+        if split == "test" and len(different := different_questions(part)) < len(part):
+            say(f"  test: {len(part) - len(different)} of {len(part):,} questions repeat an earlier one and are asked once")
+            part = different
         if len(part) > limits.get(split, len(part)):
             say(f"  {split}: {limits[split]:,} of {len(part):,} records are used (--{split}-limit)")
             places = sorted(random.Random(f"limit {options.seed}").sample(range(len(part)), limits[split]))
             part = [part[i] for i in places]
         if part:
-            parts[split] = encode_records(part, tokenizer, options.format, options.max_length or longest, options.over_length)
+            parts[split] = encode_records(part, tokenizer, options.style, options.max_length or longest, options.over_length)
             say(f"  {split}: {parts[split].note}")
+    if (count := len(parts["test"].records)) < reports.FEW_QUESTIONS and not options.smoke:
+        say(reports.few_questions(count))
     return parts
+
+
+def different_questions(records: list[dict]) -> list[dict]:
+    """The records without those that ask the question of an earlier one again."""
+    found: dict[tuple[str, str], dict] = {}
+    for record in records:
+        found.setdefault((record["instruction"], record.get("input", "")), record)
+    return list(found.values())
 
 
 def take_subset(training: list[int], file: Path, data_hash: str, records: int) -> list[int]:
@@ -191,11 +211,12 @@ def smoke_records(records: list[dict]) -> list[dict]:
 
 
 def answer(model: GPT2, tokenizer: Tokenizer, records: list[dict], style: str, max_new_tokens: int,
-           batch_size: int = 32, precision: str = "fp32") -> list[dict]:
-    """Greedy answers: each record with "answer" and "stopped" (whether the model ended by itself) added."""
+           batch_size: int = 32, precision: str = "fp32", how: Sampling = GREEDY, seed: int = 0) -> list[dict]:
+    """Answers, greedy ones by default: each record with "answer" and "stopped" (whether the model ended by itself) added."""
     prompts = [encode_prompt(record, tokenizer, style) for record in distributed.my_share(records)]
     with evaluating(model, precision):
-        answers = distributed.put_together(continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size))
+        answers = distributed.put_together(continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size,
+                                                        how=how, seed=seed + distributed.rank()))
     return [record | {"answer": tokenizer.decode(new.ids).strip(), "stopped": new.stopped}
             for record, new in zip(records, answers)]
 
@@ -211,7 +232,7 @@ class Arm(NamedTuple):
 def test(work: Work, run: Run | None = None) -> Arm:
     """Put the model through the whole test part. `run` is the training that it has behind it."""
     loss = evaluate(work.model, work.dataset("test"), next_token_loss, work.options.batch_size, work.precision)
-    responses = answer(work.model, work.tokenizer, work.records["test"], work.options.format, work.max_new_tokens,
+    responses = answer(work.model, work.tokenizer, work.records["test"], work.options.style, work.max_new_tokens,
                        precision=work.precision)
     result = reports.arm_result(loss, score(responses), run.seconds if run else None)
     return Arm(result, responses, run.history if run else [])
@@ -260,10 +281,13 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
     if given.lora is not None:
         method += f", as LoRA of rank {given.lora}"
     files.write_text(folder / "README.md", model_card(
-        given.model, given.data, given.format, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
+        given.model, given.data, given.style, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
         len(responses)))
+    tests = {name: {"questions": len(arm.responses), "sha256": runs.data_hash(
+        [[question_text(r), r["output"]] for r in arm.responses])} for name, arm in arms.items()}
     limits = {"test_limit": given.test_limit, "validation_limit": given.validation_limit}
-    reports.finish_run(folder, {"records": work.facts["records"]} | limits | facts | {"arms": results}, by_family)
+    reports.finish_run(folder, {"records": work.facts["records"]} | limits | facts
+                       | {"tests": tests, "arms": results}, by_family)
 
 
 def merge_responses(by_arm: dict[str, list[dict]]) -> list[dict]:

@@ -103,7 +103,7 @@ def kill_and_resume(script: str, *options: object, folder: Path, when: str) -> N
     process.kill()
     process.wait()
     assert not (folder / "report.json").exists(), "killed too late to show anything"
-    run_command(script, *options, "--out", folder, "--resume", folder=folder.parent)
+    run_command(script, "--out", folder, "--resume", folder=folder.parent)  # run.json knows the other options
 
 
 def assert_same_weights(one: Path, two: Path) -> None:

@@ -38,6 +38,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--records", type=options.whole, default=200, metavar="N",
                         help="records for the comparison of cheaper kernels, all pairs of which are measured once "
                              "(default: %(default)s)")
+    parser.add_argument("--busy", type=options.natural, default=0, metavar="N",
+                        help="other processes that compute meanwhile (default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="a tiny model and small kernels, to see that everything runs")
     return parser.parse_args()
 
@@ -56,7 +58,7 @@ from ch_delift.greedy import maximize
 from ch_delift.submodular import FacilityLocation
 from ch_delift.utility import plain_utility, shown, similarity, utility_matrix
 from ch_instruct.encoding import Example, encode_record
-from ch_instruct.lab.bench import in_turns, median_ratio, peak_megabytes
+from ch_instruct.lab.bench import beside, in_turns, median_ratio, peak_megabytes
 from ch_instruct.records import load_records
 from ch_pretrain import classroom
 from common.gpt2 import GPT2, GPT2Config
@@ -213,8 +215,8 @@ def main() -> None:
     turns = [rest[i:i + args.candidates] for i in range(0, len(rest), args.candidates)]
     torch.manual_seed(0)
     shape = {"n_layer": 2, "n_embd": 64, "n_head": 2} if args.smoke else {}
-    say(f"{torch.get_num_threads()} threads, {args.rounds} rounds")
-    with tempfile.TemporaryDirectory() as folder:
+    say(f"{torch.get_num_threads()} threads, {args.busy} other processes compute meanwhile, {args.rounds} rounds")
+    with tempfile.TemporaryDirectory() as folder, beside(args.busy):
         save_pretrained(GPT2(GPT2Config(**shape)), tokenizer, folder)
         bench_utilities(Path(folder), targets, turns)
         bench_neighbours(Path(folder), (examples[:args.targets] * max(NEIGHBOURS))[:max(NEIGHBOURS)], rest)

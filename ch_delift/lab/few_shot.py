@@ -33,8 +33,8 @@ def parse() -> argparse.Namespace:
                         help="examples in a prompt, with --subset (default: %(default)s)")
     parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE", help="where to write the answers, .json")
     options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=32, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.NewTokensOption)
+    parser.set_defaults(max_new_tokens=32)  # the examples need the room
     parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
                         help="records answered together (default: %(default)s)")
     parser.add_argument("--seed", type=options.natural, default=0,
@@ -56,6 +56,7 @@ from ch_instruct.encoding import encode_prompt, encode_record
 from ch_instruct.pipeline import take_subset
 from ch_instruct.records import load_records, split_places
 from ch_instruct.scoring import score
+from ch_instruct.support.prompt_style import choose_style
 from common.fast.answering import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
@@ -159,6 +160,7 @@ def main() -> None:
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
     precision, _ = pick_precision(args.precision, device)
+    args.format = choose_style(args.model, args.format)
     questions = [encode_prompt(record, tokenizer, args.format) for record in test]
     longest = model.config.n_positions - args.max_new_tokens
     if (most := max(map(len, questions))) > longest:

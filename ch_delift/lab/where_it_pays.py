@@ -119,7 +119,7 @@ def trials(series: Series) -> Iterator[Trial]:
 def encoded(work: Work, data: DrawnData) -> Work:
     """The same work with the records of this data set."""
     records = {"train": data.training, "validation": [], "test": data.test, "target": data.target}
-    return replace(work, records=records, examples={part: [encode_record(record, work.tokenizer, work.options.format)
+    return replace(work, records=records, examples={part: [encode_record(record, work.tokenizer, work.options.style)
                                                            for record in found] for part, found in records.items()})
 
 

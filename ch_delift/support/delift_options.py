@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ch_instruct.support.fine_tuning_options import FineTuning
 from common.support.files import InputError
-from common.support.options import option, share, whole
+from common.support.options import option, positive_share, whole
 
 ARMS = ("random", "se", "gradient", "high-loss", "low-loss", "full")
 OTHER = {"instruction": None, "task": "target", "continual": "known"}  # the second group of records each stage needs
@@ -47,21 +47,13 @@ def pairs_option(text: str) -> str:
     return text
 
 
-def fraction_option(text: str) -> float:
-    """A share above 0, at most 1."""
-    value = share(text)
-    if not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a share above 0 and at most 1")
-    return value
-
-
 @dataclass(frozen=True)
 class Delift(FineTuning):
     """The options of this command."""
 
     stage: str = option("instruction", "instruction: cover the data (FL); task: cover --target (FLMI); continual: cover what "
                         "--known does not (FLCG) (default: %(default)s)", choices=list(OTHER))
-    fraction: float = option(0.3, "share of the training records to choose (default: %(default)s)", fraction_option,
+    fraction: float = option(0.3, "share of the training records to choose (default: %(default)s)", positive_share,
                              metavar="X")
     target: str | None = option(None, "records of the task to become good at; for --stage task", metavar="FILE")
     known: str | None = option(None, "records that the model has learnt already; for --stage continual", metavar="FILE")

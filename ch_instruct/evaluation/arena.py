@@ -30,8 +30,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
                         help="where votes are kept (default: %(default)s)")
     options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.NewTokensOption)
     options.add(parser, options.DeviceOption, options.PrecisionOption)
     options.add(parser, ServerOptions)
     args = parser.parse_args()
@@ -52,6 +51,7 @@ from ch_instruct.evaluation.arena_pages import Battle
 from ch_instruct.evaluation.ratings import POINTS, rate
 from ch_instruct.prompts import question_text
 from ch_instruct.records import load_questions
+from ch_instruct.support.prompt_style import choose_style
 from common.pretrained import load_pretrained
 from common.support.device import pick_device, pick_precision
 
@@ -184,10 +184,11 @@ def pages(arena: Arena) -> Callable[[Request], Answer]:
 def main() -> None:
     args = parse()
 
-    questions = load_questions(args.questions) if args.questions else []
+    questions = load_questions(args.questions, "--questions").records if args.questions else []
     device = pick_device(args.device)
     precision, _ = pick_precision(args.precision, device)
-    answerers = {name: answerer(name, device, precision, args.format, args.max_new_tokens) for name in args.models}
+    answerers = {name: answerer(name, device, precision, choose_style(name, args.format), args.max_new_tokens)
+                 for name in args.models}
     arena = Arena(answerers, load_votes(args.votes), questions)
     server = LocalServer(pages(arena), args.host, args.port, arena_pages.ALLOWED)
     args.votes.parent.mkdir(parents=True, exist_ok=True)  # if that is impossible, better now than at the first vote

@@ -13,11 +13,14 @@ requirements-dev.txt.
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -40,10 +43,13 @@ def parse() -> argparse.Namespace:
                         help="counted turns of each side, after one that is not (default: %(default)s)")
     parser.add_argument("--answers", type=options.natural, default=64, metavar="N",
                         help="prompts to answer, in batches of 8 and of 32; 0 for none (default: %(default)s)")
-    parser.add_argument("--max-new-tokens", type=options.whole, default=64, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.NewTokensOption)
+    parser.set_defaults(max_new_tokens=64)  # of every answer, so that speeds can be compared
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
                         help="where to compute (default: %(default)s)")
+    parser.add_argument("--busy", type=options.natural, default=0, metavar="N",
+                        help="other processes that compute meanwhile, as a browser or a second notebook may (default: "
+                             "%(default)s)")
     parser.add_argument("--smoke", action="store_true", help="a tiny model, to see that everything runs")
     return parser.parse_args()
 
@@ -77,6 +83,18 @@ Found = TypeVar("Found")
 def median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     """The median over rounds of slow / fast."""
     return statistics.median(a / b for a, b in zip(slow, fast))
+
+
+@contextlib.contextmanager
+def beside(others: int) -> Iterator[None]:
+    """Meanwhile, so many other processes compute."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
@@ -299,7 +317,7 @@ def main() -> None:
     set_verbosity_error()
     device = pick_device(args.device)
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made, beside(args.busy):
         folder = Path(made)
         if args.model:
             save_pretrained(*load_pretrained(find_folder(args.model)), folder)  # in a form that both read alike
@@ -316,7 +334,8 @@ def main() -> None:
         batches = [examples[i:i + args.batch_size] for i in range(0, needed, args.batch_size)]
         tokens = sum(len(e.ids) - 1 for e in examples[:needed])
         say(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, {torch.get_num_threads()} threads, "
-            f"{args.rounds} rounds. {args.batch_size} records of {args.data} have {tokens / len(batches):.0f} tokens, "
+            f"{args.busy} other processes compute meanwhile, {args.rounds} rounds. "
+            f"{args.batch_size} records of {args.data} have {tokens / len(batches):.0f} tokens, "
             f"{sum(e.response_tokens for e in examples[:needed]) / tokens:.0%} of them in the loss.")
         bench_training(folder, batches, device, args.lora)
         prompts = [e.ids[:e.prompt_length] for e in examples if e.prompt_length + args.max_new_tokens <= context]

@@ -9,7 +9,7 @@ from ch_instruct.prompts import format_prompt
 from ch_instruct.support.public_sets import PUBLIC_SETS, is_hub_id
 from common.pretrained import PUBLIC
 from common.support.options import TrainingOptions
-from common.support.reports import share_interval
+from common.support.reports import with_interval
 
 QUESTION = "What is the capital of France?"
 ASK = f"""\
@@ -30,8 +30,7 @@ def score_table(arms: Mapping[str, dict], questions: int) -> str:
     """Loss and exact match of these arms in Markdown, with 95 % intervals for the choice of the questions."""
     lines = ["| | test loss | exact match | ROUGE-L |", "|---|---|---|---|"]
     for name, arm in arms.items():
-        low, high = share_interval(arm["exact_match"], questions)
-        lines.append(f"| {name} | {arm['test_loss']:.4f} | {arm['exact_match']:.1%} ({low:.1%} to {high:.1%}) "
+        lines.append(f"| {name} | {arm['test_loss']:.4f} | {with_interval(arm['exact_match'], questions)} "
                      f"| {arm['rouge_l']:.1%} |")
     return "\n".join(lines)
 

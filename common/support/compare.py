@@ -26,7 +26,7 @@ def parse() -> argparse.Namespace:
 if __name__ == "__main__":
     options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
-from common.support import plots, runs
+from common.support import plots
 from common.support.checkpoints import read_history
 from common.support.reports import report_table
 
@@ -45,7 +45,7 @@ def read_report(folder: Path) -> tuple[dict, dict]:
     if not (folder / "report.json").exists() or not (folder / "run.json").exists():
         raise InputError(f"{folder} holds no finished run (run.json and report.json); give run folders, as in "
                          "runs/ch_instruct/*.")
-    run = runs.read_run(folder)
+    run = options.read_run(folder)
     report = files.read_json(folder / "report.json", {"arms": {str: ARM}}, "no report of a training run", "leave this run out")
     done = {name: value for name, value in run["options"].items() if name not in NO_MATTER}
     return done | run["facts"] | {"git_commit": run.get("git_commit")}, report["arms"]

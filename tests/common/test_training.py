@@ -23,6 +23,7 @@ from common.support import checkpoints
 from common.support.checkpoints import Run, read_history
 from common.support.device import check_mps
 from common.support.files import InputError
+from common.support.options import how_to_go_on
 from common.training import (
     Dataset,
     TrainOptions,
@@ -230,6 +231,24 @@ def test_a_state_is_saved_before_there_is_any_checkpoint(tiny_model, tokenizer, 
     with pytest.raises(KeyboardInterrupt):
         fit(tiny_model, tokenizer, dataset(12), dataset(3), next_token_loss, OPTIONS, tmp_path / "new" / "run", after_step=stop)
     assert {path.name for path in (tmp_path / "new" / "run").iterdir()} == {"metrics.csv", "training_state.pt"}
+
+
+def test_the_first_state_comes_within_a_minute_and_an_interruption_says_where_it_goes_on(
+        tiny_model, tokenizer, tmp_path, monkeypatch):
+    assert checkpoints.SECONDS_BEFORE_FIRST < 60
+    monkeypatch.setattr(checkpoints, "SECONDS_BEFORE_FIRST", -1)
+    for name, value in (("folder", tmp_path), ("reached", None)):
+        monkeypatch.setattr(f"common.support.options.Parser.{name}", value)
+
+    def stop(row: dict) -> None:
+        if row["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_model, tokenizer, dataset(12), dataset(3), next_token_loss, OPTIONS, tmp_path / "ntp", after_step=stop)
+    assert torch.load(tmp_path / "ntp" / "training_state.pt", weights_only=True)["state"]["step"] == 1  # then not for a while
+    assert how_to_go_on().endswith(
+        f"--resume --out {tmp_path} (it goes on after step 1 of the training in {tmp_path / 'ntp'})")
 
 
 def test_a_method_may_add_columns_to_the_metrics(tiny_model, tokenizer, tmp_path):

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from ch_instruct.records import load_records, save_records
-from ch_instruct.support.data_forms import read_table, to_record
+from ch_instruct.support.data_files import read_file
+from ch_instruct.support.data_forms import to_record
 from common.support.files import InputError
 from tests.ch_instruct.test_records import assert_load_refused, assert_one_sentence, said, save
 
@@ -82,7 +83,7 @@ def test_csv_is_read_as_it_was_written(tmp_path, sign, encoding):
         writer = csv.DictWriter(file, ["question", "answer"], delimiter=sign)
         writer.writeheader()
         writer.writerows(TEXTS)
-    assert read_table(tmp_path / "a.csv") == TEXTS
+    assert read_file(tmp_path / "a.csv") == TEXTS
 
 
 @pytest.mark.parametrize(("content", "words"), [

@@ -116,8 +116,8 @@ def test_the_command_writes_and_tells_the_map_and_goes_on_with_it(in_process, tm
     options = ["--model", tmp_path / "model", "--records", 12, "--epochs", 1, "--noise", 0.0, 0.4, "--seeds", 100, 101,
                "--precision", "fp32", "--arms", *ARMS_HERE, "--out", out]
     text = in_process("ch_sftmix/lab/where_it_pays.py", *options).stdout
-    for words in ("other than the primary conditions", "p after Holm", "Expected calibration error", "Gap in the unconfident half",
-                  "mixup in confident half - confident half", "Wrong answers among"):
+    for words in ("other than the primary conditions", "p after Holm", "Expected calibration error",
+                  "Gap in the unconfident half", "mixup in confident half - confident half", "Wrong answers among"):
         assert words in text
     found = json.loads((out / "map.json").read_text())
     assert len(found["primary"]) == 4 and [*found["results"]["0.4"]] == ["ntp", *ARMS_HERE]

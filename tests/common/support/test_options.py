@@ -77,8 +77,11 @@ def test_stopped_by_hand_a_command_advises_what_it_can_do(in_process, monkeypatc
     assert (done.returncode, done.stderr) == (130, "\nStopped.\n")
     done = in_process("ch_pretrain/train.py", "--smoke")
     assert done.returncode == 130
-    assert done.stderr.endswith("\nStopped. Go on with the same command and --resume --out FOLDER.\n")
+    advice = r"\nStopped\. Go on with: python \S*ch_pretrain/train\.py --resume --out runs/ch_pretrain/001\n$"
+    assert re.search(advice, done.stderr)
     assert handled == 2 * [(signal.SIGINT, signal.SIG_IGN)]  # pressed once more, it does not disturb the end
+    monkeypatch.setattr("ch_instruct.pipeline.load_records", stop)
+    assert in_process("ch_instruct/train.py", "--smoke").stderr == "\nStopped.\n"  # nothing had begun
 
 
 def test_what_a_terminal_cannot_spell_is_no_reason_to_end(tmp_path):
