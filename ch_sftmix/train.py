@@ -112,7 +112,7 @@ def read_perplexities(path: Path, count: int) -> list[float]:
         InputError: if the file does not hold them.
     """
     advice = f"remove the folder {path.parent} and go on with --resume"
-    found = files.read_json(path, [float], "no list of perplexities", advice)
+    found = files.read_json(path, [files.FROM_0], "no list of perplexities", advice)
     if len(found) != count:
         raise InputError(f"{path} holds {len(found)} perplexities instead of {count}; {advice}.")
     return found

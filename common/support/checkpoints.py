@@ -138,7 +138,7 @@ def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> R
         InputError: if the file is damaged.
     """
     path = folder / STATE_FILE
-    if not path.exists():
+    if not files.is_there(path):
         return Run()
     advice = f"remove it, and --resume trains from the start of {folder} again"
     if (folder / "model.safetensors").exists():
