@@ -37,6 +37,7 @@ from common.support.options import default_lr
 from common.tokenizer import Tokenizer
 from common.training import Dataset, TrainOptions, fit
 
+SMOKE = {"train": 48, "validation": 6, "test": 6}  # records of each part that --smoke takes
 MOST_NEW_TOKENS = 256  # no answer is longer, however long the training responses are
 
 
@@ -103,10 +104,12 @@ def prepare(options: FineTuning) -> Work:
     device = pick_device(options.device)
     distributed.start(device)
     loaded = load_records(options.data, fields=options.fields, bad_rows=options.bad_rows)
-    data = smoke_records(loaded.records) if options.smoke else loaded.records
+    data = loaded.records
     places, data_hash = split_places(data, options.seed), runs.data_hash(data)
     if options.subset is not None:
         places["train"] = take_subset(places["train"], options.subset, data_hash, len(data))
+    if options.smoke:
+        places = {split: ids[:SMOKE[split]] for split, ids in places.items()}
     folder = find_folder(options.model)
     options = replace(options, format=choose_style(options.model, options.format))
     model, tokenizer = load_pretrained(folder, device, dropout=options.dropout)
@@ -118,6 +121,7 @@ def prepare(options: FineTuning) -> Work:
     tokenizer.chat_template = chat_template(options.style)  # saved with every checkpoint
 
     say(f"Data {options.data}: {len(data)} records, {options.style} prompts"
+        + (f", {sum(map(len, places.values()))} of them for --smoke" if options.smoke else "")
         + (f"; read: {loaded.form}" if loaded.form else ""))
     parts = encode_splits({split: [data[i] for i in ids] for split, ids in places.items()}, tokenizer, options,
                           model.config.n_positions)
@@ -201,15 +205,6 @@ def take_subset(training: list[int], file: Path, data_hash: str, records: int) -
     return chosen
 
 
-def smoke_records(records: list[dict]) -> list[dict]:
-    """A few records of each split, or of the file if it names none. (Where only some name one, all: that is refused.)"""
-    named = sum("split" in record for record in records)
-    if named < len(records):
-        return records if named else records[:60]
-    return [r for split, n in (("train", 48), ("validation", 6), ("test", 6))
-            for r in [r for r in records if r["split"] == split][:n]]
-
-
 def answer(model: GPT2, tokenizer: Tokenizer, records: list[dict], style: str, max_new_tokens: int,
            batch_size: int = 32, precision: str = "fp32", how: Sampling = GREEDY, seed: int = 0) -> list[dict]:
     """Answers, greedy ones by default: each record with "answer" and "stopped" (whether the model ended by itself) added."""
@@ -282,7 +277,7 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
         method += f", as LoRA of rank {given.lora}"
     files.write_text(folder / "README.md", model_card(
         given.model, given.data, given.style, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
-        len(responses)))
+        len(responses), arms[tuned].history))
     tests = {name: {"questions": len(arm.responses), "sha256": runs.data_hash(
         [[question_text(r), r["output"]] for r in arm.responses])} for name, arm in arms.items()}
     limits = {"test_limit": given.test_limit, "validation_limit": given.validation_limit}
