@@ -17,10 +17,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="a file of records as for training, which need no answers: those that have one are scored; or "
                              "classroom for its test part (default: %(default)s)")
-    options.add(parser, RecordOptions)
-    parser.add_argument("--over-length", choices=["error", "drop"], default="error",
-                        help="what happens to questions that the model cannot read: stop, or leave them out (default: "
-                             "%(default)s)")
     parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
                         help="where to write the answers, .json; a page to read them goes beside it, .html")
     parser.add_argument("--part", default="all", choices=["all", "test"],

@@ -105,7 +105,7 @@ def run_here(script: str, *options: object, folder: Path, check: bool = True) ->
 @pytest.fixture
 def in_process(monkeypatch, tmp_path):
     """Runs commands by `run_here`, each test's in a folder of its own; gives what a user would see."""
-    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd").mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path / "cwd")
     return partial(run_here, folder=tmp_path / "cwd", check=False)
 
