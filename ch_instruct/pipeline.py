@@ -4,7 +4,7 @@
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from common.support.options import default_lr
 from common.tokenizer import Tokenizer
 from common.training import Dataset, TrainOptions, fit
 
+SMOKE = {"train": 48, "validation": 6, "test": 6}  # records of each part that --smoke takes
 MOST_NEW_TOKENS = 256  # no answer is longer, however long the training responses are
 
 
@@ -104,11 +105,12 @@ def prepare(options: FineTuning) -> Work:
     device = pick_device(options.device)
     distributed.start(device)
     loaded = load_records(options.data, fields=options.fields, bad_rows=options.bad_rows)
-    taken = smoke_places(loaded.records) if options.smoke else range(len(loaded.records))
-    data = [loaded.records[place] for place in taken]
+    data = loaded.records
     places, data_hash = split_places(data, options.seed), runs.data_hash(data)
     if options.subset is not None:
         places["train"] = take_subset(places["train"], options.subset, data_hash, len(data))
+    if options.smoke:
+        places = {split: ids[:SMOKE[split]] for split, ids in places.items()}
     folder = find_folder(options.model)
     options = replace(options, format=choose_style(options.model, options.format))
     model, tokenizer = load_pretrained(folder, device, dropout=options.dropout)
@@ -120,6 +122,7 @@ def prepare(options: FineTuning) -> Work:
     tokenizer.chat_template = chat_template(options.style)  # saved with every checkpoint
 
     say(f"Data {options.data}: {len(data)} records, {options.style} prompts"
+        + (f", {sum(map(len, places.values()))} of them for --smoke" if options.smoke else "")
         + (f"; read: {loaded.form}" if loaded.form else ""))
     parts = encode_splits({split: [data[i] for i in ids] for split, ids in places.items()}, tokenizer, options,
                           model.config.n_positions)
@@ -129,7 +132,7 @@ def prepare(options: FineTuning) -> Work:
     check_mps(model, collate(examples["train"][:options.batch_size], tokenizer.eot_id, options.loss_on), next_token_loss)
     train_ids = [places["train"][i] for i in parts["train"].places]
     work = Work(options, folder, model, tokenizer, {split: part.records for split, part in parts.items()}, examples,
-                precision, train_ids, [loaded.rows[taken[i]] for i in train_ids], understood=loaded.records)
+                precision, train_ids, [loaded.rows[i] for i in train_ids], understood=loaded.records)
 
     supervised, tokens = (sum(e.targets(loss_on) for e in examples["train"]) for loss_on in (options.loss_on, "all"))
     work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
@@ -207,16 +210,6 @@ def take_subset(training: list[int], file: Path, data_hash: str, records: int) -
     return chosen
 
 
-def smoke_places(records: list[dict]) -> Sequence[int]:
-    """Where a few records of each split stand, or of the file if it names none. (Where only some name one, all: that is
-    refused.)"""
-    named = sum("split" in record for record in records)
-    if named < len(records):
-        return range(len(records))[:None if named else 60]
-    return [i for split, n in (("train", 48), ("validation", 6), ("test", 6))
-            for i in [i for i, record in enumerate(records) if record["split"] == split][:n]]
-
-
 def answer(model: GPT2, tokenizer: Tokenizer, records: list[dict], style: str, max_new_tokens: int,
            batch_size: int = 32, precision: str = "fp32", how: Sampling = GREEDY, seed: int = 0) -> list[dict]:
     """Answers, greedy ones by default: each record with "answer" and "stopped" (whether the model ended by itself) added."""
@@ -289,7 +282,7 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
         method += f", as LoRA of rank {given.lora}"
     files.write_text(folder / "README.md", model_card(
         given.model, given.data, given.style, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
-        len(responses)))
+        len(responses), arms[tuned].history))
     tests = {name: {"questions": len(arm.responses), "sha256": runs.data_hash(
         [[question_text(r), r["output"]] for r in arm.responses])} for name, arm in arms.items()}
     limits = {"test_limit": given.test_limit, "validation_limit": given.validation_limit}
