@@ -11,8 +11,8 @@ def own_template(model: str) -> str:
     tools write it. Empty if there is none."""
     folder = find_folder(model)
     alone, beside = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    with reading(alone, "no chat template"):
-        if alone.exists():
+    if alone.exists():
+        with reading(alone, "no chat template"):
             return alone.read_text(encoding="utf-8")
     template = read_json(beside, {str: object}).get("chat_template") if beside.exists() else ""
     return template if isinstance(template, str) else ""
