@@ -52,6 +52,14 @@ def test_help_and_a_wrong_option_wait_for_no_library(option, status, tmp_path):
     assert done.stdout.splitlines() == [f"{ROOT / name} {status}" for name in COMMANDS], done.stderr
 
 
+def test_every_command_that_reads_records_takes_fields_and_skips_bad_rows():
+    """The sentences on a file propose both."""
+    reading = [name for name in COMMANDS if "load_records(args.data" in (text := (ROOT / name).read_text(encoding="utf-8"))
+               or "records import count_rows, load_questions" in text or "records import load_questions" in text]
+    assert len(reading) >= 5
+    assert [name for name in reading if "RecordOptions" not in (ROOT / name).read_text(encoding="utf-8")] == []
+
+
 @pytest.mark.parametrize("script", TRAINING + OTHERS)
 def test_help_explains_every_option_with_its_default(script, in_process):
     done = in_process(script, "--help")

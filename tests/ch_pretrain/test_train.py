@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ch_pretrain.bpe import train_bpe
 from ch_pretrain.train import Pretraining, begin_alike, read_documents, split_documents
 from common.pretrained import load_pretrained
 from tests.conftest import assert_refused, kill_and_resume, make_model, run_here
@@ -93,6 +94,15 @@ def test_few_of_many_documents_are_for_validation():
     for count, held_out in ((1000, 20), (100_000, 700), (10, 1)):
         training, validation = split_documents(texts[:count])
         assert training + validation == texts[:count] and len(validation) == held_out
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    texts = []
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / f"{encoding}.txt").write_text("Été. Tout va bien.", encoding=encoding)
+        texts.append(read_documents(Pretraining(data=(str(tmp_path / f"{encoding}.txt"),))))
+    assert texts[0] == texts[1] == ["Été. Tout va bien."]
+    assert train_bpe(tmp_path / "utf-8.txt", 270, []) == train_bpe(tmp_path / "utf-8-sig.txt", 270, [])
 
 
 def test_the_control_reads_its_pages_as_the_shipped_base_does():

@@ -181,6 +181,20 @@ def test_a_column_that_comes_twice_is_refused(tmp_path):
 # Advice: each proposed command is followed, and reads the file.
 
 
+@pytest.mark.parametrize(("row", "words"), [
+    ({"id": "a1", "name": "b", "instruction": "c", "instances": [{"input": "", "output": "d"}] * 2}, "has no 'output'"),
+    ({"instruction": "Add.", "input": "1 and 2"}, "has no 'output'"), ({"output": "a", "title": "b"}, "has no 'instruction'"),
+    ({"name": "a", "dialogue": [{"role": "char", "content": "b"}]}, "a record needs a question and an answer"),
+    ({"data": [{"title": "a", "paragraphs": []}] * 2}, "a record needs a question and an answer"),
+    ({"choices": [{"turns": ["a"]}], "question_id": 3}, "a record needs a question and an answer"),
+    ({"instruction": "a", "orig_instruction": "b", "instances": []}, "has no 'output'"), ({"text": "a"}, "a record needs"),
+    ({"data": [{"q": "a", "a": "b"}] * 2}, "if its 'data' are the records")], ids=str)
+def test_nothing_is_proposed_that_would_not_work(row, words):
+    with pytest.raises(InputError) as refused:
+        to_record(row, "record 1")
+    assert words in str(refused.value) and "--fields" not in str(refused.value)
+
+
 @pytest.mark.parametrize(("row", "proposed"), [
     ({"id": "a1", "lang": "de", "Frage": "Wo?", "Antwort": "Hier."}, "instruction=Frage output=Antwort"),
     ({"id": "a1", "url": "x", "answer_text": "red", "question_id": "q7", "question_text": "color?"},
