@@ -53,6 +53,7 @@ class Work:
     examples: dict[str, list[Example]]  # the same, encoded
     precision: str = "fp32"  # what --precision came to
     train_ids: list[int] = field(default_factory=list)  # places of the training records in the data, from 0
+    train_rows: list[int] = field(default_factory=list)  # their numbers in the file, from 1
     facts: dict[str, Any] = field(default_factory=dict)  # for run.json: hashes, counts, and what `auto` came to
     understood: list[dict] = field(default_factory=list)  # all records of the data, for --save-data
 
@@ -129,13 +130,16 @@ def prepare(options: FineTuning) -> Work:
     name, why = pick_precision(options.precision, device)
     precision = distributed.from_main(runs.recorded_precision(options, name))  # machines may differ
     check_mps(model, collate(examples["train"][:options.batch_size], tokenizer.eot_id, options.loss_on), next_token_loss)
+    train_ids = [places["train"][i] for i in parts["train"].places]
     work = Work(options, folder, model, tokenizer, {split: part.records for split, part in parts.items()}, examples,
-                precision, [places["train"][i] for i in parts["train"].places], understood=loaded.records)
+                precision, train_ids, [loaded.rows[i] for i in train_ids], understood=loaded.records)
 
     supervised, tokens = (sum(e.targets(loss_on) for e in examples["train"]) for loss_on in (options.loss_on, "all"))
     work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
                   "records": {split: len(part) for split, part in work.records.items()},
                   "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised}
+    if loaded.skipped:
+        work.facts["skipped_rows"] = loaded.skipped  # row -> why
     say(f"Model {options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {device} ({why})")
     if options.lora is not None:
         say(f"LoRA of rank {options.lora}: updates of the blocks' matrices are learnt, and nothing else")
@@ -281,8 +285,8 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
     tests = {name: {"questions": len(arm.responses), "sha256": runs.data_hash(
         [[question_text(r), r["output"]] for r in arm.responses])} for name, arm in arms.items()}
     limits = {"test_limit": given.test_limit, "validation_limit": given.validation_limit}
-    reports.finish_run(folder, {"records": work.facts["records"]} | limits | facts
-                       | {"tests": tests, "arms": results}, by_family)
+    counts = {name: work.facts[name] for name in ("records", "skipped_rows") if name in work.facts}
+    reports.finish_run(folder, counts | limits | facts | {"tests": tests, "arms": results}, by_family)
 
 
 def merge_responses(by_arm: dict[str, list[dict]]) -> list[dict]:

@@ -71,7 +71,7 @@ def train_bpe(input_path: str | Path, vocab_size: int, special_tokens: list[str]
     if room < 0:
         raise ValueError(f"A vocabulary of {vocab_size} cannot hold 256 bytes and {len(special_tokens)} special tokens.")
 
-    counts = count_words(Path(input_path).read_bytes().decode("utf-8"), special_tokens)
+    counts = count_words(Path(input_path).read_bytes().decode("utf-8-sig"), special_tokens)
     words = [tuple(bytes([byte]) for byte in word) for word in counts]  # each word as its tokens so far
     weights = list(counts.values())
 

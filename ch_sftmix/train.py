@@ -125,16 +125,18 @@ def make_halves(how: str, perplexities: Tensor, seed: int) -> tuple[list[int], l
     return split(confidence(perplexities) if how == "confidence" else negative_loss(perplexities))
 
 
-def write_dynamics(path: Path, records: list[dict], perplexities: Tensor, halves: tuple[list[int], list[int]]) -> None:
-    """The training dynamics as a table: perplexity at each checkpoint, confidence, half, and the record's texts."""
+def write_dynamics(path: Path, records: list[dict], rows: list[int], perplexities: Tensor,
+                   halves: tuple[list[int], list[int]]) -> None:
+    """The training dynamics as a table: the record's row in the data file, from 1, its perplexity at each checkpoint, its
+    confidence and half, and its texts."""
     confident = set(halves[0])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["example", *(f"perplexity_{c + 1}" for c in range(len(perplexities))), "confidence", "half", "instruction",
-                     "output"])
+    writer.writerow(["row", *(f"perplexity_{c + 1}" for c in range(len(perplexities))), "confidence", "half", "instruction",
+                     "input", "output"])
     for i, (column, sure) in enumerate(zip(perplexities.T.tolist(), confidence(perplexities).tolist())):
-        writer.writerow([i, *column, sure, "confident" if i in confident else "unconfident",
-                         records[i]["instruction"], records[i]["output"]])
+        writer.writerow([rows[i], *column, sure, "confident" if i in confident else "unconfident",
+                         records[i]["instruction"], records[i].get("input", ""), records[i]["output"]])
     files.write_text(path, text.getvalue())
 
 
@@ -202,7 +204,7 @@ def run_arms(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], f
     sftmix = pipeline.test(work, mix_run)
     arms = {"base": test_base(), "ntp": ntp, "sftmix": sftmix}
     if is_main():
-        write_dynamics(folder / "dynamics.csv", work.records["train"], perplexities, halves)
+        write_dynamics(folder / "dynamics.csv", work.records["train"], work.train_rows, perplexities, halves)
         plots.save_picture(folder / "confidence.png", lambda ax: draw_confidence(ax, perplexities, halves))
         plots.save_picture(folder / "data_map.png", lambda ax: draw_data_map(ax, perplexities, halves))
     pipeline.finish(work, folder, arms, {"NTP": ntp_run.history, "SFTMix": mix_run.history}, "sftmix",

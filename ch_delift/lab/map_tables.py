@@ -15,7 +15,7 @@ from ch_delift.lab.plots import draw_differences, draw_margins
 from common.support.console import say, table
 from common.support.files import write_json
 from common.support.plots import save_picture
-from common.support.reports import cell, mean_interval, mean_or_none, plus_minus, tested, tested_table
+from common.support.reports import cell, difference_table, mean_interval, mean_or_none, plus_minus, tested
 
 CHOSEN = {"choosing": ("seconds to choose", "{:.2f}"), "different": ("different things", "{:.1f}"),
           "wrong": ("wrong answers", "{:.0%}"), "large": ("large families", "{:.0%}"),
@@ -138,7 +138,7 @@ def show(folder: Path, plan: Sequence[Series], entries: Sequence[dict]) -> None:
         for pair, share in found["overlaps"].items():
             say(f"{pair} have {share:.0%} of their choice in common (by chance {series.fraction:.0%})")
     if rows := primaries(entries, plan):
-        say("\n" + tested_table(rows, heading(rows)))
+        say("\n" + difference_table(rows, heading(rows)))
         draw_primaries(folder / "differences.png", rows)
     if margins := margins_by_fraction(entries, plan):
         save_picture(folder / "fractions.png", lambda ax: draw_margins(ax, margins), width=8.5)

@@ -186,6 +186,8 @@ def _converse(record: dict, where: str, answered: bool) -> None:
     """Give a record "messages" instead of instruction, input and output if those are messages, or if it has a system text or
     a history. What finds no place in the messages stays."""
     answer = record.get("output", "")
+    system, history = record.get("system", ""), record.get("history", [])
+    system, history = system if isinstance(system, str) else "", history if isinstance(history, list) else []
     if isinstance(record.get("instruction"), list):  # a prompt of messages
         end = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}] * bool(answered or answer)
         record["messages"] = [*record.pop("instruction"), *end]
@@ -193,9 +195,9 @@ def _converse(record: dict, where: str, answered: bool) -> None:
     elif isinstance(answer, list):
         raise InputError(f"{where} has a list of messages as output and none as instruction; both must be texts, or both "
                          "messages.")
-    elif "messages" not in record and (record.get("system") or record.get("history")):
+    elif "messages" not in record and (system or history):
         turns = []
-        for turn in record.pop("history", []):
+        for turn in history:
             if isinstance(turn, list) and len(turn) == 2:
                 turns += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), turn)]
             elif isinstance(turn, dict):
@@ -206,11 +208,11 @@ def _converse(record: dict, where: str, answered: bool) -> None:
         turns.append({"role": "user", "content": question_text(record)})
         if answered or answer.strip():
             turns.append({"role": "assistant", "content": answer})
-        for key in ("instruction", "input", "output"):
+        for key in ("instruction", "input", "output", *["history"] * bool(history)):
             record.pop(key, None)
         record["messages"] = turns
     messages = record.get("messages")
-    if record.get("system") and isinstance(messages, list) and not any(
+    if system and isinstance(messages, list) and not any(
             isinstance(first, dict) and "system" in (first.get("role"), first.get("from")) for first in messages[:1]):
         record["messages"] = [{"role": "system", "content": record.pop("system")}, *messages]
 

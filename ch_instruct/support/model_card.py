@@ -64,6 +64,8 @@ def model_card(model: str, data: str, style: str, method: str, how: TrainingOpti
                           pipeline_tag="text-generation", tags=["gpt2", "instruction-tuning"])
     base, of_data = (licence or "not known here" for licence in licences)
     records = ", ".join(f"{count:,} {split}" for split, count in facts["records"].items())
+    skipped = facts.get("skipped_rows", {})
+    left_out = f"; {len(skipped):,} rows could not be used (run.json says which, and why)" if skipped else ""
     return f"""---
 {front.to_yaml()}
 ---
@@ -71,7 +73,7 @@ def model_card(model: str, data: str, style: str, method: str, how: TrainingOpti
 # {Path(model).name}, fine-tuned on {Path(data).name}
 
 - Base model: {on_hub or Path(model).name} (licence: {base}); its weights have the SHA-256 {facts["model_sha256"]}
-- Data: {Path(data).name} (licence: {of_data}); {records} records, SHA-256 {facts["data_sha256"]}
+- Data: {Path(data).name} (licence: {of_data}); {records} records{left_out}, SHA-256 {facts["data_sha256"]}
 - Method: {method}
 - Training: {seen(history)}, {how.batch_size * how.accumulate} records a step, peak learning rate \
 {facts["learning_rate"]:g}, {facts["precision"]}

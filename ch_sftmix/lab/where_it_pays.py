@@ -69,7 +69,7 @@ from common.support import runs
 from common.support.checkpoints import Run
 from common.support.device import pick_device, pick_precision
 from common.support.plots import save_picture
-from common.support.reports import mean_interval, plus_minus, tested, tested_table
+from common.support.reports import difference_table, mean_interval, plus_minus, tested
 
 PRIMARY = (("sftmix", "ntp"), ("tenth left out", "ntp"))  # at each level of noise
 DESCRIPTIVE = (("sftmix", "random halves"), ("sftmix", "mu = 0"), ("mixup in confident half", "confident half"),
@@ -175,7 +175,7 @@ def arm_table(results: Results, title: str) -> str:
 
 def tell(results: Results, title: str) -> None:
     """Print all tables; `title` stands above the primary comparisons."""
-    say(f"\n{title}\n\n" + tested_table(primary_comparisons(results), "exact match"))
+    say(f"\n{title}\n\n" + difference_table(primary_comparisons(results), "exact match"))
     say("\nAll that follows is descriptive. Means ± half of the 95 % interval, not corrected for their number.")
     for measure, pairs in (("Exact match", DESCRIPTIVE), ("Test loss", PRIMARY + DESCRIPTIVE)):
         value, form = MEASURES[measure]

@@ -20,10 +20,14 @@ def is_main() -> bool:
     return rank() == 0
 
 
+# A terminal obeys control characters: it would move, colour and hide text as whoever wrote it likes.
+CONTROL = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\ufffd")
+
+
 def say(text: str = "") -> None:
-    """Print from the main process only, at once."""
+    """Print from the main process only, at once; control characters, which come from others, as U+FFFD."""
     if is_main():
-        tqdm.write(text, file=sys.stdout)
+        tqdm.write(text.translate(CONTROL), file=sys.stdout)
         sys.stdout.flush()
 
 
@@ -97,6 +101,6 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 
 def shorten(text: str, length: int = 90) -> str:
-    """The text on one line, cut to `length` characters."""
-    line = " ".join(text.split())
+    """The text on one line, cut to `length` characters; control characters as in `say`."""
+    line = " ".join(text.split()).translate(CONTROL)
     return line if len(line) <= length else line[:length - 3] + "..."

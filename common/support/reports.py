@@ -139,7 +139,7 @@ def tested(family: Sequence[dict]) -> list[dict[str, Any]]:
             for row, p, corrected in zip(family, p_values, holm(p_values))]
 
 
-def tested_table(rows: Sequence[dict[str, Any]], heading: str) -> str:
+def difference_table(rows: Sequence[dict[str, Any]], heading: str) -> str:
     """Comparisons as `tested` gives them, one row each: their "name", the mean difference with its interval, p before and after
     Holm's correction."""
     return table([heading, "difference", "p", "p after Holm"], [

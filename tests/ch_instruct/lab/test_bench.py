@@ -1,10 +1,13 @@
 """The benchmark runs from end to end on a tiny shape, LoRA among its sides, and all sides compute the same."""
 
 import sys
+import time
 
+import psutil
 import pytest
 
 from ch_instruct.lab import bench
+from ch_instruct.lab.bench import beside
 from tests.conftest import assert_refused
 
 
@@ -26,6 +29,15 @@ def test_the_bench_runs_with_lora(monkeypatch, capsys):
     assert losses["ours fp32"] == pytest.approx(losses["transformers fp32"], abs=2e-4)
     assert losses["LoRA 2 fp32"] == pytest.approx(losses["ours fp32"], abs=2e-4)  # an update begins as nothing
     assert losses["LoRA 2 bf16"] == pytest.approx(losses["ours bf16"], abs=0.05)
+
+
+def test_the_other_processes_compute_until_the_end():
+    with beside(2):
+        others = psutil.Process().children()
+        assert len(others) == 2 and all(other.is_running() for other in others)
+        while not all(other.cpu_times().user > 0.1 for other in others):
+            time.sleep(0.05)
+    assert not any(other.is_running() for other in others)
 
 
 def test_too_few_records_for_the_rounds_are_refused(tmp_path, in_process):
