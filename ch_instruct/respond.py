@@ -5,7 +5,6 @@
 
 import argparse
 
-from ch_instruct.support.data_forms import RecordOptions
 from common.support import files, options
 from common.support.console import say, table
 from common.support.files import InputError
@@ -22,14 +21,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--part", default="all", choices=["all", "test"],
                         help="ask all records, or the held-out ones of the file that the model was trained on (default: "
                              "%(default)s)")
-    options.add(parser, RecordOptions, options.FormatOption)
+    options.add(parser, options.FormatOption)
     options.add(parser, options.SamplingOptions)
     parser.set_defaults(temperature=0.0)  # the same answers, and so the same scores, every time
     parser.add_argument("--seed", type=options.natural, default=0, metavar="N",
                         help="seed of the sampling (default: %(default)s)")
-    parser.add_argument("--over-length", default="error", choices=["error", "drop"],
-                        help="what happens to questions that are longer than the model reads: stop, or leave them out "
-                             "(default: %(default)s)")
     parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
                         help="records answered together (default: %(default)s)")
     options.add(parser, options.DeviceOption, options.PrecisionOption)
@@ -60,21 +56,20 @@ def main() -> None:
     if page.exists():
         raise InputError(f"--out: {page} already exists; choose a new file.")
 
-    loaded = load_questions(args.data, fields=args.fields, bad_rows=args.bad_rows)
-    records = choose_part(loaded.records, [args.model], args.part)
+    loaded = choose_part(load_questions(args.data, "--data", args.fields, args.bad_rows), [args.model], args.part)
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
     style = choose_style(args.model, args.format)
-    longest = model.config.n_positions - 1  # a token of the answer must fit behind it
-    fits = [len(encode_prompt(record, tokenizer, style)) <= longest for record in records]
-    if not all(fits):
-        row_of = dict(zip(map(id, loaded.records), loaded.rows))
-        told = (f"--data {args.data}: {fits.count(False)} of {len(records)} prompts have more than {longest} tokens, the most "
-                f"that {args.model} reads (rows {', '.join(str(row_of[id(r)]) for r, fit in zip(records, fits) if not fit)})")
-        if args.over_length == "error" or not any(fits):
-            raise InputError(f"{told}; shorten them" + ", or leave them out by --over-length drop." * any(fits))
-        say(f"{told}; left out")
-        records = [record for record, fit in zip(records, fits) if fit]
+    longest = model.config.n_positions - 1  # one token is for the answer
+    lengths = [len(encode_prompt(record, tokenizer, style)) for record in loaded.records]
+    long = [row for row, length in zip(loaded.rows, lengths) if length > longest]
+    if long and (args.over_length == "error" or len(long) == len(lengths)):
+        raise InputError(f"--data {args.data}: the prompts of {count_rows(long)} have more than {longest} tokens (the longest "
+                         f"{max(lengths)}), which is all that {args.model} reads; shorten them"
+                         + ("." if len(long) == len(lengths) else ", or leave them out by --over-length drop."))
+    if long:
+        say(f"--data {args.data}, left out, more than {longest} tokens: {count_rows(long)}")
+    records = [record for record, length in zip(loaded.records, lengths) if length <= longest]
 
     responses = pipeline.answer(model, tokenizer, records, style, args.max_new_tokens, args.batch_size,
                                 pick_precision(args.precision, device)[0], asked_for(args), args.seed)

@@ -16,12 +16,12 @@ def test_questions_that_are_too_long_are_named_by_row_and_can_be_left_out(in_pro
     (tmp_path / "cwd" / "q.json").write_text(json.dumps(rows))
     line = ["ch_instruct/respond.py", "--model", tmp_path / "model", "--data", "q.json", "--max-new-tokens", 2,
             "--out", "a.json"]
-    assert_refused(in_process(*line), "2 of 4 prompts have more than 511 tokens", "(rows 3, 5)", "by --over-length drop")
+    assert_refused(in_process(*line), "2 (rows 3, 5) have more than 511 tokens", "by --over-length drop")
     done = in_process(*line, "--over-length", "drop")
-    assert done.returncode == 0 and "(rows 3, 5); left out" in done.stdout
+    assert done.returncode == 0 and "left out, more than 511 tokens: 2 (rows 3, 5)" in done.stdout
     assert [len(answer["instruction"]) for answer in json.loads(Path("a.json").read_text())] == [5, 5]
     (tmp_path / "cwd" / "q.json").write_text(json.dumps([rows[2]]))
-    assert_refused(in_process(*line[:-1], "b.json", "--over-length", "drop"), "(rows 1); shorten them")
+    assert_refused(in_process(*line[:-1], "b.json", "--over-length", "drop"), "1 (row 1) have more than 511 tokens")
 
 
 def test_answers_are_greedy_unless_asked_otherwise_and_sampled_ones_repeat_with_their_seed(in_process, tmp_path):

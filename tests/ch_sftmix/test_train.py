@@ -4,10 +4,11 @@ import json
 import pytest
 import torch
 
+from ch_instruct.pipeline import FineTuning, prepare
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import assert_same_weights, kill_and_resume, make_model, run_here
+from tests.conftest import assert_refused, assert_same_weights, kill_and_resume, make_model, run_here
 
 pytestmark = pytest.mark.slow
 
@@ -96,3 +97,28 @@ def test_several_seeds_give_means_and_intervals(small, in_process, tmp_path):
     assert report["arms"]["sftmix"]["test_loss"] == pytest.approx(sum(losses) / 2)
     assert report["summary"]["sftmix"]["test_loss"]["half_interval"] == pytest.approx(12.7062 * abs(losses[0] - losses[1]) / 2)
     assert "sftmix - ntp" in told
+
+
+def test_leaving_out_the_least_sure_lists_them_by_row_and_makes_a_subset_of_the_others(small, in_process, tmp_path):
+    done = in_process("ch_sftmix/train.py", *options(small, "--epochs", 1, "--leave-out", 0.1, "--out", tmp_path / "run"))
+    assert done.returncode == 0 and "5 of 51 records are left out" in done.stdout
+    run = tmp_path / "run"
+    assert list(json.loads((run / "report.json").read_text())["arms"]) == ["base", "ntp", "sftmix", "left out"]
+    everything, left = (list(csv.DictReader(open(run / name))) for name in ("dynamics.csv", "left_out.csv"))
+    least = sorted(everything, key=lambda row: float(row["confidence"]))[:5]
+    assert [row["row"] for row in left] == [row["row"] for row in least]
+    records = json.loads((small / "data.json").read_text())
+    assert [records[int(row["row"]) - 1]["instruction"] for row in left] == [row["instruction"] for row in left]
+
+    subset = json.loads((run / "subset.json").read_text())
+    assert {i + 1 for i in subset["ids"]} == {int(row["row"]) for row in everything} - {int(row["row"]) for row in left}
+    assert subset["made"] == "all training records but the 5 of 51 of which the reference run was least sure"
+    assert subset["command"].startswith("python ") and "--leave-out 0.1" in subset["command"]
+    work = prepare(FineTuning(model=str(small / "model"), data=str(small / "data.json"), subset=run / "subset.json",
+                              device="cpu"))
+    assert sorted(work.train_ids) == sorted(subset["ids"])
+
+
+@pytest.mark.parametrize("share", [0.001, 1.0])
+def test_a_share_that_leaves_out_nothing_or_all_is_refused(share, small, in_process):
+    assert_refused(in_process("ch_sftmix/train.py", *options(small, "--leave-out", share)), f"--leave-out {share} of 51")

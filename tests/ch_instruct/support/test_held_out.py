@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ch_instruct.records import split_places
-from ch_instruct.support.held_out import choose_part
+from ch_instruct.records import Loaded, split_places
+from ch_instruct.support.held_out import choose_part as choose_loaded
 from common.pretrained import save_pretrained
 from common.support import runs
 from common.support.files import InputError, write_json
@@ -14,6 +14,12 @@ from common.tokenizer import Tokenizer
 from tests.conftest import assert_refused, make_model
 
 RECORDS = [{"instruction": f"q{n}", "input": "", "output": f"a{n}"} for n in range(60)]
+
+
+def choose_part(records: list[dict], models: list[str], part: str) -> list[dict]:
+    found = choose_loaded(Loaded(records, [2 * n for n in range(len(records))]), models, part)
+    assert [records[row // 2] for row in found.rows] == found.records
+    return found.records
 
 
 def make_run(folder: Path, records: list[dict], seed: int) -> str:
