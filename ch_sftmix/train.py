@@ -25,7 +25,7 @@ from ch_instruct.support.fine_tuning_options import FineTuning
 from common.support import files, options
 from common.support.console import is_main, say
 from common.support.files import InputError
-from common.support.options import not_negative, option, positive, whole
+from common.support.options import not_negative, option, positive, repeats, whole
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SFTMix(FineTuning):
     checkpoints: int | None = option(None, "how often the reference run is asked for perplexities, at equal distances "
                                      "(default: once an epoch)", whole, metavar="C")
     seeds: int = option(1, "repeat the comparison with N seeds and print means and 95 %% intervals (default: %(default)s)",
-                        whole, metavar="N")
+                        repeats, metavar="N")
 
     def __post_init__(self) -> None:
         super().__post_init__()
