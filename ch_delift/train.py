@@ -55,7 +55,7 @@ from common.support import reports, runs
 
 def load_other(work: Work, name: str, path: str) -> Work:
     """Read --target or --known; return the same work with these records instead of the data."""
-    loaded = load_records(path, f"--{name}")
+    loaded = load_records(path, f"--{name}", work.options.fields, bad_rows=work.options.bad_rows)
     say(f"{name.capitalize()} records, {path}: {len(loaded.records)} records")
     parts = pipeline.encode_splits(split_records(loaded.records, work.options.seed), work.tokenizer, work.options,
                                    work.model.config.n_positions)

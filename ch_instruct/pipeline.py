@@ -37,6 +37,7 @@ from common.support.options import default_lr
 from common.tokenizer import Tokenizer
 from common.training import Dataset, TrainOptions, fit
 
+SMOKE = {"train": 48, "validation": 6, "test": 6}  # records of each part that --smoke takes
 MOST_NEW_TOKENS = 256  # no answer is longer, however long the training responses are
 
 
@@ -52,6 +53,7 @@ class Work:
     examples: dict[str, list[Example]]  # the same, encoded
     precision: str = "fp32"  # what --precision came to
     train_ids: list[int] = field(default_factory=list)  # places of the training records in the data, from 0
+    train_rows: list[int] = field(default_factory=list)  # their numbers in the file, from 1
     facts: dict[str, Any] = field(default_factory=dict)  # for run.json: hashes, counts, and what `auto` came to
     understood: list[dict] = field(default_factory=list)  # all records of the data, for --save-data
 
@@ -106,10 +108,12 @@ def prepare(options: FineTuning) -> Work:
     device = pick_device(options.device)
     distributed.start(device)
     loaded = load_records(options.data, fields=options.fields, bad_rows=options.bad_rows)
-    data = smoke_records(loaded.records) if options.smoke else loaded.records
+    data = loaded.records
     places, data_hash = split_places(data, options.seed), runs.data_hash(data)
     if options.subset is not None:
         places["train"] = take_subset(places["train"], options.subset, data_hash, len(data))
+    if options.smoke:
+        places = {split: ids[:SMOKE[split]] for split, ids in places.items()}
     folder = find_folder(options.model)
     options = replace(options, format=choose_style(options.model, options.format))
     model, tokenizer = load_pretrained(folder, device, dropout=options.dropout)
@@ -121,6 +125,7 @@ def prepare(options: FineTuning) -> Work:
     tokenizer.chat_template = chat_template(options.style)  # saved with every checkpoint
 
     say(f"Data {options.data}: {len(data)} records, {options.style} prompts"
+        + (f", {sum(map(len, places.values()))} of them for --smoke" if options.smoke else "")
         + (f"; read: {loaded.form}" if loaded.form else ""))
     parts = encode_splits({split: [data[i] for i in ids] for split, ids in places.items()}, tokenizer, options,
                           model.config.n_positions)
@@ -128,13 +133,16 @@ def prepare(options: FineTuning) -> Work:
     name, why = pick_precision(options.precision, device)
     precision = distributed.from_main(runs.recorded_precision(options, name))  # machines may differ
     check_mps(model, collate(examples["train"][:options.batch_size], tokenizer.eot_id, options.loss_on), next_token_loss)
+    train_ids = [places["train"][i] for i in parts["train"].places]
     work = Work(options, folder, model, tokenizer, {split: part.records for split, part in parts.items()}, examples,
-                precision, [places["train"][i] for i in parts["train"].places], understood=loaded.records)
+                precision, train_ids, [loaded.rows[i] for i in train_ids], understood=loaded.records)
 
     supervised, tokens = (sum(e.targets(loss_on) for e in examples["train"]) for loss_on in (options.loss_on, "all"))
     work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
                   "records": {split: len(part) for split, part in work.records.items()},
                   "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised}
+    if loaded.skipped:
+        work.facts["skipped_rows"] = loaded.skipped  # row -> why
     say(f"Model {options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {device} ({why})")
     if options.lora is not None:
         say(f"LoRA of rank {options.lora}: updates of the blocks' matrices are learnt, and nothing else")
@@ -173,7 +181,8 @@ def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options:
             places = sorted(random.Random(f"limit {options.seed}").sample(range(len(part)), limits[split]))
             part = [part[i] for i in places]
         if part:
-            parts[split] = encode_records(part, tokenizer, options.style, options.max_length or longest, options.over_length)
+            parts[split] = encode_records(part, tokenizer, options.style, options.max_length or longest, options.over_length,
+                                          split, longest)
             say(f"  {split}: {parts[split].note}")
     if (count := len(parts["test"].records)) < reports.FEW_QUESTIONS and not options.smoke:
         say(reports.few_questions(count))
@@ -202,15 +211,6 @@ def take_subset(training: list[int], file: Path, data_hash: str, records: int) -
         + (f" ({len(wanted) - len(chosen)} of its ids are in other parts; was it chosen with another --seed?)"
            if len(wanted) > len(chosen) else ""))
     return chosen
-
-
-def smoke_records(records: list[dict]) -> list[dict]:
-    """A few records of each split, or of the file if it names none. (Where only some name one, all: that is refused.)"""
-    named = sum("split" in record for record in records)
-    if named < len(records):
-        return records if named else records[:60]
-    return [r for split, n in (("train", 48), ("validation", 6), ("test", 6))
-            for r in [r for r in records if r["split"] == split][:n]]
 
 
 def answer(model: GPT2, tokenizer: Tokenizer, records: list[dict], style: str, max_new_tokens: int,
@@ -285,12 +285,12 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
         method += f", as LoRA of rank {given.lora}"
     files.write_text(folder / "README.md", model_card(
         given.model, given.data, given.style, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
-        len(responses)))
+        len(responses), arms[tuned].history))
     tests = {name: {"questions": len(arm.responses), "sha256": runs.data_hash(
         [[question_text(r), r["output"]] for r in arm.responses])} for name, arm in arms.items()}
     limits = {"test_limit": given.test_limit, "validation_limit": given.validation_limit}
-    reports.finish_run(folder, {"records": work.facts["records"]} | limits | facts
-                       | {"tests": tests, "arms": results}, by_family)
+    counts = {name: work.facts[name] for name in ("records", "skipped_rows") if name in work.facts}
+    reports.finish_run(folder, counts | limits | facts | {"tests": tests, "arms": results}, by_family)
 
 
 def merge_responses(by_arm: dict[str, list[dict]]) -> list[dict]:

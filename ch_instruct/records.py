@@ -17,6 +17,7 @@ from common.support.files import InputError, reading, write_json, write_text
 
 TEST_SHARE, VALIDATION_SHARE = 0.10, 0.05
 SPLITS = ("train", "validation", "test")
+SECOND = ("--target", "--known")  # read beside --data, for which --fields are meant first
 
 
 class Loaded(NamedTuple):
@@ -46,13 +47,13 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
     Raises:
         InputError: if the file is missing, cannot be read, holds no records, or a record cannot be used.
     """
-    if fields and option == "--data" and (data == "classroom" or data in PUBLIC_SETS):
+    if fields and option not in SECOND and (data == "classroom" or data in PUBLIC_SETS):
         raise InputError(f"--fields {' '.join(fields)}: the keys of {data} are known; give --fields with a file of your own.")
     if data == "classroom":
         records = classroom.records()
         return Loaded(records, list(range(1, len(records) + 1)))
     rows = _read(data, option)
-    if option != "--data" and fields and not _fits(rows[0], fields):
+    if option in SECOND and fields and not _fits(rows[0], fields):
         fields = None  # they are those of --data
     forms: Counter[str] = Counter()
     unused: Counter[str] = Counter()
@@ -75,7 +76,8 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
     if bad and (bad_rows == "refuse" or not good):
         raise InputError(_refusal(bad, len(rows)))
     if bad:
-        say(f"{option} {data}, skipped, cannot be used: {_rows(list(bad))}; the first: {_reason(next(iter(bad.values())))}")
+        first = _reason(next(iter(bad.values())))
+        say(f"{option} {data}, skipped, cannot be used: {count_rows(list(bad))}; the first: {first}")
     if unused:
         say(f"{option} {data}, not used: " + ", ".join(f"{key} ({count} record{'s' * (count > 1)})"
                                                        for key, count in unused.most_common()))
@@ -113,6 +115,7 @@ def _refusal(bad: dict[int, str], total: int) -> str:
         return first
     first = first.rstrip(".")
     if len(bad) == total:
+        first = _reason(first) if "--bad-rows" in first else first  # nothing would be left
         return f"{first}; none of the {total} records can be used."
     if not others:
         return f"{first}; --bad-rows skip leaves this one of {total} records out."
@@ -139,7 +142,7 @@ def _keep(rows: dict[int, dict], where: str, answered: bool) -> Loaded:
     for what, numbers in (("left out, instruction, output or message empty", empty),
                           ("exact repetitions of earlier records (kept)", repeated)):
         if numbers:
-            say(f"{where}, {what}: {_rows(numbers)}")
+            say(f"{where}, {what}: {count_rows(numbers)}")
     if not kept:
         raise InputError(f"{where}: no record is left, all have an empty instruction, output or message.")
     return Loaded(list(kept.values()), list(kept))
@@ -230,7 +233,8 @@ def check_characters(text: str, where: str) -> None:
         raise InputError(f"{where} holds half of a surrogate pair, which is no character; mend the text.")
 
 
-def _rows(numbers: list[int]) -> str:
+def count_rows(numbers: list[int]) -> str:
+    """How many rows these are, and the numbers of the first."""
     shown = ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
     return f"{len(numbers)} (row{'s' if len(numbers) > 1 else ''} {shown})"
 

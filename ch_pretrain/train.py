@@ -108,7 +108,7 @@ def read_documents(given: Pretraining) -> list[str]:
     documents: list[str] = []
     for name in given.data:
         with reading(f"--data {name}", "no text in UTF-8", "save it again in that form"):
-            text = regular(Path(name)).read_bytes().decode("utf-8")
+            text = regular(Path(name)).read_bytes().decode("utf-8-sig")  # without the mark with which some files begin
         documents += [document for document in text.split(END_OF_TEXT) if document.strip()]
     if not documents:
         raise InputError(f"--data {' '.join(given.data)}: there is no text in it.")

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.console import say, table
 from common.support.files import InputError
@@ -30,6 +31,7 @@ def parse() -> argparse.Namespace:
     parser = options.Parser(__doc__)
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)")
+    options.add(parser, RecordOptions)
     parser.add_argument("--targets", type=options.whole, default=64, metavar="N", help="targets (default: %(default)s)")
     parser.add_argument("--candidates", type=options.whole, default=4, metavar="N",
                         help="candidates tried on them in each turn (default: %(default)s)")
@@ -204,7 +206,8 @@ def main() -> None:
     except ImportError as error:
         raise InputError("This comparison needs transformers and submodlib-py: pip install -r requirements-dev.txt") from error
 
-    records = [r for r in load_records(args.data).records if r.get("split", "train") == "train"]
+    loaded = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows)
+    records = [r for r in loaded.records if r.get("split", "train") == "train"]
     needed = args.targets + args.candidates * args.rounds
     if len(records) < needed:
         raise InputError(f"--data {args.data} has {len(records)} records; {args.targets} targets and {args.rounds} rounds of "

@@ -15,6 +15,7 @@ import argparse
 import random
 from pathlib import Path
 
+from ch_instruct.support.data_forms import RecordOptions
 from common.support import files, options
 from common.support.console import say, table
 from common.support.files import InputError
@@ -25,6 +26,7 @@ def parse() -> argparse.Namespace:
     options.add(parser, options.ModelOption)
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="the data that the subset was chosen from, or the questions come from (default: %(default)s)")
+    options.add(parser, RecordOptions)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--subset", type=Path, metavar="FILE", help="a subset.json from ch_delift/train.py")
     source.add_argument("--same-family", type=options.natural, nargs="+", metavar="K",
@@ -151,7 +153,7 @@ def show_scores(responses: dict[str, list[dict]], args: argparse.Namespace) -> N
 
 def main() -> None:
     args = parse()
-    records = load_records(args.data).records
+    records = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows).records
     places = split_places(records, args.seed)
     training, test = ([records[i] for i in places[split]] for split in ("train", "test"))
     pools = {} if args.subset is None else pools_of_subset(args, records, places["train"])

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
+from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.files import InputError, Journal
 from common.support.local_server import Answer, LocalServer, Request, ServerOptions, go_to
@@ -27,6 +28,7 @@ def parse() -> argparse.Namespace:
                         help="two or more models, each as for --model elsewhere: classroom, gpt2, ..., or a checkpoint folder")
     parser.add_argument("--questions", metavar="D",
                         help="questions to choose from: classroom, or a file as for --data, whose outputs are not needed")
+    options.add(parser, RecordOptions)
     parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
                         help="where votes are kept (default: %(default)s)")
     options.add(parser, options.FormatOption)
@@ -184,7 +186,7 @@ def pages(arena: Arena) -> Callable[[Request], Answer]:
 def main() -> None:
     args = parse()
 
-    questions = load_questions(args.questions, "--questions").records if args.questions else []
+    questions = (load_questions(args.questions, "--questions", args.fields, args.bad_rows).records if args.questions else [])
     device = pick_device(args.device)
     precision, _ = pick_precision(args.precision, device)
     answerers = {name: answerer(name, device, precision, choose_style(name, args.format), args.max_new_tokens)

@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.console import Progress, say, table
 from common.support.files import InputError
@@ -34,6 +35,7 @@ def parse() -> argparse.Namespace:
     parser = options.Parser(__doc__)
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="classroom, a public set by name, or a .json or .jsonl file of records (default: %(default)s)")
+    options.add(parser, RecordOptions)
     parser.add_argument("--model", metavar="M", help="a model as for --model elsewhere (default: the shape of gpt2, random)")
     parser.add_argument("--lora", type=options.whole, metavar="RANK",
                         help="train by LoRA of this rank, too (default: all weights only)")
@@ -326,7 +328,8 @@ def main() -> None:
             save_pretrained(GPT2(GPT2Config(**shape)), Tokenizer.gpt2(), folder)
         model, tokenizer = load_pretrained(folder)
         context = model.config.n_positions
-        examples = [e for e in (encode_record(r, tokenizer) for r in load_records(args.data).records) if len(e.ids) <= context]
+        records = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows).records
+        examples = [e for e in (encode_record(r, tokenizer) for r in records) if len(e.ids) <= context]
         needed = args.batch_size * (args.rounds + 1)
         if len(examples) < needed:
             raise InputError(f"--data {args.data} has {len(examples)} records of up to {context} tokens; {args.rounds + 1} "

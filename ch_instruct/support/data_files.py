@@ -103,6 +103,6 @@ def read_parquet(path: Path, where: str) -> list[dict]:
     except ImportError as error:
         raise InputError(f"{where}: reading .parquet needs pyarrow: pip install pyarrow") from error
     with reading(where, "no Parquet file", "fetch or copy it again"):
-        table = parquet.read_table(path)
-        _refuse_twins(table.column_names, where)
-        return [json.loads(json.dumps(row, default=str)) for row in table.to_pylist()]
+        file = parquet.ParquetFile(path)
+        _refuse_twins(file.schema_arrow.names, where)
+        return [json.loads(json.dumps(row, default=str)) for row in file.read().to_pylist()]

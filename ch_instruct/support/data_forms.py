@@ -37,7 +37,9 @@ MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 QUESTIONS = ("instruction", "question", "prompt", "query", "problem", "ask", "q", "input", "inputs", "user", "human")
 ANSWERS = ("output", "answer", "response", "completion", "solution", "reply", "a", "target", "targets", "assistant", "chosen")
 LABELS = ("id", "ids", "uid", "uuid", "hash", "url", "link", "source", "date", "time", "lang", "language", "category", "type",
-          "split", "tag", "tags", "topic", "family", "system", "license", "rejected")
+          "split", "tag", "tags", "topic", "family", "license", "rejected", "name", "title", "label", "role", "from",
+          *(name for names in BESIDES.values() for name in names if name != "input"))
+SENDERS = ("system", "user", "assistant", *ROLES)
 
 
 def field_pair(text: str) -> str:
@@ -135,7 +137,8 @@ def _form(row: dict, full: list[str], where: str, fields: Sequence[str] | None, 
 def _no_form(row: dict, answered: bool) -> str:
     """What a row of no known form is, and what can be done."""
     proposed = propose(row, answered)
-    lists = [key for key, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    lists = [key for key, value in row.items() if isinstance(value, list) and len(value) > 1 and isinstance(value[0], dict)
+             and (propose(value[0]) or any(value[0].keys() >= set(keys.values()) for keys in FORMS.values()))]
     what = f"is of no known form (its keys: {_names(row)})"
     if proposed:
         return f"{what}; say which of them hold what, as in --fields {' '.join(map(shlex.quote, proposed))}"
@@ -149,8 +152,8 @@ def _no_form(row: dict, answered: bool) -> str:
 
 def propose(row: dict, answered: bool = True) -> list[str]:
     """Pairs for --fields with which this row can be read, as its names and texts suggest; none if it cannot."""
-    chats = [key for key, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)
-             and value[0].keys() & {"role", "from"}]
+    chats = [key for key, value in row.items() if isinstance(value, list) and value and all(
+        isinstance(message, dict) and message.get("role", message.get("from")) in SENDERS for message in value)]
     if chats:
         return [f"messages={chats[0]}"]
     parts = {key: set(re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower())) for key, value in row.items()
@@ -158,15 +161,15 @@ def propose(row: dict, answered: bool = True) -> list[str]:
     texts = [key for key in parts if not parts[key] & set(LABELS)]
     answer = next((key for name in ANSWERS for key in texts if name in parts[key]), None)
     question = next((key for name in QUESTIONS for key in texts if name in parts[key] and key != answer), None)
-    others = [key for key in texts if key not in (question, answer)]
+    others = [key for key in texts if key not in (question, answer, "input")]
     question = question or next(iter(others), None)
-    answer = answer or next((key for key in others if key != question), None)
+    answer = answer or next((key for key in others if key != question and not parts[key] & set(QUESTIONS)), None)
     pairs = [("instruction", question), ("output", answer)][:2 if answered else 1]
     return [f"{ours}={theirs}" for ours, theirs in pairs] if all(theirs for _, theirs in pairs) else []
 
 
 def _names(row: dict) -> str:
-    names = [repr(key) for key in row if key is not None]
+    names = [reprlib.repr(key) for key in row if key is not None]
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "nothing"
 
 
@@ -186,6 +189,8 @@ def _converse(record: dict, where: str, answered: bool) -> None:
     """Give a record "messages" instead of instruction, input and output if those are messages, or if it has a system text or
     a history. What finds no place in the messages stays."""
     answer = record.get("output", "")
+    system, history = record.get("system", ""), record.get("history", [])
+    system, history = system if isinstance(system, str) else "", history if isinstance(history, list) else []
     if isinstance(record.get("instruction"), list):  # a prompt of messages
         end = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}] * bool(answered or answer)
         record["messages"] = [*record.pop("instruction"), *end]
@@ -193,9 +198,9 @@ def _converse(record: dict, where: str, answered: bool) -> None:
     elif isinstance(answer, list):
         raise InputError(f"{where} has a list of messages as output and none as instruction; both must be texts, or both "
                          "messages.")
-    elif "messages" not in record and (record.get("system") or record.get("history")):
+    elif "messages" not in record and (system or history):
         turns = []
-        for turn in record.pop("history", []):
+        for turn in history:
             if isinstance(turn, list) and len(turn) == 2:
                 turns += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), turn)]
             elif isinstance(turn, dict):
@@ -206,11 +211,11 @@ def _converse(record: dict, where: str, answered: bool) -> None:
         turns.append({"role": "user", "content": question_text(record)})
         if answered or answer.strip():
             turns.append({"role": "assistant", "content": answer})
-        for key in ("instruction", "input", "output"):
+        for key in ("instruction", "input", "output", *["history"] * bool(history)):
             record.pop(key, None)
         record["messages"] = turns
     messages = record.get("messages")
-    if record.get("system") and isinstance(messages, list) and not any(
+    if system and isinstance(messages, list) and not any(
             isinstance(first, dict) and "system" in (first.get("role"), first.get("from")) for first in messages[:1]):
         record["messages"] = [{"role": "system", "content": record.pop("system")}, *messages]
 

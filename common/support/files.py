@@ -129,7 +129,7 @@ def is_there(path: Path) -> bool:
 def reading(path: object, what: str, advice: str = "restore it, or make it again") -> Iterator[None]:
     """Whatever goes wrong in here becomes one sentence. All that reads a file, ours or another library, stands in this.
 
-    It is the only place that catches everything: a parser that is given broken content raises whatever it comes upon.
+    It is the only place that catches `Exception`: a parser that is given broken content raises whatever it comes upon.
 
     Args:
         path: if it is a Path, it must be a regular file; where it is the name of more, `regular` asks that.

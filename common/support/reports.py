@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from common.support import files
-from common.support.console import say, table
+from common.support.console import WIDTH, say, table
 
 FEW_QUESTIONS = 50  # with fewer, even 10 points between two arms are no more than chance
 
@@ -50,7 +50,7 @@ def report_table(arms: Mapping[str, dict], questions: Mapping[str, int] | None =
         [name, cell(arm["test_loss"], ".4f"), cell(arm["perplexity"], ",.2f"),
          with_interval(arm["exact_match"], asked.get(name)),
          *(cell(arm[share], ".1%") for share in ("rouge_l", "stopped")), cell(arm["seconds"], ".1f")]
-        for name, arm in arms.items()])
+        for name, arm in arms.items()], WIDTH)
 
 
 def family_table(arms: dict[str, dict]) -> str:
@@ -58,7 +58,7 @@ def family_table(arms: dict[str, dict]) -> str:
     families = sorted({family for arm in arms.values() for family in arm["families"]})
     return table(["exact match in", *arms], [
         [family, *(f"{arm['families'][family]:.0%}" if family in arm["families"] else "-" for arm in arms.values())]
-        for family in families])
+        for family in families], WIDTH)
 
 
 def finish_run(folder: Path, report: dict, by_family: list[str] | None = None) -> None:

@@ -1,14 +1,15 @@
 """What all fine-tuning commands share, in this process."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from ch_instruct import pipeline
 from ch_instruct.encoding import Example
-from ch_instruct.pipeline import MOST_NEW_TOKENS, FineTuning, Work, prepare, smoke_records
+from ch_instruct.pipeline import MOST_NEW_TOKENS, FineTuning, Work, prepare
+from ch_instruct.support.subset import write_subset
 from common.pretrained import save_pretrained
+from common.support.files import write_json
 from common.tokenizer import Tokenizer
 from tests.conftest import make_model
 
@@ -40,13 +41,21 @@ def test_the_learning_rate_is_the_usual_one_unless_given():
     assert (work().lr, work(lora=4).lr, work(lr=1e-3).lr) == (5e-5, 5e-4, 1e-3)
 
 
-def test_smoke_takes_a_few_records_and_hides_no_missing_split():
-    rows = [{"n": n} for n in range(200)]
-    assert smoke_records(rows) == rows[:60]
-    named = [row | {"split": ("train", "validation", "test")[row["n"] % 3]} for row in rows]
-    assert Counter(row["split"] for row in smoke_records(named)) == {"train": 48, "validation": 6, "test": 6}
-    some = [*named[:100], *rows[100:]]
-    assert smoke_records(some) == some  # `split_places` refuses them
+@pytest.mark.parametrize("named", [False, True])
+def test_smoke_takes_a_few_records_of_each_part_of_the_same_data(named, tmp_path):
+    """So a subset of the data fits with --smoke, too."""
+    rows = [{"instruction": f"q{n}", "output": "a"} for n in range(200)]
+    if named:
+        rows = [row | {"split": ("train", "validation", "test")[n % 3]} for n, row in enumerate(rows)]
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    write_json(tmp_path / "d.json", rows)
+    given = {"model": str(tmp_path / "model"), "data": str(tmp_path / "d.json"), "device": "cpu"}
+    whole, smoke = prepare(FineTuning(**given)), prepare(FineTuning(**given, smoke=True))
+    assert {split: len(part) for split, part in smoke.records.items()} == {"train": 48, "validation": 6, "test": 6}
+    assert smoke.facts["data_sha256"] == whole.facts["data_sha256"] and smoke.train_ids == whole.train_ids[:48]
+    chosen = whole.train_ids[10:100]
+    write_subset(tmp_path / "subset.json", chosen, [0.0] * 90, {"data_sha256": whole.facts["data_sha256"]})
+    assert prepare(FineTuning(**given, smoke=True, subset=tmp_path / "subset.json")).train_ids == chosen[:48]
 
 
 def test_the_options_reach_training():

@@ -19,7 +19,7 @@ OTHER = {"model": "gpt2", "data": "alpaca", "format": "phi3", "subset": Path("su
          "epochs": 7, "batch_size": 2, "accumulate": 3, "dropout": 0.1, "recompute": True, "max_length": 99,
          "over_length": "truncate", "seed": 5, "smoke": True, "precision": "fp32", "device": "cpu",
          "out": Path("elsewhere"), "resume": True, "fields": ("instruction=q",), "save_data": Path("a.json"), "lora": 4,
-         "test_limit": 9, "validation_limit": 8}
+         "test_limit": 9, "validation_limit": 8, "bad_rows": "skip"}
 
 
 def test_hashes_see_every_change():
