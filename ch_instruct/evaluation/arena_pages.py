@@ -6,11 +6,6 @@ from html import escape
 from ch_instruct.evaluation.ratings import CENTRE, DRAWS, Rating
 from common.support.console import short_names
 
-# No script may run and nothing may be loaded, whatever an answer contains; no other page may frame this one.
-HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
-                                      "frame-ancestors 'none'",
-           "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store"}
-
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2433; --soft: #5b6577; --line: #d5dae3; --paper: #f5f6f9; --card: #fff;
         --accent: #2457c5; --chosen: #e8effd }

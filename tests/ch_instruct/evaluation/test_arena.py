@@ -18,11 +18,12 @@ import pytest
 import torch
 
 from ch_instruct.encoding import encode_prompt
-from ch_instruct.evaluation.arena import MOST_BYTES, Arena, Server, answerer, load_votes
+from ch_instruct.evaluation.arena import Arena, answerer, load_votes, pages
 from ch_instruct.evaluation.arena_pages import Battle, battle_page, ratings_page
 from ch_instruct.evaluation.ratings import Rating, rate
 from common.pretrained import CLASSROOM_FOLDER, save_pretrained
 from common.support.files import InputError
+from common.support.local_server import MOST_BYTES, LocalServer
 from common.tokenizer import Tokenizer
 from tests.conftest import ENVIRONMENT, assert_refused, command, make_model
 
@@ -33,12 +34,14 @@ ANSWERERS = {"good": lambda record: f"A good answer to {record['instruction']}",
 
 
 @pytest.fixture
-def serve(tmp_path) -> Iterator[Callable[..., Server]]:
+def serve(tmp_path) -> Iterator[Callable[..., LocalServer]]:
     """Start an arena; the votes are in tmp_path / votes.jsonl."""
     running = []
 
-    def start(answerers: dict = ANSWERERS, questions: list = QUESTIONS) -> Server:
-        server = Server(Arena(answerers, load_votes(tmp_path / "votes.jsonl"), questions), "127.0.0.1", 0)
+    def start(answerers: dict = ANSWERERS, questions: list = QUESTIONS) -> LocalServer:
+        arena = Arena(answerers, load_votes(tmp_path / "votes.jsonl"), questions)
+        server = LocalServer(pages(arena), "127.0.0.1", 0)
+        server.arena = arena
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         running.append((server, thread))
@@ -51,7 +54,7 @@ def serve(tmp_path) -> Iterator[Callable[..., Server]]:
         server.server_close()
 
 
-def request(server: Server, method: str, path: str, form: dict | None = None, **headers: str) -> tuple[int, str, dict]:
+def request(server: LocalServer, method: str, path: str, form: dict | None = None, **headers: str) -> tuple[int, str, dict]:
     """One request as a browser on this machine sends it; returns status, page and headers."""
     host = f"127.0.0.1:{server.server_port}"
     connection = http.client.HTTPConnection(host)
@@ -63,18 +66,18 @@ def request(server: Server, method: str, path: str, form: dict | None = None, **
     return found
 
 
-def ask(server: Server, **form: str) -> str:
+def ask(server: LocalServer, **form: str) -> str:
     """Ask, and return the path of the battle."""
     status, _, headers = request(server, "POST", "/ask", form)
     assert status == 303
     return headers["Location"]
 
 
-def vote(server: Server, battle: str, kind: str, **headers: str) -> int:
+def vote(server: LocalServer, battle: str, kind: str, **headers: str) -> int:
     return request(server, "POST", "/vote", {"battle": battle.removeprefix("/battle/"), "vote": kind}, **headers)[0]
 
 
-def side_of(server: Server, battle: str, name: str) -> str:
+def side_of(server: LocalServer, battle: str, name: str) -> str:
     names = server.arena.battles[battle.removeprefix("/battle/")].names
     return next(side for side in names if names[side] == name)
 
@@ -165,11 +168,15 @@ def test_other_pages_can_neither_vote_nor_read(serve):
 
 @pytest.mark.parametrize(("path", "form", "status", "words"), [
     ("/ask", {}, 400, "That question is empty"), ("/ask", {"question": " \n"}, 400, "That question is empty"),
-    ("/vote", {"battle": "none", "vote": "left"}, 404, "not there"), ("/elsewhere", {}, 404, "not there"),
-    ("/ask", {"question": "x" * MOST_BYTES}, 413, "far too long")])
+    ("/vote", {"battle": "none", "vote": "left"}, 404, "not there"), ("/elsewhere", {}, 404, "not there")])
 def test_bad_requests_get_a_page_that_says_why(serve, path, form, status, words):
     found, page, _ = request(serve(), "POST", path, form)
     assert found == status and words in page and "<form" in page
+
+
+def test_a_question_that_is_far_too_long_is_not_read(serve):
+    status, text, headers = request(serve(), "POST", "/ask", {"question": "x" * MOST_BYTES})
+    assert status == 413 and "at most 100,000 bytes" in text and headers["Content-Type"].startswith("text/plain")
 
 
 def test_bad_votes_are_not_counted(serve):
