@@ -158,6 +158,30 @@ def logit_lens(model: GPT2, ids: Tensor, k: int = 5) -> Lens:
     return Lens(torch.stack([top.values for top in tops]), torch.stack([top.indices for top in tops]), logits)
 
 
+def token_losses(logits: Tensor, ids: Tensor) -> Tensor:
+    """Loss of each token but the first, in nats. logits float [T, V], ids int64 [T] -> float [T - 1]."""
+    return F.cross_entropy(logits[:-1], ids[1:], reduction="none")
+
+
+def where_heads_look(weights: Tensor, ids: Tensor) -> dict[str, Tensor]:
+    """How much of its attention each head gives to four kinds of tokens, as a mean over the tokens that look.
+
+    Args:
+        weights: float [layers, H, T, T], as `attention_weights` gives them.
+        ids: int64 [T].
+
+    Returns:
+        Kind -> float [layers, H]. "what followed last time" counts tokens that have stood before (0 if there is none), the
+        others count all tokens but the first.
+    """
+    T = len(ids)
+    followed = F.pad((ids[:, None] == ids[None, :-1]).tril(-1).float(), (1, 0))  # [T, T]: one after the same token
+    again = followed.any(dim=1).nonzero()[:, 0]
+    looks = {"what followed last time": (weights * followed).sum(dim=-1)[..., again], "the first token": weights[..., 1:, 0],
+             "the token before": weights.diagonal(-1, 2, 3), "itself": weights.diagonal(0, 2, 3)[..., 1:]}
+    return {kind: shares.sum(dim=-1) / max(1, shares.size(-1)) for kind, shares in looks.items()}
+
+
 @torch.no_grad()
 def head_effects(model: GPT2, ids: Tensor, instead: Tensor, token: int) -> Tensor:
     """How far the probability of `token` as the next one falls when a head alone is replaced by its mean.
