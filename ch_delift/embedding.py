@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from common.fast.views import run
 from common.gpt2 import GPT2
 from common.support import distributed
 from common.support.console import Progress
@@ -29,7 +30,7 @@ def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str =
             T = int(lengths.max())
             inputs = torch.tensor([ids[i] + [0] * (T - len(ids[i])) for i in batch], device=model.device)  # [B, T]
             real = torch.arange(T) < lengths[:, None]  # [B, T], false at padding
-            hidden = model.hidden_states(inputs, needed=real).float()  # [B, T, D], 0 at padding
+            hidden = run(model, inputs, needed=real).float()  # [B, T, D], 0 at padding
             means = hidden.sum(dim=1).cpu() / lengths[:, None]  # [B, D]
             found += zip(batch, means.tolist())
             progress.advance(len(batch) * distributed.world_size())

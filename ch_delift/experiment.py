@@ -17,10 +17,10 @@ from ch_instruct.pipeline import Arm, FineTuning, Work
 from ch_instruct.prompts import one_line
 from common.losses import next_token_loss
 from common.support import files, plots
+from common.support.checkpoints import Run
 from common.support.console import is_main, say
 from common.support.files import InputError
 from common.support.options import option, share, whole
-from common.training import Run
 
 ARMS = ("random", "se", "gradient", "high-loss", "low-loss", "full")
 FRACTIONS = (0.1, 0.2, 0.3, 0.5)  # of --curve

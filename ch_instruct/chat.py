@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.prompts import STYLES
+from common.fast.prepacked import prepacked_weights
 from common.generation import stream
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
@@ -75,7 +76,7 @@ class Chat:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may need several tokens
         try:
             print("model> ", end="", flush=True)
-            with evaluating(self.model, self.precision):
+            with evaluating(self.model, self.precision), prepacked_weights(self.model):
                 for token in stream(self.model, ids, room, self.tokenizer.eot_id, 0.0 if args.greedy else args.temperature,
                                     args.top_k):
                     text = decoder.decode(self.tokenizer.decode_bytes([token]))

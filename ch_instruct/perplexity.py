@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.gpt2 import GPT2
-from common.losses import IGNORE_INDEX, take, up_to_last_target
+from common.losses import IGNORE_INDEX, head_logits, states_for
 from common.support import distributed
 from common.support.console import Progress
-from common.support.device import evaluating, send
+from common.support.device import evaluating
 from common.training import Dataset
 
 
@@ -28,11 +28,9 @@ def response_perplexities(model: GPT2, data: Dataset, batch_size: int, precision
         for start in range(0, len(items), batch_size):
             ids = by_length[start:start + batch_size]
             inputs, targets = data.collate([items[i] for i in ids])
-            has_target = targets != IGNORE_INDEX  # [B, T]
-            hidden = model.hidden_states(send(inputs, model.device), needed=up_to_last_target(targets))
-            logits = model.logits(take(hidden, has_target)).float().cpu()  # [targets, V]
-            losses = F.cross_entropy(logits, targets[has_target], reduction="none").double()  # [targets]
-            per_example = [part.mean() for part in losses.split(has_target.sum(dim=1).tolist())]
+            logits, wanted = head_logits(model, states_for(model, inputs, targets), targets)  # [N, V], [N]
+            losses = F.cross_entropy(logits, wanted, reduction="none").cpu().double()  # [N]
+            per_example = [part.mean() for part in losses.split((targets != IGNORE_INDEX).sum(dim=1).tolist())]
             found[ids] = torch.stack(per_example).exp()
             progress.advance(len(ids))
     return torch.tensor(distributed.put_together(found.tolist()), dtype=torch.float64)

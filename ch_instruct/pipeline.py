@@ -21,13 +21,15 @@ from ch_instruct.support import html_page
 from ch_instruct.support.data_forms import field_pair
 from ch_instruct.support.model_card import model_card
 from ch_instruct.support.subset import read_subset
-from common.generation import continue_all
+from common.fast.answering import continue_all
+from common.fast.views import recompute_blocks
 from common.gpt2 import GPT2
-from common.losses import Loss, next_token_loss
+from common.losses import Loss, evaluate, next_token_loss
 from common.pretrained import find_folder, load_pretrained, load_weights, public_name
 from common.support import distributed, files, plots, reports, runs
+from common.support.checkpoints import Run
 from common.support.console import is_main, say, shorten
-from common.support.device import evaluating, pick_device, pick_precision
+from common.support.device import check_mps, evaluating, pick_device, pick_precision
 from common.support.files import InputError
 from common.support.options import (
     DeviceOption,
@@ -42,7 +44,7 @@ from common.support.options import (
     whole,
 )
 from common.tokenizer import Tokenizer
-from common.training import Dataset, Run, TrainOptions, check_mps, evaluate, fit
+from common.training import Dataset, TrainOptions, fit
 
 MOST_NEW_TOKENS = 256  # no answer is longer, however long the training responses are
 
@@ -144,7 +146,8 @@ def prepare(options: FineTuning) -> Work:
     if options.lora is not None and options.lora > model.config.n_embd:
         raise InputError(f"--lora {options.lora} is more than the width of {options.model}, which is {model.config.n_embd}; "
                          "8 or 16 is usual.")
-    model.recompute = options.recompute
+    if options.recompute:
+        recompute_blocks(model)
     tokenizer.chat_template = chat_template(options.format)  # saved with every checkpoint
 
     say(f"Data {options.data}: {len(data)} records, {options.format} prompts"
@@ -162,7 +165,7 @@ def prepare(options: FineTuning) -> Work:
     work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
                   "records": {split: len(part) for split, part in work.records.items()},
                   "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised}
-    say(f"Model {options.model}: {model.config.n_params:,} parameters, {precision} on {device} ({why})")
+    say(f"Model {options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {device} ({why})")
     if options.lora is not None:
         say(f"LoRA of rank {options.lora}: updates of the blocks' matrices are learnt, and nothing else")
     say(f"In the loss: {supervised:,} of {tokens:,} training tokens ({supervised / tokens:.0%}, --loss-on {options.loss_on}); "
@@ -260,7 +263,7 @@ def test_base(work: Work) -> Arm:
     return test(work)
 
 
-def train(work: Work, data: Dataset, loss: Loss, folder: Path, seed: int, after_step: Callable[[int], None] | None = None,
+def train(work: Work, data: Dataset, loss: Loss, folder: Path, seed: int, after_step: Callable[[dict], None] | None = None,
           **changes: Any) -> Run:
     """Train on this data, from the pretrained model again: every arm of an experiment starts alike.
 

@@ -4,9 +4,7 @@
     python ch_pretrain/generate.py --model gpt2 --prompt "Once upon a time" --temperature 0.8 --top-k 40 --num-samples 3
 """
 
-import torch
-
-from common.generation import continue_batch
+from common.fast.answering import continue_all
 from common.pretrained import load_pretrained
 from common.support import options
 from common.support.console import say
@@ -38,10 +36,9 @@ def main() -> None:
     sizes = model.config
     check_memory(8 * sizes.n_layer * sizes.n_embd * sizes.n_positions * args.num_samples,  # keys and values, 4 bytes a number
                  f"--num-samples {args.num_samples} needs", "lower it")
-    generator = torch.Generator(device).manual_seed(args.seed)
     with evaluating(model, pick_precision(args.precision, device)[0]):
-        samples = continue_batch(model, [prompt] * args.num_samples, args.max_new_tokens, tokenizer.eot_id,
-                                 0.0 if args.greedy else args.temperature, args.top_k, generator)
+        samples = continue_all(model, [prompt] * args.num_samples, args.max_new_tokens, tokenizer.eot_id, args.num_samples,
+                               "continuing", 0.0 if args.greedy else args.temperature, args.top_k, args.seed)
     for number, sample in enumerate(samples, 1):
         if args.num_samples > 1:
             say(f"--- sample {number}")

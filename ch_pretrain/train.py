@@ -22,17 +22,18 @@ from ch_pretrain.lab.look_back import LOOKS_FILE, add_look, read_looks
 from ch_pretrain.pages import pages
 from ch_pretrain.plots import draw_looking_back
 from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
-from common.generation import continue_all
+from common.fast.answering import continue_all
+from common.fast.views import recompute_blocks
 from common.gpt2 import GPT2, Attention, GPT2Config
 from common.losses import next_token_loss
-from common.pretrained import LARGEST, load_pretrained
+from common.pretrained import LARGEST, count_parameters, load_pretrained
 from common.support import distributed, options, plots, reports, runs
 from common.support.console import is_main, say
-from common.support.device import check_memory, pick_device, pick_precision
+from common.support.device import check_memory, check_mps, pick_device, pick_precision
 from common.support.files import InputError, reading
 from common.support.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, positive, whole
 from common.tokenizer import END_OF_TEXT, Tokenizer
-from common.training import TrainOptions, check_mps, fit
+from common.training import TrainOptions, fit
 
 CORPORA = {"classroom": pages, "plain": classroom.pages}  # who makes their pages
 PAGES, PAGES_SEED = 300_000, 1
@@ -69,7 +70,7 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
                            ("vocab_size", "vocab_size")):
             if getattr(self, name) > LARGEST[size]:
                 raise InputError(f"{flag(name)} {getattr(self, name)} is more than {LARGEST[size]}; choose a smaller one.")
-        least = GPT2Config(257, self.max_length, self.width, self.layers, self.heads).n_params
+        least = count_parameters(GPT2Config(257, self.max_length, self.width, self.layers, self.heads))
         if self.model is None:  # weights, gradients and AdamW's two averages, 4 bytes each
             check_memory(16 * least, f"To train a model of {least:,} parameters and more needs",
                          "lower --width, --layers or --max-length")
@@ -155,7 +156,9 @@ def main() -> None:
         model, tokenizer = new_model(given, training)
     else:
         model, tokenizer = load_pretrained(given.model, dropout=given.dropout)
-    model.to(device).recompute = given.recompute
+    model.to(device)
+    if given.recompute:
+        recompute_blocks(model)
     context = min(given.max_length, model.config.n_positions)
     rows = [encode_documents(part, tokenizer) for part in (training, held_out)]
     if min(row.numel() for row in rows) < 2:
@@ -169,7 +172,7 @@ def main() -> None:
     folder = runs.open_run("ch_pretrain", given, {
         "data_sha256": runs.data_hash([training, held_out]), "precision": precision})
     text_bytes = sum(len(document.encode()) for document in training)
-    say(f"{model.config.n_params:,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
+    say(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
         f"{rows[0].numel():,} tokens ({text_bytes / rows[0].numel():.2f} bytes each), "
         f"{len(data):,} windows of {context} to learn from, {precision} on {device} ({why})")
 
@@ -178,8 +181,9 @@ def main() -> None:
     total = how.total_steps(len(data))
     every = max(1, total // EVALUATIONS)
 
-    def look(step: int) -> None:
+    def look(row: dict) -> None:
         """At each evaluation: does it look back by now?"""
+        step = row["step"]
         if is_main() and (step % every == 0 or step == total):
             epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
             windows = epochs * len(data) + rest * how.step_size

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
+from common.fast.views import places, take
 from common.gpt2 import GPT2
-from common.losses import IGNORE_INDEX, head_loss, take, up_to_last_target
+from common.losses import IGNORE_INDEX, head_loss, states_for
 from common.support.device import send
 from common.training import Dataset
 
@@ -81,7 +82,8 @@ def shared_positions(hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor,
     shared = torch.minimum(has_c.sum(dim=1), has_u.sum(dim=1))  # [P], the length of the shorter response
     first_c, first_u = (has & (has.cumsum(dim=1) <= shared[:, None]) for has in (has_c, has_u))  # [P, T], so many of each
     pair = torch.repeat_interleave(torch.arange(len(shared), device=shared.device), shared)
-    return take(hidden_c, first_c), targets_c[first_c], take(hidden_u, first_u), targets_u[first_u], pair
+    z_c, z_u = (take(hidden, places(first, hidden.device)) for hidden, first in ((hidden_c, first_c), (hidden_u, first_u)))
+    return z_c, targets_c[first_c], z_u, targets_u[first_u], pair
 
 
 def mixup_loss(model: GPT2, hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor, targets_u: Tensor,
@@ -109,13 +111,19 @@ def mixup_loss(model: GPT2, hidden_c: Tensor, targets_c: Tensor, hidden_u: Tenso
     return -(weight * of_c + (1 - weight) * of_u).sum(), z.size(0)
 
 
-def sftmix_loss(model: GPT2, batch: tuple[Tensor, Tensor, Tensor, Tensor, float]) -> tuple[Tensor, int]:
-    """ℓ_NTP over both halves and μ ℓ_Mixup, two sums [2], and the number of NTP targets. For batches of a PairDataset."""
+def sftmix_terms(model: GPT2, batch: tuple[Tensor, Tensor, Tensor, Tensor, float]) -> tuple[Tensor, Tensor, int]:
+    """ℓ_NTP over both halves and μ ℓ_Mixup, each a sum, and the number of NTP targets. For batches of a PairDataset."""
     inputs, targets, response_targets, lam, weight = batch
-    hidden = model.hidden_states(send(inputs, model.device), needed=up_to_last_target(targets))  # [2P, T, D]
+    hidden = states_for(model, inputs, targets)  # [2P, T, D]
     ntp, count = head_loss(model, hidden, targets)
     if weight == 0:  # μ = 0 is plain training, to the last bit
-        return ntp, count
+        return ntp, torch.zeros_like(ntp), count
     P = len(lam)
     mixed, _ = mixup_loss(model, hidden[:P], response_targets[:P], hidden[P:], response_targets[P:], lam)
-    return torch.stack([ntp, weight * mixed]), count
+    return ntp, weight * mixed, count
+
+
+def sftmix_loss(model: GPT2, batch: tuple[Tensor, Tensor, Tensor, Tensor, float]) -> tuple[Tensor, int]:
+    """What SFTMix minimises: ℓ_NTP + μ ℓ_Mixup, a sum, and the number of NTP targets."""
+    ntp, mixed, count = sftmix_terms(model, batch)
+    return ntp + mixed, count

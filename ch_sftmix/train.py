@@ -30,14 +30,15 @@ from ch_instruct.pipeline import FineTuning, Work
 from ch_instruct.prompts import one_line
 from ch_instruct.support import cost
 from ch_sftmix.confidence import confidence, negative_loss, random_split, split
-from ch_sftmix.mixup import PairDataset, sftmix_loss
+from ch_sftmix.mixup import PairDataset, sftmix_loss, sftmix_terms
 from ch_sftmix.plots import draw_confidence, draw_data_map
+from common.gpt2 import GPT2
 from common.losses import next_token_loss
 from common.support import distributed, files, options, plots, reports
+from common.support.checkpoints import Run
 from common.support.console import is_main, say
 from common.support.files import InputError
 from common.support.options import not_negative, option, positive, whole
-from common.training import Run
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ def reference_run(work: Work, folder: Path, seed: int, count: int | None = None)
     count = readings(work, count)
     checkpoints = {round(total * c / count): c for c in range(1, count + 1)}  # step -> number of the checkpoint
 
-    def note(step: int) -> None:
-        if step in checkpoints:
+    def note(row: dict) -> None:
+        if (step := row["step"]) in checkpoints:
             found = response_perplexities(work.model, responses, 2 * work.options.batch_size, work.precision)
             if is_main():
                 files.write_json(folder / f"perplexities-{checkpoints[step]}.json", found.tolist())
@@ -138,9 +139,25 @@ def read_aloud(records: list[dict], perplexities: Tensor) -> None:
 
 def mixup_run(work: Work, halves: tuple[list[int], list[int]], folder: Path, seed: int, alpha: float, mu: float,
               **changes: Any) -> Run:
-    """The SFTMix run, with as many steps on as many examples as the reference run; `changes` as for `pipeline.train`."""
+    """The SFTMix run, with as many steps on as many examples as the reference run; `changes` as for `pipeline.train`.
+
+    Its metrics hold the mixup term in a column of its own, so that `train_loss` is that of plain training.
+    """
+    passes: list[tuple[Tensor, int]] = []  # of the step under way: the mixup term and the number of targets
+
+    def loss(model: GPT2, batch: tuple) -> tuple[Tensor, int]:
+        ntp, mixed, count = sftmix_terms(model, batch)
+        passes.append((mixed.detach(), count))
+        return ntp + mixed, count
+
+    def apart(row: dict) -> None:
+        mixed, targets = distributed.add_up(sum(part.item() for part, _ in passes), sum(count for _, count in passes))
+        passes.clear()
+        row["mixup_loss"] = mixed / max(targets, 1)
+        row["train_loss"] -= row["mixup_loss"]
+
     pairs = pair_dataset(work, halves, seed, alpha, mu)
-    return pipeline.train(work, pairs, sftmix_loss, folder, seed, batch_size=work.options.batch_size // 2, **changes)
+    return pipeline.train(work, pairs, loss, folder, seed, apart, batch_size=work.options.batch_size // 2, **changes)
 
 
 def pair_dataset(work: Work, halves: tuple[list[int], list[int]], seed: int, alpha: float, mu: float) -> PairDataset:

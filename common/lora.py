@@ -67,6 +67,11 @@ def _places(model: GPT2) -> Iterator[tuple[nn.Module, str]]:
     return ((getattr(block, part), name) for block in model.h for part, name in ADAPTED)
 
 
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """By name, what is trained: all parameters, or the updates of LoRA."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def merged_weights(model: GPT2) -> dict[str, Tensor]:
     """The weights of an ordinary GPT-2 that computes the same: every update added to its W₀. Others are the model's own."""
     weights = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith((".A", ".B"))}

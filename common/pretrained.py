@@ -127,8 +127,16 @@ def read_config(folder: Path) -> GPT2Config:
         raise InputError(f"{path} says layer_norm_epsilon = {epsilon!r}; it must be a number between 0 and 1.")
     with files.reading(path, "not the config.json of a GPT-2", "fetch or copy it again"):
         config = GPT2Config(**{key: content.get(key) for key in LARGEST}, layer_norm_epsilon=float(epsilon))
-    check_memory(4 * config.n_params, f"{path}: a model of {config.n_params:,} parameters needs", "use a smaller one")
+    count = count_parameters(config)
+    check_memory(4 * count, f"{path}: a model of {count:,} parameters needs", "use a smaller one")
     return config
+
+
+def count_parameters(config: GPT2Config) -> int:
+    """How many numbers a model of these sizes learns, without making one."""
+    D, inner = config.n_embd, config.n_inner or 4 * config.n_embd
+    per_layer = 4 * D * D + 2 * D * inner + 9 * D + inner  # the matrices of attention and MLP, then biases and gains
+    return (config.vocab_size + config.n_positions) * D + config.n_layer * per_layer + 2 * D
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -30,10 +30,11 @@ import torch
 
 from common.pretrained import load_pretrained, save_pretrained
 from common.support import options
+from common.support.checkpoints import Run, save_state
 from common.support.files import write_json
 from common.support.runs import data_hash
 from common.tokenizer import Tokenizer
-from common.training import Run, TrainOptions, make_optimizer, save_state
+from common.training import TrainOptions, make_optimizer
 from tests.conftest import ENVIRONMENT, ROOT, assert_same_weights, command, make_model
 
 CLOSED = "http://127.0.0.1:9/v1"  # where no judge listens

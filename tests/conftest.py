@@ -17,6 +17,7 @@ from common.gpt2 import GPT2, GPT2Config
 from common.pretrained import load_pretrained
 from common.tokenizer import Tokenizer
 
+EOT = 256  # of the byte tokenizer
 ROOT = Path(__file__).resolve().parents[1]
 # Examples that are made up are the same in every run, so that a run of the tests is certain.
 # python -m pytest --hypothesis-profile default tries others.
@@ -45,6 +46,15 @@ def make_model(**sizes: int) -> GPT2:
     with torch.no_grad():  # larger than at the start of training, so that outputs differ clearly
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.1)
+    return model
+
+
+@pytest.fixture(scope="session")
+def stopping_model():
+    """A random model that sometimes stops: end-of-text gets a larger embedding, so its logit varies more."""
+    model = make_model(n_positions=32)
+    with torch.no_grad():
+        model.wte.weight[EOT] *= 2.5
     return model
 
 

@@ -27,7 +27,7 @@ from ch_delift.utility import plain_utility, utility_matrix
 from ch_instruct.encoding import Example, encode_record
 from ch_instruct.lab.bench import memory_rate, needed_operations, product_rates, training_side
 from ch_pretrain import classroom
-from common.generation import Continuation, continue_all
+from common.fast.answering import Continuation, continue_all
 from common.pretrained import PUBLIC, find_folder, load_pretrained
 from common.support import options
 from common.support.console import say, shorten, table
@@ -155,7 +155,7 @@ def answers(given: Setting) -> Part:
         equal = sum(a.ids == b.ids for a, b in zip(found, expected))
         right &= precision != "fp32" or len(prompts) - equal <= NEAR_TIES
         made = sum(len(new.ids) + new.stopped for new in found)
-        size = model.config.n_params * (2 if precision == "bf16" else 4)
+        size = sum(p.numel() for p in model.parameters()) * (2 if precision == "bf16" else 4)
         share = made / ANSWERS * size / seconds / rates_of(device)["memory"]  # the weights are read once a full batch
         rows.append([f"{device} {precision}", f"{equal} of {len(prompts)}", f"{made / seconds:,.0f}", f"{share:.0%}"])
     texts = [f"  {shorten(tokenizer.decode(p), 1000)[-60:]} -> {shorten(tokenizer.decode(new.ids), 60)}"

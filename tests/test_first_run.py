@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from common.generation import Continuation
+from common.fast.answering import Continuation
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
 from tests import first_run

@@ -24,9 +24,10 @@ from ch_instruct.support.subset import read_subset
 from ch_sftmix.train import read_perplexities
 from common.pretrained import load_pretrained, save_pretrained
 from common.support import runs
+from common.support.checkpoints import STATE_FILE, Run, load_state, save_state
 from common.support.files import InputError, Journal, check, read_json
 from common.tokenizer import Tokenizer
-from common.training import STATE_FILE, Run, TrainOptions, load_state, make_optimizer, save_state
+from common.training import TrainOptions, make_optimizer
 from notebooks.execute import read_notebook
 from tests.conftest import make_model
 

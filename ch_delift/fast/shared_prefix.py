@@ -14,13 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
 from common.fast.beginnings import Kind, kinds_of, repeated
-from common.gpt2 import GPT2, KVCache
-from common.losses import IGNORE_INDEX, take, up_to_last_target
+from common.fast.cache import KVCache
+from common.fast.views import run
+from common.gpt2 import GPT2
+from common.losses import IGNORE_INDEX, head_logits, states_for
 from common.support.device import send
 
 TOKENS_PER_PASS = {"cpu": 4096, "mps": 4096, "cuda": 65536}
@@ -34,10 +36,10 @@ class SharedPrefix(KVCache):
         super().__init__(length)
         # An ordinary cache to read the text into; from then on `append` keeps nothing.
         one = repeated(before, 1, length) if before else KVCache(length)
-        model.hidden_states(torch.tensor([ids], device=model.device), one)
+        run(model, torch.tensor([ids], device=model.device), one)
         self.layers, self.length = one.layers, one.length  # per layer [1, H, S, Dh]
 
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, layer: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """k and v [B, H, T, Dh] behind the prefix: [B, H, S+T, Dh]. Nothing is kept."""
         rows = (k.size(0), -1, -1, -1)
         keys, values = self.layers[layer]
@@ -85,12 +87,10 @@ def distances(model: GPT2, batch: TargetBatch, prefix: SharedPrefix | None) -> T
     Returns:
         float32 [B], from 0 (every response token predicted with certainty) to 1.
     """
-    has_target = batch.targets != IGNORE_INDEX  # [B, T]
-    hidden = model.hidden_states(send(batch.inputs, model.device), prefix, needed=up_to_last_target(batch.targets))  # [B, T, D]
-    logits = model.logits(take(hidden, has_target)).float()  # [all response tokens, V]
-    tokens = send(batch.targets[has_target], model.device)
+    hidden = states_for(model, batch.inputs, batch.targets, prefix)  # [B, T, D]
+    logits, tokens = head_logits(model, hidden, batch.targets)  # [all response tokens, V]
     wrong = -torch.expm1(-F.cross_entropy(logits, tokens, reduction="none"))  # 1 - p_k
-    N = has_target.sum(dim=1)  # [B], response tokens of each
+    N = (batch.targets != IGNORE_INDEX).sum(dim=1)  # [B], response tokens of each
     rows = send(torch.repeat_interleave(torch.arange(len(N)), N), model.device)
     squares = torch.zeros(len(N), device=model.device).index_add(0, rows, wrong.square())  # [B], Σ_k (1 - p_k)²
     return (squares / send(N, model.device)).sqrt()

@@ -24,7 +24,7 @@ from ch_instruct.encoding import encode_prompt, encode_record
 from ch_instruct.pipeline import take_subset
 from ch_instruct.records import load_records, split_places
 from ch_instruct.scoring import score
-from common.generation import continue_all
+from common.fast.answering import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
 from common.support import files, options, runs

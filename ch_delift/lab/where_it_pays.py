@@ -165,7 +165,7 @@ def run_trial(trial: Trial, work: Work, data: DrawnData, folder: Path) -> dict[s
     given = work.train_options()
     steps = given.total_steps(n if trial.schedule == "equal steps" else len(places))
     examples = pipeline.example_dataset([work.examples["train"][i] for i in places], work.tokenizer, seed=trial.turn)
-    run = pipeline.train(work, examples, next_token_loss, folder / "model", trial.turn, steps=steps, evaluate_every=steps)
+    run = pipeline.train(work, examples, next_token_loss, folder / "model", trial.turn, max_steps=steps, evaluate_every=steps)
     result = pipeline.test(work, run).result
     others = [score for family, score in result["families"].items() if family not in data.large_families()]
     return {"exact_match": result["exact_match"], "other_families": fmean(others) if others else None, "steps": steps,

@@ -21,7 +21,7 @@ from pathlib import Path
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import check_characters, read_rows
 from ch_instruct.scoring import score
-from common.generation import continue_all
+from common.fast.answering import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
 from common.support import files, options

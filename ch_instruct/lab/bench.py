@@ -28,7 +28,7 @@ from ch_instruct.collate import collate
 from ch_instruct.encoding import Example, encode_record
 from ch_instruct.pipeline import example_dataset
 from ch_instruct.records import load_records
-from common.generation import continue_all
+from common.fast.answering import continue_all
 from common.gpt2 import GPT2, GPT2Config
 from common.lora import add_lora
 from common.losses import IGNORE_INDEX, next_token_loss
@@ -118,7 +118,7 @@ def training_side(who: str, precision: str, folder: Path, device: torch.device) 
             data = example_dataset(examples, tokenizer)
             total, targets = accumulate_gradients(ours, data, next_token_loss, examples, how)
             take_step(ours, optimizer, targets, how.lr, how.clip)
-            return total.sum().item() / targets
+            return total.item() / targets
 
         return our_step
     from transformers import GPT2LMHeadModel
@@ -221,7 +221,7 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
                          *(f"{median_ratio(seconds['transformers', p], times):.2f}" for p in ("fp32", "bf16"))])
     say("\n" + table([f"answering {len(prompts)} prompts", "new tokens/s", "x transformers fp32", "x transformers bf16"], rows))
     model, _ = load_pretrained(folder, device)
-    weights = model.config.n_params
+    weights = sum(p.numel() for p in model.parameters())
     rows = []
     for size, precision in ((size, precision) for size in (1, *sizes) for precision in ("fp32", "bf16")):
         rate = memory_rate(device)
@@ -305,7 +305,7 @@ def main() -> None:
                              f"rounds of {args.batch_size} take {needed}.")
         batches = [examples[i:i + args.batch_size] for i in range(0, needed, args.batch_size)]
         tokens = sum(len(e.ids) - 1 for e in examples[:needed])
-        say(f"{model.config.n_params:,} parameters on {device}, {torch.get_num_threads()} threads, "
+        say(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, {torch.get_num_threads()} threads, "
             f"{args.rounds} rounds. {args.batch_size} records of {args.data} have {tokens / len(batches):.0f} tokens, "
             f"{sum(e.response_tokens for e in examples[:needed]) / tokens:.0%} of them in the loss.")
         bench_training(folder, batches, device, args.lora)

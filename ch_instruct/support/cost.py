@@ -13,14 +13,14 @@ import torch
 
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.pipeline import Work
-from common.generation import continue_all
+from common.fast.answering import continue_all
 from common.lora import add_lora, remove_lora
-from common.losses import Loss, next_token_loss
+from common.losses import Loss, evaluate, next_token_loss
 from common.pretrained import load_weights
 from common.support import distributed
 from common.support.console import duration, say
 from common.support.device import evaluating, peak_memory
-from common.training import Dataset, TrainOptions, accumulate_gradients, evaluate, make_optimizer, take_step
+from common.training import Dataset, TrainOptions, accumulate_gradients, make_optimizer, take_step
 
 FEWEST_PASSES = 100  # a run of fewer is not worth the four or five that a trial takes
 SHORT = 60  # seconds; a shorter training is better begun than estimated

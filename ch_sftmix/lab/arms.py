@@ -18,7 +18,7 @@ from ch_sftmix.confidence import confidence, random_split, split
 from ch_sftmix.train import SFTMix, mixup_run
 from common.losses import Loss, next_token_loss
 from common.pretrained import load_pretrained, load_weights
-from common.training import Run
+from common.support.checkpoints import Run
 
 SMOOTHING, DROPOUT = 0.1, 0.1  # the usual values of both
 
@@ -41,7 +41,7 @@ class Cell:
         """As many steps as NTP takes, or so many times as many, with an evaluation after as many as make an epoch of it."""
         given = self.work.train_options()
         per_epoch = given.steps_per_epoch(len(self.work.examples["train"]))
-        return {"steps": times * given.epochs * per_epoch, "evaluate_every": per_epoch}
+        return {"max_steps": times * given.epochs * per_epoch, "evaluate_every": per_epoch}
 
     def plain(self, ids: Sequence[int], loss: Loss = next_token_loss, times: int = 1) -> Run:
         """Next-token training on these training examples."""

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.gpt2 import GPT2
-from common.losses import IGNORE_INDEX, take, up_to_last_target
-from common.support.device import evaluating, send
+from common.losses import head_logits, states_for
+from common.support.device import evaluating
 from common.training import Dataset
 
 BINS = 15  # as in Guo et al.
@@ -22,11 +22,10 @@ def token_predictions(model: GPT2, data: Dataset, batch_size: int, precision: st
     with evaluating(model, precision):
         for start in range(0, len(data), batch_size):
             inputs, targets = data.collate(list(data.items[start:start + batch_size]))
-            has_target = targets != IGNORE_INDEX  # [B, T]
-            hidden = model.hidden_states(send(inputs, model.device), needed=up_to_last_target(targets))
-            p, token = model.logits(take(hidden, has_target)).float().softmax(dim=-1).max(dim=-1)  # [n] each
+            logits, wanted = head_logits(model, states_for(model, inputs, targets), targets)  # [n, V], [n]
+            p, token = logits.softmax(dim=-1).max(dim=-1)  # [n] each
             sure.append(p.cpu())
-            right.append(token.cpu() == targets[has_target])
+            right.append((token == wanted).cpu())
     return torch.cat(sure), torch.cat(right)
 
 

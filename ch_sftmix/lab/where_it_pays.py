@@ -25,16 +25,16 @@ from ch_sftmix.lab.arms import ARMS, Cell, everything, without_least_confident, 
 from ch_sftmix.lab.calibration import calibration_error, reliability, token_predictions
 from ch_sftmix.lab.plots import draw_reliability
 from ch_sftmix.train import SFTMix, reference_run
-from common.losses import next_token_loss
+from common.losses import evaluate, next_token_loss
 from common.pretrained import load_pretrained
 from common.support import options, runs
+from common.support.checkpoints import Run
 from common.support.console import say, table
 from common.support.device import pick_device, pick_precision
 from common.support.files import InputError, read_json, write_json
 from common.support.options import DeviceOption, FolderOptions, ModelOption, PrecisionOption, natural, option, share, whole
 from common.support.plots import save_picture
 from common.support.reports import mean_interval, plus_minus, tested
-from common.training import Run, evaluate
 
 PRIMARY = (("sftmix", "ntp"), ("tenth left out", "ntp"))  # at each level of noise
 DESCRIPTIVE = (("sftmix", "random halves"), ("sftmix", "mu = 0"), ("mixup in confident half", "confident half"),

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from common.gpt2 import KVCache
+from common.fast.cache import KVCache
 
 MOST_KINDS = 4  # more would make batches small
 
@@ -35,7 +35,7 @@ def kinds_of(texts: Sequence[Sequence[int]]) -> list[Kind]:
 def repeated(cache: KVCache, rows: int, max_length: int) -> KVCache:
     """A cache's only text once for each of so many rows, with room for more behind it."""
     many = KVCache(max_length)
-    for layer, (k, v) in enumerate(cache.layers):  # [1, H, S, Dh] each, and room that is not in use
+    for layer, (k, v) in cache.layers.items():  # [1, H, S, Dh] each, and room that is not in use
         many.append(layer, *(tensor[:, :, :cache.length].expand(rows, -1, -1, -1) for tensor in (k, v)))
     many.advance(cache.length)
     return many

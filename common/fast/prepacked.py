@@ -23,7 +23,7 @@ def prepacked_weights(model: GPT2) -> Iterator[None]:
     """Within this context a model on the CPU computes with ordered copies of its matrices, in the precision of the autocast
     around it. Nothing changes on other devices, for large models, and in layers of other kinds (LoRA's)."""
     dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
-    small = model.config.n_params * dtype.itemsize <= SHARE * machine_memory()
+    small = sum(p.numel() for p in model.parameters()) * dtype.itemsize <= SHARE * machine_memory()
     can = torch.backends.mkldnn.is_available() and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if model.device.type != "cpu" or not small or not can:
         yield

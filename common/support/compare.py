@@ -7,10 +7,10 @@
 from pathlib import Path
 
 from common.support import files, options, plots, runs
+from common.support.checkpoints import read_history
 from common.support.console import say, short_names, table
 from common.support.files import InputError
 from common.support.reports import report_table
-from common.training import read_history
 
 ARM = dict.fromkeys(("test_loss", "perplexity", "exact_match", "rouge_l", "stopped", "seconds"), (float, None))
 NO_MATTER = {"out", "resume", "save_data"}  # options that say nothing about what was done

@@ -5,13 +5,17 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from common.support.files import InputError
+
+if TYPE_CHECKING:
+    from common.gpt2 import GPT2
 
 BF16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")  # what processors (x86 twice, ARM) call instructions that multiply bfloat16
 
@@ -96,6 +100,24 @@ def check_memory(needed: int, what: str, advice: str) -> None:
     """
     if needed > (memory := machine_memory()):
         raise InputError(f"{what} {needed / 1e9:,.0f} GB, and this machine has {memory / 1e9:,.0f} GB; {advice}.")
+
+
+def check_mps(model: "GPT2", batch: tuple, loss: Callable) -> None:
+    """Compare the first batch's loss on Apple's GPU with the CPU's. Some versions of PyTorch compute wrong ones there.
+
+    Raises:
+        InputError: if they differ by more than 1 %.
+    """
+    if model.device.type != "mps":
+        return
+    with torch.no_grad():
+        sum_on_gpu, count = loss(model, batch)
+        sum_on_cpu, _ = loss(model.cpu(), batch)
+        model.to("mps")
+    on_gpu, on_cpu = sum_on_gpu.item() / max(count, 1), sum_on_cpu.item() / max(count, 1)
+    if not abs(on_gpu - on_cpu) <= 0.01 * on_cpu:
+        raise InputError(f"--device mps: the first batch's loss is {on_gpu:.4f} on this GPU and {on_cpu:.4f} on the CPU; "
+                         "use --device cpu, or another version of PyTorch.")
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

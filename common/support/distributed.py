@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from common.support import options
 from common.support.console import rank  # it stands there because commands that do not compute need no PyTorch
@@ -58,17 +59,19 @@ def add_up(*numbers: float) -> list[float]:
     return tensor.tolist()
 
 
-def add_up_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Sum the gradients over all processes. A process without rows takes part with zeros."""
+def add_up_step(total: Tensor, targets: int, trained: dict[str, torch.nn.Parameter]) -> tuple[Tensor, int]:
+    """A step's summed loss and number of targets over all processes; their gradients are added up in place."""
     if not dist.is_initialized():
-        return
-    for p in parameters:
-        if p.grad is None:
+        return total, targets
+    for p in trained.values():
+        if p.grad is None:  # a process without rows takes part with zeros
             p.grad = torch.zeros_like(p)
     # Each is a message of its own, and all are under way at once: nothing is copied into one long vector and back.
-    under_way = [dist.all_reduce(p.grad, async_op=True) for p in parameters]
+    under_way = [dist.all_reduce(p.grad, async_op=True) for p in trained.values()]
     for message in under_way:
         message.wait()
+    summed, count = add_up(total.item(), targets)
+    return torch.tensor(summed, device=total.device), int(count)
 
 
 def my_share(whole: Sequence) -> Sequence:

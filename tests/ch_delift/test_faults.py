@@ -44,7 +44,7 @@ def test_fault_2_the_longest_of_a_batch_keeps_its_end_of_text(model, tokenizer):
 
 def test_fault_3_the_responses_are_given_not_generated(model, tokenizer, monkeypatch):
     """Teacher forcing: utilities depend on the expected response, and nothing is ever generated."""
-    monkeypatch.setattr("common.generation.continue_batch", lambda *_: pytest.fail("generated"))
+    monkeypatch.setattr("common.fast.answering.continue_all", lambda *_: pytest.fail("generated"))
     one, two = (matrix(model, tokenizer, [record("Say hello.", text)], RECORDS[1:2]) for text in ("Hello.", "Hi!"))
     assert one[0, 0] != two[0, 0]
 

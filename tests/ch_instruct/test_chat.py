@@ -21,7 +21,7 @@ from ch_instruct.chat import Chat
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import load_records, split_records
 from ch_pretrain import classroom
-from common.generation import continue_all
+from common.fast.answering import continue_all
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
 from tests.conftest import ROOT, make_model, run_command

@@ -43,9 +43,9 @@ def test_smoke_takes_a_few_records_and_hides_no_missing_split():
 
 
 def test_the_options_reach_training():
-    given = work(epochs=2, batch_size=3, accumulate=4, lr=0.5).train_options(steps=9, patience=1)
+    given = work(epochs=2, batch_size=3, accumulate=4, lr=0.5).train_options(max_steps=9, patience=1)
     assert (given.epochs, given.batch_size, given.accumulate, given.lr) == (2, 3, 4, 0.5)
-    assert (given.precision, given.steps, given.patience) == ("fp32", 9, 1)
+    assert (given.precision, given.max_steps, given.patience) == ("fp32", 9, 1)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25])

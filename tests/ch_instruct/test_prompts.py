@@ -3,7 +3,7 @@ import pytest
 from ch_instruct import pipeline
 from ch_instruct.encoding import encode_record
 from ch_instruct.prompts import STYLES, chat_template, format_prompt, format_turns
-from common.generation import Continuation
+from common.fast.answering import Continuation
 from common.pretrained import save_pretrained
 from common.tokenizer import END_OF_TEXT
 from tests.conftest import ROOT

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
-from ch_sftmix.mixup import PairDataset, mixup_loss, sftmix_loss, shared_positions
+from ch_sftmix.mixup import PairDataset, mixup_loss, sftmix_loss, sftmix_terms, shared_positions
 from common.losses import IGNORE_INDEX, head_loss, next_token_loss
 from common.training import TrainOptions, accumulate_gradients, fit
 from tests.common.test_training import dataset, ragged_examples
@@ -161,12 +161,14 @@ def test_over_an_epoch_the_objective_is_mean_ntp_plus_mu_times_mean_mixup(tiny_m
     data = pair_data(8, mu=0.7, loss_on="all")
     with torch.no_grad():
         total, count = sftmix_loss(tiny_model, data.collate(data.items))
+        terms = sftmix_terms(tiny_model, data.collate(data.items))
         inputs, targets, responses, lam, _ = data.collate(data.items)
         hidden = tiny_model.hidden_states(inputs)
         ntp, ntp_count = head_loss(tiny_model, hidden, targets)
         mixed, mixed_count = mixup_loss(tiny_model, hidden[:4], responses[:4], hidden[4:], responses[4:], lam)
-    torch.testing.assert_close(total[0], ntp)
-    torch.testing.assert_close(total.sum() / count, ntp / ntp_count + 0.7 * mixed / mixed_count)
+    torch.testing.assert_close(terms[0], ntp)
+    assert terms[0] + terms[1] == total and terms[2] == count == ntp_count
+    torch.testing.assert_close(total / count, ntp / ntp_count + 0.7 * mixed / mixed_count)
 
 
 @pytest.mark.parametrize("n", [8, 9])

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from common.gpt2 import GPT2
-from common.lora import ALPHA, LoRALinear, add_lora, lora_layers, merged_weights, remove_lora, save_adapter
+from common.lora import ALPHA, LoRALinear, add_lora, lora_layers, merged_weights, remove_lora, save_adapter, trained_parameters
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained, save_pretrained
-from common.training import TrainOptions, fit, load_state, make_optimizer, trained_parameters
+from common.support.checkpoints import load_state
+from common.training import TrainOptions, fit, make_optimizer
 from tests.common.test_training import NOTHING, dataset
 from tests.conftest import assert_same_weights, make_model
 
@@ -128,8 +129,8 @@ class Interrupted(Exception):
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_resumed_it_equals_never_interrupted(tokenizer, tmp_path, at):
     def train(folder, resume=False, stop=None):
-        def after_step(step):
-            if step == stop:
+        def after_step(row):
+            if row["step"] == stop:
                 raise Interrupted
 
         torch.manual_seed(0)
@@ -145,8 +146,8 @@ def test_resumed_it_equals_never_interrupted(tokenizer, tmp_path, at):
 
 
 def test_the_state_holds_the_updates_alone(tokenizer, tmp_path):
-    def stop(step):
-        if step == 3:
+    def stop(row):
+        if row["step"] == 3:
             raise Interrupted
 
     with pytest.raises(Interrupted):

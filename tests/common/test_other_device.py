@@ -16,7 +16,7 @@ from ch_delift.fast.shared_prefix import SharedPrefix, distances, make_batches
 from ch_instruct.collate import collate
 from ch_sftmix.mixup import PairDataset, sftmix_loss
 from common import training
-from common.generation import _Relay
+from common.fast.answering import _Relay
 from common.gpt2 import GPT2
 from common.losses import next_token_loss
 from common.training import Dataset, TrainOptions, accumulate_gradients
@@ -68,7 +68,8 @@ def test_errors_are_seen(elsewhere):
 
 def test_answers(elsewhere):
     """Filling a batch, going on, refilling it, and making it smaller."""
-    relay = _Relay(elsewhere, [[1] * n for n in (3, 9, 5, 7, 2, 4)], max_new_tokens=8, eot_id=256, batch_size=3)
+    relay = _Relay(elsewhere, [[1] * n for n in (3, 9, 5, 7, 2, 4)], max_new_tokens=8, eot_id=256, batch_size=3,
+                   choose=lambda logits, rows: logits.argmax(dim=1))
     with torch.no_grad():
         relay.read_beginnings()
         relay.fill(0, [(0, 1), (1, 3), (2, 2)])  # those of 9, 7 and 5 tokens

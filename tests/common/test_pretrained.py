@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from common import pretrained
-from common.generation import continue_batch
+from common.fast.answering import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import find_folder, load_pretrained, save_pretrained
 from common.support.files import InputError
@@ -98,7 +98,7 @@ def test_forty_greedy_tokens_are_those_of_transformers(peer, peer_folder):
     prompt = [10, 20, 30, 40, 50]
     theirs = peer.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, 5, dtype=torch.long), max_new_tokens=40,
                            do_sample=False, eos_token_id=None, pad_token_id=256)[0, 5:].tolist()
-    [ours] = continue_batch(model, [prompt], 40, eot_id=-1)
+    [ours] = continue_all(model, [prompt], 40, eot_id=-1)
     assert len(theirs) == 40 and len(set(theirs)) > 10
     assert ours.ids == theirs
 
@@ -436,7 +436,7 @@ def test_parity_at_the_shape_of_gpt2():
         with torch.no_grad():
             assert (ours(ids) - theirs(ids).logits).abs().max() <= 1e-4
             expected = theirs.generate(ids, max_new_tokens=40, do_sample=False, pad_token_id=tokenizer.eot_id)[0, len(prompt):]
-        [found] = continue_batch(ours, [prompt], 40, tokenizer.eot_id)
+        [found] = continue_all(ours, [prompt], 40, tokenizer.eot_id)
         assert found.ids == expected.tolist() and len(found.ids) == 40
 
         save_pretrained(ours, tokenizer, second)

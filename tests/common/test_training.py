@@ -17,19 +17,18 @@ import torch
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
 from common import training
-from common.losses import next_token_loss
+from common.losses import evaluate, next_token_loss
 from common.pretrained import load_pretrained, save_pretrained
+from common.support import checkpoints
+from common.support.checkpoints import Run, read_history
+from common.support.device import check_mps
 from common.support.files import InputError
 from common.training import (
     Dataset,
-    Run,
     TrainOptions,
     accumulate_gradients,
-    check_mps,
-    evaluate,
     fit,
     learning_rate,
-    read_history,
     take_step,
 )
 from tests.conftest import assert_same_weights, kill_and_resume, make_model, run_command
@@ -61,14 +60,14 @@ def test_gradients_do_not_depend_on_how_a_step_is_cut(tiny_model, batch_size, ac
 
     options = TrainOptions(1, batch_size, accumulate, 1e-3, "fp32")
     summed, targets = accumulate_gradients(tiny_model, data, next_token_loss, data.items, options)
-    assert summed[1] == 0 and summed[0].item() / targets == pytest.approx(total.item() / count, abs=1e-6)
+    assert summed.item() / targets == pytest.approx(total.item() / count, abs=1e-6)
     assert targets == count
     for expected, p in zip(whole, tiny_model.parameters()):
         torch.testing.assert_close(p.grad / targets, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("clip", "fused"), [(1e9, True), (1e-3, True), (1e9, False), (1e-3, False)])
-def test_one_pass_over_the_gradients_does_what_three_do(clip, fused):
+def test_a_step_divides_shortens_and_moves(clip, fused):
     """Dividing by the number of targets, shortening, and AdamW, against PyTorch's own three steps."""
     ours, plain, data = make_model().train(), make_model().train(), dataset(8)
     optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-2, fused=fused) for model in (ours, plain)]
@@ -140,10 +139,28 @@ def test_the_best_checkpoint_is_kept_and_training_stops(tiny_model, tokenizer, t
 def test_learning_rate_rises_then_follows_half_a_cosine():
     rates = [learning_rate(step, 100, 1.0, 0.1) for step in range(1, 101)]
     assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
-    assert rates[54] == pytest.approx(0.5)
-    assert rates[-1] == pytest.approx(0.0)
-    assert learning_rate(1, 1, 1.0, 0.1) == 1.0
-    assert [learning_rate(step, 2, 1.0, 0.1) for step in (1, 2)] == [1.0, pytest.approx(0)]  # however short, up and down
+    assert rates[9:] == pytest.approx([(1 + math.cos(math.pi * n / 91)) / 2 for n in range(91)])
+    assert learning_rate(101, 100, 1.0, 0.1) == pytest.approx(0)  # one step after the last
+
+
+@pytest.mark.parametrize("total", range(1, 40))
+def test_every_step_learns(total):
+    """However short a run: up, down, and never at a rate of zero."""
+    rates = [learning_rate(step, total, 1.0, 0.1) for step in range(1, total + 1)]
+    assert max(rates) == 1.0 and min(rates) > 0 and rates[-1] == min(rates[max(1, round(0.1 * total)) - 1:])
+
+
+def test_the_last_batch_counts(tokenizer, tmp_path):
+    """Two steps on two batches that differ in the second: the weights differ."""
+    weights = []
+    for last in ([1, 2, 3, 4, 256], [9, 8, 7, 6, 256]):
+        data = dataset(2)
+        data.items = [Example([5, 6, 7, 8, 256], 2), Example(last, 2)]
+        data.order = lambda epoch, items=data.items: items
+        model = make_model()
+        fit(model, tokenizer, data, NOTHING, next_token_loss, TrainOptions(1, 1, 1, 1e-2, "fp32"), tmp_path / str(last[0]))
+        weights.append(model.wte.weight)
+    assert not torch.equal(*weights)
 
 
 def test_weight_decay_is_for_matrices_only(tiny_model):
@@ -204,10 +221,10 @@ def test_metrics_count_tokens_and_targets(tiny_model, tokenizer, tmp_path):
 
 def test_a_state_is_saved_before_there_is_any_checkpoint(tiny_model, tokenizer, tmp_path, monkeypatch):
     """The first evaluation of a long run may be hours away, and its folder is not there yet."""
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_SAVES", -1)
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN_SAVES", -1)
 
-    def stop(step: int) -> None:
-        if step == 2:
+    def stop(row: dict) -> None:
+        if row["step"] == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -215,23 +232,12 @@ def test_a_state_is_saved_before_there_is_any_checkpoint(tiny_model, tokenizer, 
     assert {path.name for path in (tmp_path / "new" / "run").iterdir()} == {"metrics.csv", "training_state.pt"}
 
 
-def test_what_a_method_adds_is_trained_on_and_told_apart(tiny_model, tokenizer, tmp_path):
-    """A second sum, here three times the first: gradients of both, metrics of each."""
-    def both(model, batch):
-        plain, count = next_token_loss(model, batch)
-        return torch.stack([plain, 3 * plain]), count
+def test_a_method_may_add_columns_to_the_metrics(tiny_model, tokenizer, tmp_path):
+    def add(row: dict) -> None:
+        row["twice"] = 2 * row["train_loss"]
 
-    data = dataset(8)
-    gradients = []
-    for loss in (next_token_loss, both):
-        summed, _ = accumulate_gradients(tiny_model, data, loss, data.items, OPTIONS)
-        gradients.append([p.grad.clone() for p in tiny_model.parameters()])
-        tiny_model.zero_grad()
-    assert summed[1] == pytest.approx(3 * summed[0].item())
-    for one, four in zip(*gradients):
-        torch.testing.assert_close(4 * one, four, atol=1e-4, rtol=1e-4)
-    history = fit(tiny_model, tokenizer, data, dataset(2, 1), both, OPTIONS, tmp_path).history
-    assert all(row["added_loss"] == pytest.approx(3 * row["train_loss"]) for row in history[1:])
+    history = fit(tiny_model, tokenizer, dataset(8), dataset(2, 1), next_token_loss, OPTIONS, tmp_path, after_step=add).history
+    assert len(history) == 9 and all(row["twice"] == 2 * row["train_loss"] for row in history[1:])
     assert read_history(tmp_path / "metrics.csv") == history
 
 
@@ -239,7 +245,7 @@ def test_the_last_step_of_an_epoch_may_be_smaller():
     options = TrainOptions(3, 4, 2, 1e-2, "fp32")
     assert options.step_size == 8
     assert [options.steps_per_epoch(items) for items in (1, 8, 9, 16)] == [1, 1, 2, 2]
-    assert options.total_steps(9) == 6 and TrainOptions(3, 4, 2, 1e-2, "fp32", steps=5).total_steps(9) == 5
+    assert options.total_steps(9) == 6 and TrainOptions(3, 4, 2, 1e-2, "fp32", max_steps=5).total_steps(9) == 5
 
 
 def test_every_epoch_takes_every_item_once_in_an_order_of_its_own():
@@ -290,7 +296,7 @@ def test_the_optimizer_is_that_of_gpt2s_kin(tiny_model):
 def losses_to_come(monkeypatch, *losses: float) -> None:
     """Let the evaluations give these, whatever the model."""
     coming = iter(losses)
-    monkeypatch.setattr(training, "evaluate", lambda *_: next(coming))
+    monkeypatch.setattr(checkpoints, "evaluate", lambda *_: next(coming))
 
 
 @pytest.mark.parametrize(("patience", "steps", "best"), [
@@ -312,7 +318,7 @@ def test_without_validation_the_last_checkpoint_is_kept(tiny_model, tokenizer, t
     after = []
     options = TrainOptions(3, 4, 1, 1e-2, "fp32", patience=1)
     run = fit(tiny_model, tokenizer, dataset(8), NOTHING, next_token_loss, options, tmp_path,
-              after_step=lambda step: after.append(copy.deepcopy(tiny_model.state_dict())))
+              after_step=lambda row: after.append(copy.deepcopy(tiny_model.state_dict())))
     assert (run.best_step, run.best_loss, run.stopped_early, len(after)) == (6, math.inf, False, 6)
     for name, tensor in load_pretrained(tmp_path)[0].state_dict().items():
         assert torch.equal(tensor, after[-1][name]) and not torch.equal(tensor, start[name])
@@ -337,7 +343,7 @@ def test_one_target_alone_is_no_special_case(tiny_model):
     expected = next_token_loss(tiny_model, data.collate(data.items))[0].item()
     assert evaluate(tiny_model, data, next_token_loss, 1, "fp32") == pytest.approx(expected)
     loss, targets = accumulate_gradients(tiny_model, data, next_token_loss, data.items, OPTIONS)
-    assert (loss.tolist(), targets) == ([pytest.approx(expected), 0], 1)
+    assert (loss.item(), targets) == (pytest.approx(expected), 1)
     found = [p.grad.clone() for p in tiny_model.parameters()]
     tiny_model.zero_grad()
     next_token_loss(tiny_model, data.collate(data.items))[0].backward()
@@ -349,7 +355,7 @@ def test_where_nothing_is_a_target_the_loss_is_0(tiny_model):
     data.items = [Example(example.ids, len(example.ids)) for example in data.items]
     assert evaluate(tiny_model, data, next_token_loss, 2, "fp32") == 0
     summed, targets = accumulate_gradients(tiny_model, data, next_token_loss, data.items, OPTIONS)
-    assert (summed.tolist(), targets) == ([0, 0], 0)
+    assert (summed.item(), targets) == (0, 0)
 
 
 def test_precision_reaches_training_and_evaluation(tiny_model):
@@ -358,7 +364,7 @@ def test_precision_reaches_training_and_evaluation(tiny_model):
     assert near == pytest.approx(exact, rel=0.02) and near != exact
     options = TrainOptions(1, 4, 1, 1e-2, "bf16")
     total, targets = accumulate_gradients(tiny_model, data, next_token_loss, data.items, options)
-    loss = total[0].item() / targets
+    loss = total.item() / targets
     assert loss == pytest.approx(near, rel=1e-3) and loss != exact
     assert all(p.grad.dtype == torch.float32 for p in tiny_model.parameters())
 
@@ -366,14 +372,15 @@ def test_precision_reaches_training_and_evaluation(tiny_model):
 def test_states_are_saved_between_evaluations_and_the_seconds_of_all_parts_add_up(tokenizer, tmp_path, monkeypatch):
     """By a clock of which each look costs 100 seconds; it is looked at three times a step."""
     looks = iter(range(0, 10**6, 100))
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(looks)))
+    for module in (training, checkpoints):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(looks)))
     data = dataset(8)
     found = []
 
-    def look(step: int) -> None:
+    def look(row: dict) -> None:
         path = tmp_path / "training_state.pt"
         found.append(torch.load(path, weights_only=True)["state"]["step"] if path.exists() else None)
-        if step == 5:
+        if row["step"] == 5:
             raise KeyError
 
     def start(resume: bool, after_step: Callable | None = None) -> Run:
@@ -385,7 +392,7 @@ def test_states_are_saved_between_evaluations_and_the_seconds_of_all_parts_add_u
     assert found == [None, None, 2, 2, 4]  # not after 300 seconds, but after more
     before = torch.load(tmp_path / "training_state.pt", weights_only=True)["state"]["seconds"]
     run = start(True)
-    assert before == 1400 and run.seconds == 1400 + 2 * 3 * 100
+    assert before == 1200 and run.seconds == 1200 + 2 * 3 * 100
     assert run.history[-1]["tokens_per_second"] == (run.history[-1]["tokens"] - run.history[-2]["tokens"]) / 100
 
 
@@ -411,21 +418,21 @@ def test_resumed_after_any_step_equals_never_interrupted(dropout, last, tokenize
         return fit(make_model(dropout=dropout), tokenizer, data, validation, next_token_loss,
                    TrainOptions(2, 4, 1, 1e-2, "fp32", evaluate_every=3), folder, resume, after_step)
 
-    def interrupt(step: int) -> None:
-        if step == last:
+    def interrupt(row: dict) -> None:
+        if row["step"] == last:
             raise Interrupted
 
     steps = []
     straight = start(tmp_path / "straight")
     with pytest.raises(Interrupted):
         start(tmp_path / "broken", after_step=interrupt)
-    resumed = start(tmp_path / "broken", resume=True, after_step=steps.append)
+    resumed = start(tmp_path / "broken", resume=True, after_step=lambda row: steps.append(row["step"]))
     assert steps == list(range({1: 0, 4: 3, 7: 6, 10: 9}[last] + 1, 11))
     assert plain(resumed.history) == plain(straight.history)
     assert (resumed.best_step, resumed.best_loss) == (straight.best_step, straight.best_loss)
     assert_same_weights(tmp_path / "straight", tmp_path / "broken")
 
-    again = start(tmp_path / "broken", resume=True, after_step=lambda step: pytest.fail("it was done"))
+    again = start(tmp_path / "broken", resume=True, after_step=lambda row: pytest.fail("it was done"))
     assert again == resumed
 
 

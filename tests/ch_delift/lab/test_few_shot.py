@@ -3,7 +3,7 @@ import pytest
 
 from ch_delift.lab import few_shot
 from ch_delift.lab.few_shot import answer_after, prompts_with_examples, same_family
-from common.generation import Continuation
+from common.fast.answering import Continuation
 from common.pretrained import save_pretrained
 from common.support.files import InputError, write_json
 from tests.conftest import assert_refused, make_model, run_command

@@ -8,7 +8,7 @@ import pytest
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.evaluation.two_turn import QUESTIONS, answer_both, answer_lines, load_questions, score_turns
 from ch_pretrain import classroom
-from common.generation import continue_all
+from common.fast.answering import continue_all
 from common.pretrained import save_pretrained
 from common.support.files import InputError
 from common.tokenizer import Tokenizer

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from common.fast import prepacked
+from common.fast.cache import KVCache
 from common.fast.prepacked import prepacked_weights
-from common.gpt2 import KVCache
+from common.fast.views import run
 from common.lora import add_lora, lora_layers
 from common.support.device import evaluating
 from tests.conftest import make_model
@@ -23,8 +24,8 @@ def test_ordered_weights_compute_the_same_and_go_again(precision, tolerance):
         with prepacked_weights(model):
             assert "logits" in vars(model) and "forward" in vars(model.h[0].mlp.c_fc)
             cache = KVCache(3)
-            model.hidden_states(IDS[:, :2], cache)
-            step = model.logits(model.hidden_states(IDS[:, 2:], cache))
+            run(model, IDS[:, :2], cache)
+            step = model.logits(run(model, IDS[:, 2:], cache))
             ordered = model(IDS)
         again = model(IDS)
     torch.testing.assert_close(ordered, plain, atol=tolerance, rtol=tolerance)

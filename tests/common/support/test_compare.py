@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from common.support.checkpoints import history_csv, read_history
 from common.support.console import short_names
 from common.support.reports import arm_result
-from common.training import history_csv, read_history
 from tests.common.support.test_plots import history
 from tests.conftest import assert_refused
 

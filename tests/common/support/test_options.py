@@ -71,7 +71,7 @@ def test_stopped_by_hand_a_command_advises_what_it_can_do(in_process, monkeypatc
 
     handled = []
     monkeypatch.setattr("signal.signal", lambda *given: handled.append(given))
-    monkeypatch.setattr("common.generation.continue_batch", stop)
+    monkeypatch.setattr("common.fast.answering.continue_all", stop)
     monkeypatch.setattr("common.training.fit", stop)
     done = in_process("ch_pretrain/generate.py", "--prompt", "a")
     assert (done.returncode, done.stderr) == (130, "\nStopped.\n")
@@ -94,7 +94,7 @@ def test_short_memory_ends_in_one_sentence_that_names_what_to_lower(error, in_pr
         raise error
 
     monkeypatch.setattr("common.training.fit", fail)
-    monkeypatch.setattr("common.generation.continue_batch", fail)
+    monkeypatch.setattr("common.fast.answering.continue_all", fail)
     monkeypatch.setattr("ch_pretrain.train.fit", fail, raising=False)
     assert_refused(in_process("ch_pretrain/generate.py", "--prompt", "a"),
                    "there is not enough memory; lower --num-samples or --max-new-tokens or the size of the model.")
@@ -102,7 +102,7 @@ def test_short_memory_ends_in_one_sentence_that_names_what_to_lower(error, in_pr
 
 
 def test_memory_that_is_not_there_is_told_from_other_errors(in_process, monkeypatch):
-    monkeypatch.setattr("common.generation.continue_batch", lambda *_, **__: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr("common.fast.answering.continue_all", lambda *_, **__: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         in_process("ch_pretrain/generate.py", "--prompt", "a")
 

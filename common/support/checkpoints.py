@@ -1,0 +1,189 @@
+"""What a training keeps: the best checkpoint, its metrics, and all that is needed to go on after an interruption."""
+
+import csv
+import io
+import math
+import sys
+import time
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from common.gpt2 import GPT2
+from common.lora import save_adapter, trained_parameters
+from common.losses import evaluate, next_token_loss
+from common.pretrained import save_pretrained
+from common.support import files
+from common.support.console import is_main, say
+from common.support.files import write_text, write_whole
+from common.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from common.training import Dataset, TrainOptions
+
+STATE_FILE = "training_state.pt"
+STATE = {"state": {"step": int, "best_step": int, "best_loss": float, "waited": int, "seconds": float, "done": bool,
+                   "stopped_early": bool, "history": [{"step": int, "epoch": float, "tokens": int, "targets": int}]}}
+SECONDS_BETWEEN_SAVES = 300
+
+
+@dataclass
+class Run:
+    """How far a training has come: what is saved beside weights and optimizer, and what `fit` returns. Plain values only."""
+
+    step: int = 0  # the last one done
+    best_step: int = 0  # that of the checkpoint that was kept
+    best_loss: float = math.inf  # its validation loss, in nats per target
+    waited: int = 0  # evaluations since then
+    seconds: float = 0.0
+    done: bool = False
+    stopped_early: bool = False
+    history: list[dict] = field(default_factory=list)  # one row per step, as in metrics.csv
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has read."""
+        return self.history[-1]["tokens"] if self.history else 0
+
+    def add_row(self, tokens: int, targets: int, step: int, **metrics: float) -> dict:
+        """Note a step. `tokens` and `targets` of this step become those of all steps so far. Returns the row."""
+        before = self.history[-1]["targets"] if self.history else 0
+        self.step = step
+        self.history.append({"step": step, "tokens": self.tokens + tokens, "targets": before + targets, **metrics})
+        return self.history[-1]
+
+
+class Keeper:
+    """Judges checkpoints, keeps the best one, and saves how far a training has come. Only the main process writes."""
+
+    def __init__(self, model: GPT2, tokenizer: Tokenizer, optimizer: torch.optim.Optimizer, validation: "Dataset",
+                 options: "TrainOptions", folder: Path):
+        self.model, self.tokenizer, self.optimizer = model, tokenizer, optimizer
+        self.validation, self.options, self.folder = validation, options, folder
+        self.run = Run()
+
+    def begin(self, resume: bool) -> Run:
+        """A new run, whose curve begins before any step; or the one that was saved here."""
+        if resume:
+            self.run = load_state(self.folder, self.model, self.optimizer)
+        self.saved = time.monotonic()
+        self.began = self.saved - self.run.seconds  # when the run would have begun, had it never been interrupted
+        if not self.run.history and len(self.validation):
+            self.run.history.append({"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0, "validation_loss": self.evaluate()})
+        return self.run
+
+    def evaluate(self) -> float:
+        """The validation loss. The plain one, whatever is trained, so that all arms of an experiment are judged alike."""
+        return evaluate(self.model, self.validation, next_token_loss, self.options.batch_size, self.options.precision)
+
+    def judge(self, steps_back: int) -> None:
+        """Evaluate, tell, and save the checkpoint if it is the best so far (or if there is nothing to judge it by).
+
+        steps_back: the training loss that is told is the mean over so many steps.
+        """
+        run, row = self.run, self.run.history[-1]
+        if len(self.validation):
+            row["validation_loss"] = self.evaluate()
+        train_loss = fmean(recent["train_loss"] for recent in run.history[-steps_back:] if recent["step"] > 0)
+        better = row.get("validation_loss", -math.inf) < run.best_loss  # without validation, always
+        run.waited = 0 if better else run.waited + 1
+        if better:
+            run.best_step, run.best_loss = row["step"], row.get("validation_loss", math.inf)
+            if is_main():
+                if self.options.lora is not None:
+                    save_adapter(self.model, self.options.base, self.folder / "adapter")
+                save_pretrained(self.model, self.tokenizer, self.folder)
+        told = f"validation loss {row['validation_loss']:.4f}" if "validation_loss" in row else "no validation set"
+        say(f"  epoch {row['epoch']:5.2f}  step {row['step']:5d}  training loss {train_loss:.4f}  {told}"
+            f"{'  (best)' if better else ''}")
+        run.stopped_early = self.options.patience is not None and run.waited >= self.options.patience
+        self.saved = -math.inf  # the state comes after the checkpoint: killed between the two, the run judges once more
+
+    def save_state(self, done: bool) -> None:
+        """Write metrics.csv and training_state.pt, if the last time was long ago or a checkpoint was judged since.
+
+        Tensors and plain values only; none of the tensors when `done`, or stopped early.
+        """
+        run, model = self.run, self.model
+        run.stopped_early, run.done = run.stopped_early and not done, run.stopped_early or done
+        now = time.monotonic()
+        if now - self.saved <= SECONDS_BETWEEN_SAVES:
+            return
+        self.saved, run.seconds = now, now - self.began
+        if not is_main():
+            return
+        write_text(self.folder / "metrics.csv", history_csv(run.history))
+        content: dict[str, Any] = {"state": asdict(run)}
+        if not run.done:
+            # The weights as they are now, not the best ones; AdamW's averages; and where dropout's random numbers stand.
+            content |= {"model": trained_parameters(model), "optimizer": self.optimizer.state_dict(),
+                        "rng": torch.get_rng_state()}
+            if model.device.type == "cuda":
+                content["cuda_rng"] = torch.cuda.get_rng_state()
+        write_whole(self.folder / STATE_FILE, lambda path: torch.save(content, path))
+
+
+def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> Run:
+    """Put back what `save_state` wrote into this folder, if it did; return how far the run had come.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        return Run()
+    advice = f"remove it, and --resume trains from the start of {folder} again"
+    if (folder / "model.safetensors").exists():
+        advice = (f"the best checkpoint is whole, and python {sys.argv[0]} --model {folder} with your other options, without "
+                  f"--resume and --out, starts from it; or {advice}")
+    with files.reading(path, "damaged", advice):
+        with zipfile.ZipFile(path) as archive:  # PyTorch's form: a checksum for each tensor, at which torch.load does not look
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} differs")
+        # weights_only: a file from elsewhere may hold tensors and numbers, and no code that would run.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        files.check(content, STATE)
+        run = Run(**content["state"])
+        if (run.history[-1]["step"] if run.history else 0) != run.step:
+            raise ValueError(f"its step is {run.step}, and its history ends elsewhere")
+        if not run.done:
+            for name, p in trained_parameters(model).items():
+                p.data.copy_(content["model"][name])
+            optimizer.load_state_dict(content["optimizer"])
+            for weight, averages in optimizer.state.items():
+                if any(averages[name].shape != weight.shape for name in ("exp_avg", "exp_avg_sq")):
+                    raise ValueError("AdamW's averages have other shapes than the weights")
+            torch.set_rng_state(content["rng"])
+            if "cuda_rng" in content:
+                torch.cuda.set_rng_state(content["cuda_rng"])
+    return run
+
+
+def read_history(path: Path) -> list[dict]:
+    """The history back from `metrics.csv`.
+
+    Raises:
+        InputError: if the file is damaged, or holds no row.
+    """
+    with files.reading(path, "no metrics.csv of a run", "leave this run out"):
+        rows = [{name: float(cell) for name, cell in row.items() if cell}
+                for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())]
+        files.check(rows, [{"epoch": float, "tokens": float}])
+        if not rows:
+            raise ValueError("it has no rows")
+    return rows
+
+
+def history_csv(history: list[dict]) -> str:
+    """The history as CSV text; a cell is empty where nothing was measured."""
+    first = ["step", "epoch", "tokens", "targets", "lr", "train_loss", "validation_loss", "gradient_norm", "tokens_per_second"]
+    columns = dict.fromkeys(first) | dict.fromkeys(name for row in history for name in row)  # what a method adds comes last
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
