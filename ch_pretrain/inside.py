@@ -136,6 +136,12 @@ def mean_outputs(model: GPT2, texts: Sequence[Tensor]) -> Tensor:
     return torch.stack([torch.cat(found).mean(dim=0).view(model.config.n_head, -1) for found in sums.values()])
 
 
+def logits_of(model: nn.Module, ids: Tensor) -> Tensor:
+    """The logits, float [B, T, V], of a model that may give its cache, too, as the one of exercise 05."""
+    output = model(ids)
+    return output if isinstance(output, Tensor) else output[0]
+
+
 class Lens(NamedTuple):
     """What the head says of the stream before the first layer and after each (the logit lens; nostalgebraist, 2020)."""
 
@@ -149,10 +155,9 @@ def logit_lens(model: GPT2, ids: Tensor, k: int = 5) -> Lens:
     """What each position would say next if the head were put on after so many layers. ids: int64 [T]."""
     streams: list[Tensor] = []  # what goes into each layer, [T, D]
     hooks = [block.register_forward_pre_hook(lambda module, inputs: streams.append(inputs[0][0])) for block in model.h]
-    output = model(ids[None])
+    logits = logits_of(model, ids[None])[0].float()
     for hook in hooks:
         hook.remove()
-    logits = (output if isinstance(output, Tensor) else output[0])[0].float()  # a reader's own model may give its cache, too
     rows = [F.linear(model.ln_f(stream), model.wte.weight).float() for stream in streams] + [logits]  # the head is tied
     tops = [row.softmax(dim=-1).topk(k) for row in rows]
     return Lens(torch.stack([top.values for top in tops]), torch.stack([top.indices for top in tops]), logits)
@@ -174,7 +179,6 @@ def where_heads_look(weights: Tensor, ids: Tensor) -> dict[str, Tensor]:
         Kind -> float [layers, H]. "what followed last time" counts tokens that have stood before (0 if there is none), the
         others count all tokens but the first.
     """
-    T = len(ids)
     followed = F.pad((ids[:, None] == ids[None, :-1]).tril(-1).float(), (1, 0))  # [T, T]: one after the same token
     again = followed.any(dim=1).nonzero()[:, 0]
     looks = {"what followed last time": (weights * followed).sum(dim=-1)[..., again], "the first token": weights[..., 1:, 0],

@@ -31,8 +31,8 @@ from common.support.runs import ROOT
 PAGE = (Path(__file__).parent / "support" / "xray_page.html").read_text(encoding="utf-8")
 SCRIPT = PAGE.split("<script>")[1].split("</script>")[0]
 # The page's own script and style, its own server, pictures that it holds itself; nothing else, whatever a text contains.
-POLICY = ("default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; form-action 'self'; base-uri 'none'; "
-          f"script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'")
+POLICY = ("default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; form-action 'self'; "
+          f"base-uri 'none'; script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'")
 RECORDING = Path(__file__).parent / "growing.json"
 MOST_SAVED = 1_000_000  # bytes of a saved page
 NOTE = "A saved page: what is not grey can be changed. For all of it: python ch_pretrain/xray.py"
@@ -70,8 +70,8 @@ def page(xray: Xray, sent: dict[str, str], saved: str = "") -> str:
             users.setdefault(control, []).append(some.name)
     filled = {
         "policy": escape(POLICY), "name": escape(xray.main.name), "note": note, "result": result, "saved": saved,
-        "fieldsets": "\n".join(f'<fieldset class="{" ".join(names)}"{" hidden" * (view.name not in names)}>{control(xray, form)}'
-                               "</fieldset>" for control, names in users.items()),
+        "fieldsets": "\n".join(f'<fieldset class="{" ".join(names)}"{" hidden" * (view.name not in names)}>'
+                               f"{control(xray, form)}</fieldset>" for control, names in users.items()),
         "tabs": choice("view", {some.name: f"{some.chapter}: {some.title}" for some in VIEWS.values()}, form) + (
             "" if saved else '<button name="save" value="1" formaction="/save">Save this page</button>'),
         "noscript": "Without JavaScript this page shows one state." if saved else "<button>Show</button>"}

@@ -11,7 +11,7 @@ from ch_instruct.encoding import Example
 from ch_instruct.prompts import one_line
 from ch_instruct.support.xray_views import example_of, record_of, two_records
 from ch_pretrain.classroom import records
-from ch_pretrain.support.xray_parts import Form, View, Xray, cell, finite, table
+from ch_pretrain.support.xray_parts import Form, View, Xray, cell, choice, finite, table
 from common.losses import IGNORE_INDEX
 
 SUGGESTED = 10  # half of them of its own family
@@ -55,8 +55,7 @@ def example_view(xray: Xray, form: Form) -> str:
     return (f'<h2>An example in front of A</h2><p id="loss">d(i) = {d:.3f}, d(i | j) = {d_behind:.3f}: utility '
             f"<b>{d - d_behind:+.3f}</b>. Above 0, the example helps.</p>"
             + table("Which example stands in front?", ["example j", "family", "utility"], [
-                [f'<label><input type="radio" name="pick" value="{i}"{" checked" * (i == pick)}>{text}</label>', family, utility]
-                for i, (text, family, utility) in enumerate(tries)])
+                [choice("pick", {str(i): text}, form), *others] for i, (text, *others) in enumerate(tries)])
             + table("p_k, the probability of each response token of A", ["token", "alone", "with the example"], rows))
 
 

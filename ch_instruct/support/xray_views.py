@@ -1,6 +1,7 @@
 """The X-ray's view of chapter 2: records as rows of a batch, and which of their positions are in the loss."""
 
 from html import escape
+from itertools import product
 
 import torch.nn.functional as F
 
@@ -14,10 +15,11 @@ from common.support.files import InputError
 
 FIELDS = ("instruction", "input", "output")
 FIRST = dict(zip("ab", (record for record in records() if record["family"] == "capital")))
-DEFAULTS = {f"{box}-{field}": FIRST[box][field] for box in "ab" for field in FIELDS}
 SWITCHES = {"style": dict(zip(STYLES, ("Alpaca", "Phi-3"))),
             "loss_on": {"response": "prompt hidden from the loss", "all": "prompt in the loss"},
             "end": {"on": "end-of-text is a target", "off": "end-of-text is no target"}}
+DEFAULTS = {f"{box}-{field}": FIRST[box][field] for box in "ab" for field in FIELDS} | {
+    name: next(iter(values)) for name, values in SWITCHES.items()}
 
 
 def two_records(xray: Xray, form: Form) -> str:
@@ -41,7 +43,7 @@ def example_of(xray: Xray, form: Form, record: dict[str, str], front: int = 0) -
     """A record encoded, if it fits into the context behind `front` tokens."""
     opened, most = xray.main, xray.main.model.config.n_positions
     if xray.own_code or not record["output"] or form["style"] not in STYLES:
-        raise InputError("This view needs a prompt style, an output in each record, and the project's own GPT2, without --code.")
+        raise InputError("This view needs an output in each record, and the project's own GPT2, without --code.")
     example = encode_record(record, opened.tokenizer, form["style"])
     if (length := len(example.ids) + front) > most:
         raise InputError(f"This makes {length} tokens; {opened.name} reads at most {most}. Shorten a record.")
@@ -52,28 +54,31 @@ def record_view(xray: Xray, form: Form) -> str:
     """Both records as rows of a batch."""
     opened, parts = xray.main, []
     examples = [example_of(xray, form, record_of(form, box)) for box in "ab"]
-    inputs, targets = collate(examples, opened.tokenizer.eot_id, "all" if form["loss_on"] == "all" else "response")  # [2, T] each
+    inputs, targets = collate(examples, opened.tokenizer.eot_id, form["loss_on"] or "response")  # [2, T] each
     for asked, example in zip(targets, examples):
         if form["end"] == "off":
             asked[len(example.ids) - 2] = IGNORE_INDEX
     with opened.without():
-        losses = F.cross_entropy(finite(opened.model(inputs)).transpose(1, 2), targets, reduction="none", ignore_index=IGNORE_INDEX)
+        logits = finite(opened.model(inputs))  # [2, T, V]
+    losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORE_INDEX)  # 0 without a target
     for box, example, line, asked, lost in zip("AB", examples, inputs, targets, losses):
         items = []
         for t, (word, target, loss) in enumerate(zip(opened.words(line), asked.tolist(), lost.tolist())):
-            kind = "padding" if t > len(example.ids) - 2 else "prompt" if t < example.prompt_length - 1 else "end off"
-            below = f"{kind}: –" if target == IGNORE_INDEX else f"→ {opened.words([target])[0]} {loss:.2f}"
-            items.append(f'<li class="{kind}{" asked" * (target != IGNORE_INDEX)}" style="--p:{min(100, 20 * loss):.0f}">{word}<small>'
-                         f"{below}</small></li>")
+            kind = "padding" if t > len(example.ids) - 2 else "prompt" if t < example.prompt_length - 1 else "end"
+            if target != IGNORE_INDEX:
+                kind, below = "asked", f"→ {opened.words([target])[0]} {loss:.2f}"
+            else:
+                below = f"{kind}: –"
+            items.append(f'<li class="{kind}" style="--p:{min(100, 20 * loss):.0f}">{word}<small>{below}</small></li>')
         count = int((asked != IGNORE_INDEX).sum())
-        parts.append(f'<h3>Record {box}: {count} of {len(line)} positions have a target</h3><ol class="row">{"".join(items)}</ol>')
+        parts.append(f"<h3>Record {box}: {count} of {len(line)} positions have a target</h3>"
+                     f'<ol class="row">{"".join(items)}</ol>')
     total, count = losses.sum().item(), int((targets != IGNORE_INDEX).sum())
     mean = f"{total:.2f} / {count} = <b>{total / count:.3f}</b> nats per target" if count else "there is no target"
-    return (f'<h2>Two rows of a batch</h2><p id="loss">Loss: {mean}.</p><p class="soft">Each box is an input token. A thick box has a '
-            "target: → says which, and its loss (darker: larger). – is not in the loss, because it belongs to the prompt, or is padding "
-            f'(dashed), or its target is switched off.</p>{"".join(parts)}')
+    return (f'<h2>Two rows of a batch</h2><p id="loss">Loss: {mean}.</p><p class="soft">A box is an input token. A thick box '
+            "has a target: → says which, and its loss (darker: larger). – is not in the loss: it is prompt, or "
+            f'padding (dashed), or end-of-text that is no target.</p>{"".join(parts)}')
 
 
-VIEWS = [View("record", 2, "What is learnt", (two_records, masks), DEFAULTS | {name: next(iter(of)) for name, of in SWITCHES.items()},
-              record_view, lambda xray: [{"style": style, "loss_on": on, "end": end} for style in STYLES
-                                         for on in SWITCHES["loss_on"] for end in SWITCHES["end"]])]
+VIEWS = [View("record", 2, "What is learnt", (two_records, masks), DEFAULTS, record_view, lambda xray: [
+    dict(zip(SWITCHES, values)) for values in product(*SWITCHES.values())])]

@@ -124,17 +124,18 @@ def slider(name: str, label: str, high: float, step: float, form: Form) -> str:
 
 def choice(name: str, options: dict[str, str], form: Form) -> str:
     """Radio buttons: value -> label."""
-    return "".join(f'<label><input type="radio" name="{name}" value="{value}"{" checked" * (value == form[name])}>{label}</label>'
-                   for value, label in options.items())
+    return "".join(f'<label><input type="radio" name="{name}" value="{value}"{" checked" * (value == form[name])}>{label}'
+                   "</label>" for value, label in options.items())
 
 
 def picture(values: Tensor) -> str:
     """A grey PNG, a pixel each, of float [rows, columns], 0 (white) to 1 (black), as an address of its own."""
     lines = b"".join(b"\0" + bytes(line) for line in (255 * (1 - values)).byte().tolist())
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", values.size(1), values.size(0), 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(lines)),
-              (b"IEND", b""))
-    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(what)) + kind + what + struct.pack(">I", zlib.crc32(kind + what)) for kind, what in chunks)).decode()
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", values.size(1), values.size(0), 8, 0, 0, 0, 0), b"IDAT": zlib.compress(lines),
+              b"IEND": b""}
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(what)) + kind + what + struct.pack(
+        ">I", zlib.crc32(kind + what)) for kind, what in chunks.items())
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def finite(logits: Tensor) -> Tensor:

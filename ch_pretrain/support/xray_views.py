@@ -6,11 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ch_pretrain.inside import Lens, attention_weights, head_effects, logit_lens, token_losses, where_heads_look
+from ch_pretrain.inside import Lens, attention_weights, head_effects, logit_lens, logits_of, token_losses, where_heads_look
 from ch_pretrain.lab.growing import FIVE, snapshots_of, spoken
 from ch_pretrain.lab.look_back import LOOKS_FILE, read_looks
 from ch_pretrain.support.xray_parts import Form, Opened, View, Xray, cell, finite, picture, slider, table, visible
-from common.generation import continue_batch, next_tokens
+from common.fast.cache import KVCache
+from common.fast.views import run
+from common.generation import next_tokens
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
 from common.support.files import InputError
@@ -49,15 +51,15 @@ def stream(opened: Opened, ids: Tensor, lens: Lens, place: int | None = None, ot
     for layer, (p, tokens) in enumerate(zip(lens.p, lens.tokens)):
         cells = [f"after layer {layer - 1}{' = prediction' * (layer == layers)}" if layer else "embeddings"]
         for t, said in enumerate(map(opened.words, tokens)):
-            theirs = "" if other is None or other.tokens[layer, t, 0] == tokens[t, 0] else opened.words(other.tokens[layer, t])[0]
+            theirs = opened.words(other.tokens[layer, t, :1])[0] if other and other.tokens[layer, t, 0] != tokens[t, 0] else ""
             note = ", ".join(f"{word} {share:.0%}" for word, share in zip(said, p[t].tolist()))
             cells.append(cell(said[0] + f"<ins>≠ {theirs}</ins>" * bool(theirs), p[t, 0].item(), note, "marked" * bool(theirs)))
         rows.append(cells)
     rows.append(["comes next", *words[1:], ""])
     rows.append(["loss of that", *(f"{loss:.2f}" for loss in token_losses(finite(lens.logits), ids).tolist()), ""])
-    return table("What each position would say next if the head were put on here (darker: more probable)", ["", *(
-        f'<label>{tick}<span>{word}</span><small class="id">{i}</small></label>' for tick, word, i in zip(ticks, words, ids.tolist())
-    )], rows, "grid")
+    heads = [f'<label>{tick}{word}<small class="id">{i}</small></label>' for tick, word, i in zip(ticks, words, ids.tolist())]
+    return table("What each position would say next if the head were put on here (darker: more probable)", ["", *heads], rows,
+                 "grid")
 
 
 def head_maps(opened: Opened, ids: Tensor, form: Form, off: list[tuple[int, int]]) -> str:
@@ -69,12 +71,15 @@ def head_maps(opened: Opened, ids: Tensor, form: Form, off: list[tuple[int, int]
     for one in heads:
         kind, (layer, head) = max(looks, key=lambda kind: looks[kind][one].item()), one
         name, what = f"layer {layer}, head {head}", f"{kind} <b>{looks[kind][one]:.0%}</b>"
+        image = f'<img alt="{name}" src="{picture(weights[one])}">'
         parts.append(
-            f'<figure><label><input type="radio" name="head" value="{layer}-{head}"{" checked" * (one == large)}><img alt="{name}" '
-            f'src="{picture(weights[one])}"></label><figcaption>{layer}.{head} {what}</figcaption><label><input type="checkbox" name='
-            f'"off-{layer}-{head}" aria-label="switch {name} off"{" checked" * (one in off)}>off</label></figure>')
-    rows = [[word, *(cell(f"{100 * share:.0f}", share, f"{word} gives {share:.1%} to {key}") for key, share in zip(words, shares))]
-            for word, shares in zip(words, (line[:t + 1].tolist() for t, line in enumerate(weights[large])))]
+            f'<figure><label><input type="radio" name="head" value="{layer}-{head}"{" checked" * (one == large)}>{image}'
+            f'</label><figcaption>{layer}.{head} {what}</figcaption><label><input type="checkbox" name="off-{layer}-{head}" '
+            f'aria-label="switch {name} off"{" checked" * (one in off)}>off</label></figure>')
+    rows: list[list[str]] = []
+    for word, shares in zip(words, weights[large].tril().tolist()):
+        cells = [cell(f"{100 * p:.0f}", p, f"{word} gives {p:.1%} to {key}") for key, p in zip(words, shares)]
+        rows.append([word, *cells[:len(rows) + 1]])
     return (f'<div class="heads" style="--heads:{sizes.n_head}">{"".join(parts)}</div>' + table(
         f"Layer {large[0]}, head {large[1]}: how much of its attention, in %, each token (left) gives to each before it (top)",
         ["", *words], rows, "grid map"))
@@ -90,20 +95,21 @@ def ranking(opened: Opened, ids: Tensor, token: int) -> str:
 
 def go_on(opened: Opened, prompt: list[int], samples: int, temperature: float, top_k: int, seed: int) -> list[list[int]]:
     """Continuations of WORDS tokens at most; temperature 0 is greedy."""
-    generator, k = torch.Generator().manual_seed(seed), top_k or None
-    if isinstance(opened.model, GPT2):
-        return [one.ids for one in continue_batch(opened.model, [prompt] * samples, WORDS, opened.tokenizer.eot_id, temperature, k,
-                                                  generator)]
-    ids = torch.tensor([prompt] * samples)  # a reader's own class may have no cache of our kind
-    for _ in range(min(WORDS, opened.model.config.n_positions - len(prompt))):
-        logits = torch.stack([logit_lens(opened.model, line, 1).logits[-1] for line in ids])
-        ids = torch.cat([ids, next_tokens(logits, temperature, k, generator)[:, None]], dim=1)
-    return ids[:, len(prompt):].tolist()
+    model, generator, eot = opened.model, torch.Generator().manual_seed(seed), opened.tokenizer.eot_id
+    ids = step = torch.tensor([prompt] * samples)  # [samples, T]
+    cache = KVCache(len(prompt) + WORDS)
+    for _ in range(min(WORDS, model.config.n_positions - len(prompt))):
+        # A reader's own class may have no cache of our kind, so it reads everything again.
+        logits = model.logits(run(model, step, cache)) if isinstance(model, GPT2) else logits_of(model, ids)
+        step = next_tokens(logits[:, -1], temperature, top_k or None, generator)[:, None]
+        ids = torch.cat([ids, step], dim=1)
+    return [new[:new.index(eot)] if eot in new else new for new in ids[:, len(prompt):].tolist()]
 
 
 def next_token(opened: Opened, ids: Tensor, logits: Tensor, form: Form) -> str:
     """Bars of the next token, the likeliest continuation word by word, and samples. ids int64 [T], logits float [V]."""
-    temperature, k, seed = form.number("temperature", 0.1, 2), int(form.number("top_k", 0, 1000)), int(form.number("seed", 0, 999))
+    temperature = form.number("temperature", 0.1, 2)
+    k, seed = (int(form.number(name, 0, 1000)) for name in ("top_k", "seed"))
     bent, prompt = logits / temperature, ids.tolist()
     p = (bent.masked_fill(bent < bent.topk(k).values[-1], -torch.inf) if 0 < k < len(bent) else bent).softmax(dim=-1)
     top = p.topk(BARS)
@@ -115,10 +121,11 @@ def next_token(opened: Opened, ids: Tensor, logits: Tensor, form: Form) -> str:
     for word, tokens, found in zip(opened.words(new), lens.tokens[-1, len(prompt) - 1:], lens.p[-1, len(prompt) - 1:]):
         others = "".join(f"<li>{other} {share:.1%}</li>" for other, share in zip(opened.words(tokens), found.tolist()))
         said.append(f"<details><summary>{word}</summary><ol>{others}</ol></details>")
-    samples = [escape(opened.tokenizer.decode(one)) or "(it ends)" for one in go_on(opened, prompt, SAMPLES, temperature, k, seed)]
+    samples = [f"<li>{escape(opened.tokenizer.decode(one)) or '(it ends)'}</li>"
+               for one in go_on(opened, prompt, SAMPLES, temperature, k, seed)]
     return (table(f"What comes after {opened.words(prompt[-1:])[0]}", ["next token", "probability"], rows)
             + f'<h3>The likeliest continuation: open a word</h3><div class="said">{"".join(said) or "It ends here."}</div><h3>'
-            f'{SAMPLES} samples</h3><ol class="samples">{"".join(f"<li>{one}</li>" for one in samples)}</ol>')
+            f'{SAMPLES} samples</h3><ol class="samples">{"".join(samples)}</ol>')
 
 
 def sentence_view(xray: Xray, form: Form) -> str:
@@ -136,10 +143,11 @@ def sentence_view(xray: Xray, form: Form) -> str:
             lost = f" with {len(off)} off; with all heads {loss_text(logit_lens(opened.model, ids, 1).logits, ids)}"
         if form["rank"]:
             ranked = ranking(opened, ids[:place + 1], int(lens.tokens[-1, place, 0]))
-    return (f'<h2>The sentence as it flows</h2><p id="loss">Loss per token, in nats: {loss_text(lens.logits, ids)}{lost}.</p>{flow}'
-            f'<div class="two"><section><h2>The next token</h2>{after}</section><section><h2>Every head</h2><p class="soft">Each row '
-            "of a map is a token that looks, each column one that is looked at. A head that is off gives its mean over eight pages "
-            'that no training saw.</p><button name="rank" value="1">Who matters for this token?</button>'
+    return ('<h2>The sentence as it flows</h2>'
+            f'<p id="loss">Loss per token, in nats: {loss_text(lens.logits, ids)}{lost}.</p>{flow}<div class="two"><section>'
+            f'<h2>The next token</h2>{after}</section><section><h2>Every head</h2><p class="soft">'
+            "Each row of a map is a token that looks, each column one that is looked at. A head that is off gives its mean on "
+            'eight pages that no training saw.</p><button name="rank" value="1">Who matters for this token?</button>'
             f"{ranked}{maps}</section></div>")
 
 
@@ -162,47 +170,50 @@ def two_view(xray: Xray, form: Form) -> str:
         intro = (f"<h2>Two models</h2><p>First <b>{escape(one.name)}</b>, loss {loss_text(lens.logits, ids)}; after ≠ "
                  f"<b>{escape(two.name)}</b>, loss {loss_text(other.logits, theirs)}.</p>")
         if not one.tokenizer.same_as(two.tokenizer) or one.model.config != two.model.config:
-            return f"{intro}<p>They are not built alike, so each stands alone.</p>" + stream(one, ids, lens) + stream(two, theirs, other)
+            return f"{intro}<p>They are not built alike.</p>{stream(one, ids, lens)}{stream(two, theirs, other)}"
         rows = layer_differences(one.model, two.model, ids[None])
     alike = [t for t, (mine, its) in enumerate(zip(lens.tokens[:, -1, 0], other.tokens[:, -1, 0])) if mine == its]
-    where = ("both say the same" if len(lens.p) - 1 in alike else f"they part in layer {max(alike)}" if alike else "they never agree")
+    where = ("both say the same" if len(lens.p) - 1 in alike else
+             f"they part in layer {max(alike)}" if alike else "no layer says the same")
     first = next((name for name, _, agrees in rows if not agrees), "")
     found = f"The streams differ first in <b>{first}</b>." if first else "Both compute the same."
     cause = f" Likely cause: {escape(likely_cause(first))}." if first and xray.own_code else ""
-    return (f'{intro}<p id="first">After the last token {where}. {found}{cause}</p>{stream(one, ids, lens, None, other)}' + table(
-        "The largest difference in the stream, as verify.py measures it", ["", "difference", "the same"],
-        [[name, f"{difference:.1e}", "yes" if agrees else "<b>no</b>"] for name, difference, agrees in rows]))
+    return (f'{intro}<p id="first">After the last token {where}. {found}{cause}</p>{stream(one, ids, lens, None, other)}'
+            + table("The largest difference in the stream, as verify.py measures it", ["", "difference", "the same"], [
+                [name, f"{difference:.1e}", "yes" if agrees else "<b>no</b>"] for name, difference, agrees in rows]))
 
 
 def curve(looks: list[dict], tokens: int | None) -> str:
     """When looking back begins, as a picture and a table; a line marks where so many tokens had been read."""
-    names = {"first_copy": "loss of the first copy", "second_copy": "loss of the second copy", "induction": "best induction score"}
+    names = {"first_copy": "loss, first copy", "second_copy": "loss, second copy", "induction": "best induction score"}
     scale = {name: max(look["first_copy"] for look in looks) for name in names} | {"induction": 1}
     x = [20 + 560 * look["tokens"] / looks[-1]["tokens"] for look in looks]
-    lines = [f'<polyline class="{name}" points="' + " ".join(f"{at:.0f},{170 - 150 * look[name] / scale[name]:.0f}" for at, look in zip(
-        x, looks)) + '"/>' for name in names]
+    lines = "".join(f'<polyline class="{name}" points="' + " ".join(
+        f"{at:.0f},{170 - 150 * look[name] / scale[name]:.0f}" for at, look in zip(x, looks)) + '"/>' for name in names)
     mark = "" if tokens is None else f'<path class="now" d="M{20 + 560 * tokens / looks[-1]["tokens"]:.0f} 10V170"/>'
     begins = next((look["tokens"] for look in looks if look["second_copy"] < look["first_copy"] / 2), None)
-    text = (f"At {begins / 1e6:.1f} million tokens the second copy of a list costs less than half of the first: the model looks back."
-            if begins else "The second copy of a list never costs less than half of the first: the model does not look back.")
-    return (f'<p id="begins">{text}</p><svg viewBox="0 0 600 190" role="img" aria-label="{text}"><path class="axis" d="M20 10V170H590"'
-            f'/>{"".join(lines)}{mark}<text x="590" y="186" text-anchor="end">{looks[-1]["tokens"] / 1e6:.1f} million tokens read</text>'
-            f'</svg><p class="key">{"".join(f"<span class={name}>{label}</span>" for name, label in names.items())}</p><details><summary>'
-            "As a table</summary>" + table("Losses in nats per token", ["million tokens", *names.values()], [
+    text = (f"At {begins / 1e6:.1f} million tokens the second copy of a list costs less than half of the first: it looks back."
+            if begins else "The second copy of a list never costs less than half of the first: it does not look back.")
+    keys = "".join(f"<span class={name}>{label}</span>" for name, label in names.items())
+    return (f'<p id="begins">{text}</p><svg viewBox="0 0 600 190" role="img" aria-label="{text}"><path d="M20 10V170H590"/>'
+            f'{lines}{mark}<text x="590" y="186" text-anchor="end">{looks[-1]["tokens"] / 1e6:.1f} million tokens</text></svg>'
+            f'<p class="key">{keys}</p><details><summary>As a table</summary>'
+            + table("Losses in nats per token", ["million tokens", *names.values()], [
                 [f"{look['tokens'] / 1e6:.2f}", *(f"{look[name]:.2f}" for name in names)] for look in looks]) + "</details>")
 
 
 def choose_moment(xray: Xray, form: Form) -> str:
     """The slider over snapshots, and the sentences of a recording."""
     count = len(snapshots_of(xray.run)) if xray.run else len(xray.recording or [])
-    five = "".join(f'<option value="{i}"{" selected" * (str(i) == form["five"])}>{escape(one)}</option>' for i, one in enumerate(FIVE))
+    five = "".join(f'<option value="{i}"{" selected" * (str(i) == form["five"])}>{escape(one)}' for i, one in enumerate(FIVE))
     return (slider("moment", "Snapshot", count - 1, 1, form) if count else "") + (
         f'<label>or of the recording <select name="five">{five}</select></label>' if xray.recording and not xray.run else "")
 
 
 def growing_view(xray: Xray, form: Form) -> str:
     """The same sentence at each snapshot of a training."""
-    looks, name, said, tokens = read_looks(Path(__file__).parents[1] / LOOKS_FILE), "the shipped base's own training", [], None
+    looks: list[dict] = read_looks(Path(__file__).parents[1] / LOOKS_FILE)
+    name, said, tokens = "the shipped base's own training", [], None
     if xray.run:
         snapshots, name = snapshots_of(xray.run), str(xray.run)
         chosen = snapshots[int(form.number("moment", 0, len(snapshots) - 1))]
@@ -215,7 +226,8 @@ def growing_view(xray: Xray, form: Form) -> str:
         looks = xray.recording
         now = looks[int(form.number("moment", 0, len(looks) - 1))]
         said, tokens = now["sentences"][int(form.number("five", 0, len(FIVE) - 1))], now["tokens"]
-    rows = [[visible(word), "" if loss is None else f"{loss:.2f}", cell(f"{visible(next_)} {p:.0%}", p)] for word, loss, next_, p in said]
+    rows = [[visible(word), "" if loss is None else f"{loss:.2f}", cell(f"{visible(after)} {p:.0%}", p)]
+            for word, loss, after, p in said]
     below = ("<p>To see a sentence grow, keep snapshots: <code>python ch_pretrain/train.py --snapshots 20</code>, then "
              "<code>python ch_pretrain/xray.py --run FOLDER</code>.</p>" if tokens is None else
              table(f"After {tokens / 1e6:.2f} million tokens", ["token", "its loss", "what it says next"], rows))
@@ -232,4 +244,5 @@ def growing_saved(xray: Xray) -> list[dict[str, str]]:
 TYPED = {"sentence": FIVE[0], "start": "", "at": "last", "head": "0-0", "temperature": "1", "top_k": "0", "seed": "0"}
 VIEWS = [View("sentence", 1, "A sentence", (type_sentence, sampling), TYPED, sentence_view, sentence_saved),
          View("two", 1, "Two models", (type_sentence,), {}, two_view, lambda xray: []),
-         View("growing", 1, "Growing", (type_sentence, choose_moment), {"moment": "0", "five": "0"}, growing_view, growing_saved)]
+         View("growing", 1, "Growing", (type_sentence, choose_moment), {"moment": "0", "five": "0"}, growing_view,
+              growing_saved)]

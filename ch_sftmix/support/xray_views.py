@@ -28,8 +28,8 @@ def between_view(xray: Xray, form: Form) -> str:
         of_a, of_b, most = p[n, y_a[n]].item(), p[n, y_b[n]].item(), p[n].max().item()
         rows.append([str(n + 1), a, cell(f"{lam:.0%}", lam), cell(f"{of_a:.0%}", of_a), b, cell(f"{1 - lam:.0%}", 1 - lam),
                      cell(f"{of_b:.0%}", of_b), cell(f"{best} {most:.0%}", most)])
-    return (f'<h2>Between two records</h2><p id="loss">λ = {lam:g}: mixup loss <b>{total / count:.3f}</b> nats at each of {count} mixed '
-            "positions. The last hidden state of A and that of B are mixed before the head.</p>" + table(
+    return (f'<h2>Between two records</h2><p id="loss">λ = {lam:g}: mixup loss <b>{total / count:.3f}</b> nats at each of '
+            f"{count} mixed positions. The last hidden state of A and that of B are mixed before the head.</p>" + table(
                 "At each position of both responses: the soft target, and what the mixed state says",
                 ["", "A's token", "target", "model", "B's token", "target", "model", "likeliest token"], rows))
 
