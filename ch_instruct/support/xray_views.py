@@ -26,7 +26,7 @@ def two_records(xray: Xray, form: Form) -> str:
     """Where records A and B are typed, and the style."""
     return "".join(f'<label class="wide">{box.upper()}: {field} <textarea name="{box}-{field}" rows="2">'
                    f"{escape(form[f'{box}-{field}'])}</textarea></label>" for box in "ab" for field in FIELDS
-                   ) + choice("style", SWITCHES["style"], form)
+                   ) + f"<span>{choice('style', SWITCHES['style'], form)}</span>"
 
 
 def masks(xray: Xray, form: Form) -> str:

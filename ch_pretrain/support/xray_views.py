@@ -144,8 +144,8 @@ def sentence_view(xray: Xray, form: Form) -> str:
         if form["rank"]:
             ranked = ranking(opened, ids[:place + 1], int(lens.tokens[-1, place, 0]))
     return ('<h2>The sentence as it flows</h2>'
-            f'<p id="loss">Loss per token, in nats: {loss_text(lens.logits, ids)}{lost}.</p>{flow}<div class="two"><section>'
-            f'<h2>The next token</h2>{after}</section><section><h2>Every head</h2><p class="soft">'
+            f'<p id="loss">Loss per token, in nats: {loss_text(lens.logits, ids)}{lost}.</p>{flow}<div class="columns">'
+            f'<section><h2>The next token</h2>{after}</section><section><h2>Every head</h2><p class="soft">'
             "Each row of a map is a token that looks, each column one that is looked at. A head that is off gives its mean on "
             'eight pages that no training saw.</p><button name="rank" value="1">Who matters for this token?</button>'
             f"{ranked}{maps}</section></div>")

@@ -25,13 +25,13 @@ def between_view(xray: Xray, form: Form) -> str:
         total, count = mixup_loss(opened.model, *pair, torch.tensor([lam]))
     rows = []
     for n, (a, b, best) in enumerate(zip(opened.words(y_a), opened.words(y_b), opened.words(p.argmax(dim=-1)))):
-        of_a, of_b, most = p[n, y_a[n]].item(), p[n, y_b[n]].item(), p[n].max().item()
-        rows.append([str(n + 1), a, cell(f"{lam:.0%}", lam), cell(f"{of_a:.0%}", of_a), b, cell(f"{1 - lam:.0%}", 1 - lam),
-                     cell(f"{of_b:.0%}", of_b), cell(f"{best} {most:.0%}", most)])
+        both = float(a == b)  # where both want the same token, λ and 1 - λ add up
+        parts = a, max(lam, both), p[n, y_a[n]].item(), b, max(1 - lam, both), p[n, y_b[n]].item(), best, p[n].max().item()
+        rows.append([str(n + 1), *(part if isinstance(part, str) else cell(f"{part:.0%}", part) for part in parts)])
     return (f'<h2>Between two records</h2><p id="loss">λ = {lam:g}: mixup loss <b>{total / count:.3f}</b> nats at each of '
             f"{count} mixed positions. The last hidden state of A and that of B are mixed before the head.</p>" + table(
                 "At each position of both responses: the soft target, and what the mixed state says",
-                ["", "A's token", "target", "model", "B's token", "target", "model", "likeliest token"], rows))
+                ["", "A's token", "target", "model", "B's token", "target", "model", "says", ""], rows))
 
 
 VIEWS = [View("between", 3, "Between two records", (two_records, lam_slider), {"lam": "0.5"}, between_view,
