@@ -4,7 +4,6 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from ch_delift.fast.matrix_file import read
 from ch_delift.fast.shared_prefix import Targets
 from ch_delift.greedy import maximize
 from ch_delift.submodular import Matrix
+from ch_delift.support.delift_options import Pairs
 from ch_delift.utility import shown, similarity, utility_matrix
 from ch_instruct.encoding import Example
 from common.gpt2 import GPT2
@@ -28,32 +28,6 @@ from common.tokenizer import Tokenizer
 TRIAL = 4, 32  # candidates that are timed before the work begins, and the most targets each is tried on
 # (rows, columns) -> similarities of these two groups of examples; a group is called "data", "target" or "known".
 SimilarityOf = Callable[[str, str], Matrix]
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Which pairs are compared: "all"; "columns", a random `number` of candidates; or "neighbours", for each row the
-    `number` of candidates with the nearest hidden states."""
-
-    kind: str
-    number: int = 0
-
-    @classmethod
-    def parse(cls, text: str) -> "Pairs":
-        """all, columns:M or neighbours:K.
-
-        Raises:
-            ValueError: for anything else.
-        """
-        kind, _, number = text.partition(":")
-        if text == "all":
-            return cls("all")
-        if kind not in ("columns", "neighbours") or not number.isdecimal() or not int(number):
-            raise ValueError(f"There are no pairs {text!r}; use all, columns:M or neighbours:K.")
-        return cls(kind, int(number))
-
-    def __str__(self) -> str:
-        return self.kind if self.kind == "all" else f"{self.kind}:{self.number}"
 
 
 def budget_of(fraction: float, n: int) -> int:

@@ -19,11 +19,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ch_delift.support.delift_options import OTHER, Delift, Pairs
+from common.support import files, options
+from common.support.console import is_main, say
+from common.support.files import InputError
+
+
+def parse() -> Delift:
+    return options.parse(Delift, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 from ch_delift import plots
 from ch_delift.experiment import (
     FRACTIONS,
-    OTHER,
-    Delift,
     Experiment,
     choose_all,
     curve,
@@ -31,7 +42,7 @@ from ch_delift.experiment import (
     read_aloud,
     run_arms,
 )
-from ch_delift.selection import Pairs, Similarities, budget_of, check_matrices, check_pairs, check_utility, needed_matrices
+from ch_delift.selection import Similarities, budget_of, check_matrices, check_pairs, check_utility, needed_matrices
 from ch_instruct import pipeline
 from ch_instruct.pipeline import Work
 from ch_instruct.records import load_records, split_records
@@ -39,9 +50,7 @@ from ch_instruct.support import cost
 from ch_instruct.support.subset import write_subset
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained
-from common.support import files, options, reports, runs
-from common.support.console import is_main, say
-from common.support.files import InputError
+from common.support import reports, runs
 
 
 def load_other(work: Work, name: str, path: str) -> Work:
@@ -108,7 +117,7 @@ def tell_cost(experiment: Experiment, similarities: Similarities, given: Delift,
 
 
 def main() -> None:
-    given = options.parse(Delift, __doc__)
+    given = parse()
     work = pipeline.prepare(given)
     n, name = len(work.train_ids), OTHER[given.stage]
     budget = budget_of(given.fraction, n)

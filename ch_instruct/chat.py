@@ -19,14 +19,31 @@ import codecs
 import contextlib
 from pathlib import Path
 
+from common.support import files, options
+from common.support.console import say
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption)
+    options.add(parser, options.FormatOption)
+    parser.add_argument("--system", metavar="TEXT", help="a message to the model before the conversation (default: none)")
+    parser.add_argument("--max-new-tokens", type=options.whole, default=256, metavar="N",
+                        help="longest continuation in tokens (default: %(default)s)")
+    options.add(parser, options.SamplingOptions)
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.prompts import STYLES
 from common.fast.prepacked import prepacked_weights
 from common.generation import stream
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
-from common.support import files, options
-from common.support.console import say
 from common.support.device import evaluating, pick_device, pick_precision
 from common.tokenizer import Tokenizer
 
@@ -130,15 +147,7 @@ class Chat:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    options.add(parser, options.FormatOption)
-    parser.add_argument("--system", metavar="TEXT", help="a message to the model before the conversation (default: none)")
-    parser.add_argument("--max-new-tokens", type=options.whole, default=256, metavar="N",
-                        help="longest continuation in tokens (default: %(default)s)")
-    options.add(parser, options.SamplingOptions)
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
-    args = parser.parse_args()
+    args = parse()
 
     model, tokenizer = load_pretrained(args.model, pick_device(args.device))
     chat = Chat(model, tokenizer, args)

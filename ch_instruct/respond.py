@@ -3,19 +3,14 @@
     python ch_instruct/respond.py --model runs/ch_instruct/001 --data questions.json --out answers.json
 """
 
-from ch_instruct import pipeline
-from ch_instruct.encoding import encode_prompt
-from ch_instruct.records import load_questions
-from ch_instruct.scoring import score
-from ch_instruct.support import html_page
-from common.pretrained import load_pretrained
+import argparse
+
 from common.support import files, options
 from common.support.console import say, table
-from common.support.device import pick_device, pick_precision
 from common.support.files import InputError
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = options.Parser(__doc__)
     options.add(parser, options.ModelOption)
     parser.add_argument("--data", default="classroom", metavar="D",
@@ -29,7 +24,23 @@ def main() -> None:
     parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
                         help="records answered together (default: %(default)s)")
     options.add(parser, options.DeviceOption, options.PrecisionOption)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+from ch_instruct import pipeline
+from ch_instruct.encoding import encode_prompt
+from ch_instruct.records import load_questions
+from ch_instruct.scoring import score
+from ch_instruct.support import html_page
+from common.pretrained import load_pretrained
+from common.support.device import pick_device, pick_precision
+
+
+def main() -> None:
+    args = parse()
     page = args.out.with_suffix(".html")
     if page == args.out:
         raise InputError(f"--out {args.out}: the answers are JSON and the page beside them is .html; choose a .json name.")

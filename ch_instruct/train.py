@@ -8,16 +8,26 @@ then answers the test part (500 questions at most, --test-limit) and scores the 
 ("ntp", for next-token prediction), once with the untouched one ("base"). The run folder is a checkpoint.
 """
 
+from ch_instruct.support.fine_tuning_options import FineTuning
+from common.support import options
+
+
+def parse() -> FineTuning:
+    return options.parse(FineTuning, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 from ch_instruct import pipeline
 from ch_instruct.support import cost
 from common.losses import next_token_loss
-from common.support import options
 
 PATIENCE = 2  # epochs without a better validation loss
 
 
 def main() -> None:
-    work = pipeline.prepare(options.parse(pipeline.FineTuning, __doc__))
+    work = pipeline.prepare(parse())
     folder = pipeline.open_run("ch_instruct", work)
     data, given = work.dataset("train"), work.options
     cost.tell(work, [cost.Training(data, next_token_loss, work.train_options(), given.epochs * len(data))])

@@ -4,15 +4,14 @@
     python ch_pretrain/generate.py --model gpt2 --prompt "Once upon a time" --temperature 0.8 --top-k 40 --num-samples 3
 """
 
-from common.fast.answering import continue_all
-from common.pretrained import load_pretrained
+import argparse
+
 from common.support import options
 from common.support.console import say
-from common.support.device import check_memory, evaluating, pick_device, pick_precision
 from common.support.files import InputError
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = options.Parser(__doc__)
     options.add(parser, options.ModelOption)
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="the text to go on from")
@@ -26,6 +25,20 @@ def main() -> None:
     args = parser.parse_args()
     if args.greedy and args.num_samples > 1:
         parser.error("--greedy has one outcome; leave out --num-samples or --greedy")
+    return args
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+
+from common.fast.answering import continue_all
+from common.pretrained import load_pretrained
+from common.support.device import check_memory, evaluating, pick_device, pick_precision
+
+
+def main() -> None:
+    args = parse()
 
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)

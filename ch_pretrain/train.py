@@ -15,45 +15,11 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from ch_pretrain import classroom
-from ch_pretrain.bpe import train_bpe
-from ch_pretrain.lab.growing import SNAPSHOTS
-from ch_pretrain.lab.look_back import LOOKS_FILE, add_look, read_looks
-from ch_pretrain.pages import pages
-from ch_pretrain.plots import draw_looking_back
-from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
-from common.fast.answering import continue_all
-from common.fast.views import recompute_blocks
-from common.gpt2 import GPT2, Attention, GPT2Config
-from common.losses import next_token_loss
-from common.pretrained import LARGEST, count_parameters, load_pretrained, save_pretrained
-from common.support import distributed, options, plots, reports, runs
+from common.support import options
 from common.support.console import is_main, say
-from common.support.device import check_memory, check_mps, pick_device, pick_precision
 from common.support.files import InputError, reading
-from common.support.options import (
-    DeviceOption,
-    PrecisionOption,
-    RunOptions,
-    TrainingOptions,
-    flag,
-    natural,
-    option,
-    positive,
-    whole,
-)
+from common.support.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, positive, whole
 from common.tokenizer import END_OF_TEXT, Tokenizer
-from common.training import TrainOptions, fit
-
-CORPORA = {"classroom": pages, "plain": classroom.pages}  # who makes their pages
-PAGES, PAGES_SEED = 300_000, 1
-VALIDATION_SHARE, MOST_VALIDATION = 0.02, 700  # of the documents, and at most so many of them
-WARMUP, EVALUATIONS = 0.02, 20  # share of the steps, and how often to evaluate and save
-STRENGTH = 2  # how much larger than usual attention's weights begin
-FOR_VOCABULARY = 40_000  # documents at most; the others hold the same words
-SAMPLE_PROMPTS = ("The capital of", "The opposite of", "Plurals\n\n")
 
 
 @dataclass(frozen=True)
@@ -73,21 +39,13 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
     epochs: int = option(1, "passes over the text (default: %(default)s)", whole, metavar="N")
     batch_size: int = option(4, "windows in one forward pass (default: %(default)s)", whole, metavar="N")
     snapshots: int = option(0, "keep the model N times on the way, in half precision, for the X-ray (default: %(default)s)",
-                            natural, metavar="N")
+                            options.natural, metavar="N")
     lr: float = option(1e-3, "peak learning rate (default: %(default)s)", positive, metavar="X")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.width % self.heads:
             raise InputError(f"--heads {self.heads} does not divide --width {self.width}; choose one that does.")
-        for name, size in (("layers", "n_layer"), ("width", "n_embd"), ("max_length", "n_positions"),
-                           ("vocab_size", "vocab_size")):
-            if getattr(self, name) > LARGEST[size]:
-                raise InputError(f"{flag(name)} {getattr(self, name)} is more than {LARGEST[size]}; choose a smaller one.")
-        least = count_parameters(GPT2Config(257, self.max_length, self.width, self.layers, self.heads))
-        if self.model is None:  # weights, gradients and AdamW's two averages, 4 bytes each
-            check_memory(16 * least, f"To train a model of {least:,} parameters and more needs",
-                         "lower --width, --layers or --max-length")
         if self.vocab_size < 257:
             raise InputError(f"--vocab-size {self.vocab_size} is too small: 256 bytes and {END_OF_TEXT} need 257 entries.")
 
@@ -95,6 +53,56 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
     def of_pages(self) -> bool:
         """Whether the text is one of the classroom's corpora, made of pages, rather than files."""
         return len(self.data) == 1 and self.data[0] in CORPORA
+
+
+def parse() -> Pretraining:
+    return options.parse(Pretraining, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+import torch
+
+from ch_pretrain import classroom
+from ch_pretrain.bpe import train_bpe
+from ch_pretrain.lab.growing import SNAPSHOTS
+from ch_pretrain.lab.look_back import LOOKS_FILE, add_look, read_looks
+from ch_pretrain.pages import pages
+from ch_pretrain.plots import draw_looking_back
+from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
+from common.fast.answering import continue_all
+from common.fast.views import recompute_blocks
+from common.gpt2 import GPT2, Attention, GPT2Config
+from common.losses import next_token_loss
+from common.pretrained import LARGEST, count_parameters, load_pretrained, save_pretrained
+from common.support import distributed, plots, reports, runs
+from common.support.device import check_memory, check_mps, pick_device, pick_precision
+from common.training import TrainOptions, fit
+
+CORPORA = {"classroom": pages, "plain": classroom.pages}  # who makes their pages
+PAGES, PAGES_SEED = 300_000, 1
+VALIDATION_SHARE, MOST_VALIDATION = 0.02, 700  # of the documents, and at most so many of them
+WARMUP, EVALUATIONS = 0.02, 20  # share of the steps, and how often to evaluate and save
+STRENGTH = 2  # how much larger than usual attention's weights begin
+FOR_VOCABULARY = 40_000  # documents at most; the others hold the same words
+SAMPLE_PROMPTS = ("The capital of", "The opposite of", "Plurals\n\n")
+
+
+def check_sizes(given: Pretraining) -> None:
+    """Refuse a new model that is larger than any can be, or than this machine can train.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name, size in (("layers", "n_layer"), ("width", "n_embd"), ("max_length", "n_positions"),
+                       ("vocab_size", "vocab_size")):
+        if getattr(given, name) > LARGEST[size]:
+            raise InputError(f"{flag(name)} {getattr(given, name)} is more than {LARGEST[size]}; choose a smaller one.")
+    least = count_parameters(GPT2Config(257, given.max_length, given.width, given.layers, given.heads))
+    if given.model is None:  # weights, gradients and AdamW's two averages, 4 bytes each
+        check_memory(16 * least, f"To train a model of {least:,} parameters and more needs",
+                     "lower --width, --layers or --max-length")
 
 
 def read_documents(given: Pretraining) -> list[str]:
@@ -156,7 +164,8 @@ def begin_alike(model: GPT2) -> None:
 
 
 def main() -> None:
-    given = options.parse(Pretraining, __doc__)
+    given = parse()
+    check_sizes(given)
     if given.smoke:
         given = replace(given, layers=2, width=64, heads=2, epochs=1, vocab_size=min(given.vocab_size, 512),
                         max_length=min(given.max_length, 64))

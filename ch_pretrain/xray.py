@@ -10,6 +10,7 @@ What a chapter shows lies in its `support/xray_views.py`. This command finds the
 depends on a later one. Python computes and writes all HTML; the script of the page sends the form and shows the answer.
 """
 
+import argparse
 import base64
 import gzip
 import hashlib
@@ -19,13 +20,32 @@ import threading
 from html import escape
 from pathlib import Path
 
+from common.support import options
+from common.support.files import InputError, read_json, reading, write_text
+from common.support.local_server import Answer, LocalServer, Request, ServerOptions
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption)
+    parser.add_argument("--other", metavar="M", help="a second model, to be shown beside the first")
+    parser.add_argument("--code", metavar="FILE.py:CLASS", help="your own class for --model, as in exercise 05; it is run")
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="a training with --snapshots, to be shown while it grows")
+    parser.add_argument("--view", default="sentence", help="sentence, two, growing, record, between or example: what is opened or "
+                        "saved (default: %(default)s)")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the view as an HTML file, and end")
+    parser.add_argument("sentence", nargs="?", help="what is shown first")
+    options.add(parser, ServerOptions)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 from ch_pretrain.support.xray_parts import Form, Opened, View, Xray, choice
 from common.gpt2 import GPT2
 from common.pretrained import find_folder, load_pretrained, load_weights
-from common.support import local_server, options
 from common.support.console import say
-from common.support.files import InputError, read_json, reading, write_text
-from common.support.local_server import Answer, LocalServer, Request
 from common.support.runs import ROOT
 
 PAGE = (Path(__file__).parent / "support" / "xray_page.html").read_text(encoding="utf-8")
@@ -134,22 +154,14 @@ def own_model(code: str, name: str, right: GPT2) -> GPT2:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    parser.add_argument("--other", metavar="M", help="a second model, to be shown beside the first")
-    parser.add_argument("--code", metavar="FILE.py:CLASS", help="your own class for --model, as in exercise 05; it is run")
-    parser.add_argument("--run", type=Path, metavar="FOLDER", help="a training with --snapshots, to be shown while it grows")
-    parser.add_argument("--view", choices=VIEWS, default="sentence", help="what is opened or saved (default: %(default)s)")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the view as an HTML file, and end")
-    parser.add_argument("sentence", nargs="?", default=DEFAULTS["sentence"], help="what is shown first (default: %(default)s)")
-    options.add(parser, local_server.ServerOptions)
-    args = parser.parse_args()
+    args = parse()
+    read_form({"view": args.view})
     model, tokenizer = load_pretrained(args.model)
     other = args.other or (args.model if args.code else None)
     main = Opened(args.code or args.model, own_model(args.code, args.model, model) if args.code else model, tokenizer)
     recording = read_json(RECORDING, [{"tokens": int, "sentences": [[list]]}]) if RECORDING.exists() else None
     xray = Xray(main, Opened(other, *load_pretrained(other)) if other else None, bool(args.code), args.run, recording)
-    DEFAULTS.update(view=args.view, sentence=args.sentence)
+    DEFAULTS.update(view=args.view, sentence=DEFAULTS["sentence"] if args.sentence is None else args.sentence)
     if args.save:
         write_text(args.save, save(xray, {}))
         return say(f"Wrote {args.save} ({args.save.stat().st_size:,} bytes).")

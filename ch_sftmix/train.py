@@ -21,21 +21,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from ch_instruct import pipeline
-from ch_instruct.perplexity import response_perplexities
-from ch_instruct.pipeline import FineTuning, Work
-from ch_instruct.prompts import one_line
-from ch_instruct.support import cost
-from ch_sftmix.confidence import confidence, negative_loss, random_split, split
-from ch_sftmix.mixup import PairDataset, sftmix_loss, sftmix_terms
-from ch_sftmix.plots import draw_confidence, draw_data_map
-from common.gpt2 import GPT2
-from common.losses import next_token_loss
-from common.support import distributed, files, options, plots, reports
-from common.support.checkpoints import Run
+from ch_instruct.support.fine_tuning_options import FineTuning
+from common.support import files, options
 from common.support.console import is_main, say
 from common.support.files import InputError
 from common.support.options import not_negative, option, positive, whole
@@ -60,6 +47,30 @@ class SFTMix(FineTuning):
         super().__post_init__()
         if self.batch_size % 2:
             raise InputError(f"--batch-size {self.batch_size} is odd; a batch holds as many confident as unconfident examples.")
+
+
+def parse() -> SFTMix:
+    return options.parse(SFTMix, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+import torch
+from torch import Tensor
+
+from ch_instruct import pipeline
+from ch_instruct.perplexity import response_perplexities
+from ch_instruct.pipeline import Work
+from ch_instruct.prompts import one_line
+from ch_instruct.support import cost
+from ch_sftmix.confidence import confidence, negative_loss, random_split, split
+from ch_sftmix.mixup import PairDataset, sftmix_loss, sftmix_terms
+from ch_sftmix.plots import draw_confidence, draw_data_map
+from common.gpt2 import GPT2
+from common.losses import next_token_loss
+from common.support import distributed, plots, reports
+from common.support.checkpoints import Run
 
 
 def reference_run(work: Work, folder: Path, seed: int, count: int | None = None) -> tuple[Run, Tensor]:
@@ -202,7 +213,7 @@ def run_arms(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], f
 
 
 def main() -> None:
-    given = options.parse(SFTMix, __doc__)
+    given = parse()
     work = pipeline.prepare(given)
     if len(work.train_ids) < 2:
         raise InputError("One training record cannot be halved; SFTMix needs at least 2.")

@@ -189,7 +189,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
                 after_step(row)
             if step % evaluate_every == 0 or step == total:
                 keeper.judge(evaluate_every)  # evaluate; keep the checkpoint if it is the best
-            keeper.save_state(done=step == total)  # now and then, all that is needed to go on
+            keeper.save(done=step == total)  # now and then, all that is needed to go on
             if run.done:  # or stopped early
                 break
 

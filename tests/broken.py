@@ -8,6 +8,7 @@ do its work. A run that is killed at any moment must go on with --resume, or beg
 the same weights, bit for bit.
 """
 
+import argparse
 import contextlib
 import io
 import json
@@ -26,12 +27,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from common.support import options
+from common.support.files import write_json
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--inputs", type=options.natural, default=500, metavar="N", help="broken inputs (default: %(default)s)")
+    parser.add_argument("--kills", type=options.natural, default=60, metavar="N", help="killed runs (default: %(default)s)")
+    parser.add_argument("--seed", type=options.natural, default=0, help="which ones (default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 import torch
 
 from common.pretrained import load_pretrained, save_pretrained
-from common.support import options
 from common.support.checkpoints import Run, save_state
-from common.support.files import write_json
 from common.support.runs import data_hash
 from common.tokenizer import Tokenizer
 from common.training import TrainOptions, make_optimizer
@@ -138,7 +152,6 @@ def prepare(folder: Path) -> None:
     optimizer.step()
     row = {"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0}
     save_state(folder / "tuned", Run(step=1, history=[row, row | {"step": 1, "train_loss": 1.0}]), model, optimizer)
-
 
 
 def run_here(line: tuple[object, ...], folder: Path) -> tuple[int, str, str]:
@@ -260,11 +273,7 @@ def try_kill(script: str, line: tuple[object, ...], after: float, straight: Path
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--inputs", type=options.natural, default=500, metavar="N", help="broken inputs (default: %(default)s)")
-    parser.add_argument("--kills", type=options.natural, default=60, metavar="N", help="killed runs (default: %(default)s)")
-    parser.add_argument("--seed", type=options.natural, default=0, help="which ones (default: %(default)s)")
-    args = parser.parse_args()
+    args = parse()
     rng, counts = random.Random(f"broken {args.seed}"), Counter[str]()
     with tempfile.TemporaryDirectory() as place:
         good = Path(place) / "good"

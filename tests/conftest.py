@@ -2,9 +2,11 @@
 
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each process of the tests has a core; PyTorch reads this when imported
@@ -59,10 +61,11 @@ def stopping_model():
 
 
 def command(script: str, *options: object, ranks: int = 1) -> list[str]:
-    """The command line `python SCRIPT OPTIONS`, or that of so many processes under torchrun."""
+    """The command line `python SCRIPT OPTIONS` (or `python -m MODULE OPTIONS`), or that of so many processes under torchrun."""
     launcher = [] if ranks == 1 else ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--master-port=0",
                                       "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    return [sys.executable, *launcher, str(ROOT / script), *map(str, options)]
+    program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
+    return [sys.executable, *launcher, *program, *map(str, options)]
 
 
 def run_command(script: str, *options: object, folder: Path, check: bool = True, ranks: int = 1,
@@ -90,6 +93,25 @@ def in_process(monkeypatch, capsys, tmp_path):
         return subprocess.CompletedProcess(script, status, seen.out, seen.err)
 
     return run
+
+
+@pytest.fixture
+def browser(tmp_path) -> Iterator:
+    """Headless Chromium, driven by selenium."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (requirements-dev.txt)")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("chromium or chromedriver is not installed (Debian: apt-get install chromium chromium-driver)")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync",
+                 "--disable-background-networking", "--disable-component-update", "--window-size=1100,900",
+                 f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    yield browser
+    browser.quit()
 
 
 def kill_and_resume(script: str, *options: object, folder: Path, when: str) -> None:

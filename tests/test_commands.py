@@ -1,6 +1,7 @@
 """The commands as a user meets them: help, bad input, run folders."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, assert_refused, make_model
+from tests.conftest import ENVIRONMENT, ROOT, assert_refused, make_model
 
 EVALUATION = "ch_instruct/evaluation/"
 TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py", "ch_delift/train.py"]
@@ -22,11 +23,41 @@ OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/re
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
 
+COMMANDS = sorted(str(path.relative_to(ROOT))
+                  for folder in ("common", "ch_*", "notebooks", "tests") for path in ROOT.glob(f"{folder}/**/*.py")
+                  if path.read_text(encoding="utf-8").endswith("    options.run_command(main)\n"))
+TAKE_SECONDS = {"torch", "matplotlib", "scipy", "huggingface_hub", "transformers", "nbformat", "nbclient"}
+ONE_AFTER_THE_OTHER = """
+import contextlib, io, runpy, sys
+sys.path.pop(0)
+_, heavy, option, *scripts = sys.argv
+for script in scripts:
+    sys.argv = [script, option]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+    print(script, status, *sorted(set(heavy.split()) & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize(("option", "status"), [("--help", 0), ("--no-such-option", 2)])
+def test_help_and_a_wrong_option_wait_for_no_library(option, status, tmp_path):
+    """All commands in one new process: what none has loaded at the end, none loads."""
+    assert {*TRAINING, *OTHERS} <= {*COMMANDS}
+    done = subprocess.run([sys.executable, "-c", ONE_AFTER_THE_OTHER, " ".join(TAKE_SECONDS), option,
+                           *(str(ROOT / name) for name in COMMANDS)], cwd=tmp_path, env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{ROOT / name} {status}" for name in COMMANDS], done.stderr
+
+
 @pytest.mark.parametrize("script", TRAINING + OTHERS)
 def test_help_explains_every_option_with_its_default(script, in_process):
     done = in_process(script, "--help")
     text = done.stdout
-    assert done.returncode == 0 and f"python {script}" in text  # at least one example to copy
+    typed = "-m tests.first_run" if script == "tests/first_run.py" else script  # in tests/ a folder is called common, too
+    assert done.returncode == 0 and f"python {typed}" in text  # at least one example to copy
     if script in TRAINING:
         for option in ("--data", "--out", "--epochs", "--batch-size", "--accumulate", "--lr", "--max-length", "--device",
                        "--precision", "--seed", "--dropout", "--resume", "--smoke"):

@@ -9,7 +9,7 @@ from common.fast.answering import Continuation
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
 from tests import first_run
-from tests.conftest import assert_refused, make_model, run_command
+from tests.conftest import ROOT, assert_refused, make_model, run_command
 
 PARTS = ["machine", "weights", "parity", "training", "answers", "utilities"]
 
@@ -41,12 +41,14 @@ def parts_of(report: str) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_on_the_classroom_model_everything_is_as_it_should_be(tmp_path):
-    told = run_command("tests/first_run.py", "--device", "cpu", "--precision", "bf16", folder=tmp_path).stdout
+    told = run_command("tests.first_run", "--device", "cpu", "--precision", "bf16", folder=tmp_path,
+                       PYTHONPATH=str(ROOT)).stdout
     report = (tmp_path / "first_run.txt").read_text()
     assert parts_of(report) == dict.fromkeys(PARTS, "as it should be")
     assert report.endswith("Everything is as it should be.\n") and "Everything is as it should be." in told
     assert report.count("cpu bf16") == report.count("cpu fp32") == 3 and "20 of 20" in report
-    assert_refused(run_command("tests/first_run.py", folder=tmp_path, check=False), "first_run.txt already exists")
+    again = run_command("tests.first_run", folder=tmp_path, check=False, PYTHONPATH=str(ROOT))
+    assert_refused(again, "first_run.txt already exists")
 
 
 @pytest.mark.slow

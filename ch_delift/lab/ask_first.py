@@ -11,8 +11,28 @@ classroom model never read a question (`HELD_OUT` in `ch_pretrain/pages.py`): is
 Needs transformers (pip install -r requirements-dev.txt).
 """
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
+
+from common.support import options
+from common.support.console import Progress, say, table
+from common.support.files import InputError, read_json, reading
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--models", nargs="+", default=["classroom"], metavar="M",
+                        help="classroom, gpt2, a hub id, a folder, or a .gguf file (default: classroom)")
+    parser.add_argument("--per-family", type=options.whole, default=5, metavar="N",
+                        help="examples of each family, besides the targets (default: %(default)s)")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"],
+                        help="of the matrix products; bf16 is faster where the processor has it (default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import numpy as np
 import torch
@@ -23,10 +43,7 @@ from ch_instruct.encoding import encode_record
 from ch_pretrain import classroom
 from ch_pretrain.pages import HELD_OUT
 from common.pretrained import find_folder, load_pretrained
-from common.support import options
-from common.support.console import Progress, say, table
 from common.support.device import autocast
-from common.support.files import InputError, read_json, reading
 from common.tokenizer import Tokenizer
 
 AT_ONCE = 8  # examples, between two steps of the progress bar
@@ -103,14 +120,7 @@ def summary(U: np.ndarray, targets: list[dict], examples: list[dict]) -> dict[st
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--models", nargs="+", default=["classroom"], metavar="M",
-                        help="classroom, gpt2, a hub id, a folder, or a .gguf file (default: classroom)")
-    parser.add_argument("--per-family", type=options.whole, default=5, metavar="N",
-                        help="examples of each family, besides the targets (default: %(default)s)")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"],
-                        help="of the matrix products; bf16 is faster where the processor has it (default: %(default)s)")
-    args = parser.parse_args()
+    args = parse()
     try:
         import transformers  # noqa: F401
     except ImportError as error:

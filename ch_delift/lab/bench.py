@@ -11,6 +11,7 @@ each turn. Peak memory is that of a process of its own which does only this. Nee
 (pip install -r requirements-dev.txt).
 """
 
+import argparse
 import contextlib
 import io
 import statistics
@@ -19,6 +20,30 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+
+from common.support import options
+from common.support.console import say, table
+from common.support.files import InputError
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--data", default="classroom", metavar="D",
+                        help="classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)")
+    parser.add_argument("--targets", type=options.whole, default=64, metavar="N", help="targets (default: %(default)s)")
+    parser.add_argument("--candidates", type=options.whole, default=4, metavar="N",
+                        help="candidates tried on them in each turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=options.whole, default=3, metavar="N",
+                        help="turns of each side (default: %(default)s)")
+    parser.add_argument("--records", type=options.whole, default=200, metavar="N",
+                        help="records for the comparison of cheaper kernels, all pairs of which are measured once "
+                             "(default: %(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model and small kernels, to see that everything runs")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import numpy as np
 import torch
@@ -36,10 +61,7 @@ from ch_instruct.records import load_records
 from ch_pretrain import classroom
 from common.gpt2 import GPT2, GPT2Config
 from common.pretrained import load_pretrained, save_pretrained
-from common.support import options
-from common.support.console import say, table
 from common.support.device import autocast, evaluating
-from common.support.files import InputError
 from common.tokenizer import Tokenizer
 
 SIDES = [(who, precision) for precision in ("fp32", "bf16") for who in ("concatenated", "ours")]
@@ -179,19 +201,7 @@ def bench_kernels(records: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--data", default="classroom", metavar="D",
-                        help="classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)")
-    parser.add_argument("--targets", type=options.whole, default=64, metavar="N", help="targets (default: %(default)s)")
-    parser.add_argument("--candidates", type=options.whole, default=4, metavar="N",
-                        help="candidates tried on them in each turn (default: %(default)s)")
-    parser.add_argument("--rounds", type=options.whole, default=3, metavar="N",
-                        help="turns of each side (default: %(default)s)")
-    parser.add_argument("--records", type=options.whole, default=200, metavar="N",
-                        help="records for the comparison of cheaper kernels, all pairs of which are measured once "
-                             "(default: %(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="a tiny model and small kernels, to see that everything runs")
-    args = parser.parse_args()
+    args = parse()
     try:
         import submodlib  # noqa: F401
         import transformers  # noqa: F401

@@ -19,6 +19,35 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from common.support import options
+from common.support.console import say
+from common.support.files import InputError, Journal, read_json, write_json
+from common.support.options import FolderOptions, ModelOption, PrecisionOption, option
+
+SMALL_RECORDS = 150  # so many of the training records are left with --small: pairs are their square
+
+
+@dataclass(frozen=True)
+class MapOptions(FolderOptions, ModelOption, PrecisionOption):
+    """The options of this command."""
+
+    small: bool = option(False, f"two data sets of each kind, with {SMALL_RECORDS} records, and fewer arms, in minutes; "
+                         "they are not among those of the map")
+    pilot: bool = option(False, "only the oracle and random subsets, on data sets that the map does not use")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.small and self.pilot:
+            raise InputError("--small and --pilot are different maps; give one of them.")
+
+
+def parse() -> MapOptions:
+    return options.parse(MapOptions, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 from ch_delift.baselines import highest, random_subset
 from ch_delift.experiment import score_choice
 from ch_delift.lab.conditions import (
@@ -42,33 +71,15 @@ from ch_instruct.encoding import encode_record
 from ch_instruct.pipeline import FineTuning, Work
 from common.losses import next_token_loss
 from common.pretrained import load_weights
-from common.support import options, runs
-from common.support.console import say
-from common.support.files import InputError, Journal, read_json, write_json
-from common.support.options import FolderOptions, ModelOption, PrecisionOption, option
+from common.support import runs
 
 EPOCHS, BATCH, LR = 5, 8, 3e-4
 PILOT_SETS, SMALL_SETS = range(100, 103), range(200, 202)  # data seeds, none of them in two maps
-SMALL_RECORDS = 150  # so many of the training records are left with --small: pairs are their square
 FEWER_SETS = range(3)  # of what is only described
 FRACTIONS = (0.05, 0.1, 0.15, 0.3)
 METHODS = ("random", "oracle", "se", "delift")
 # DELIFT with a step replaced by what the oracle knows: where one of these is far ahead, that step loses the information.
 REPLACED = ("known utility", "even rows", "known utility, even rows")
-
-
-@dataclass(frozen=True)
-class MapOptions(FolderOptions, ModelOption, PrecisionOption):
-    """The options of this command."""
-
-    small: bool = option(False, f"two data sets of each kind, with {SMALL_RECORDS} records, and fewer arms, in minutes; "
-                         "they are not among those of the map")
-    pilot: bool = option(False, "only the oracle and random subsets, on data sets that the map does not use")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.small and self.pilot:
-            raise InputError("--small and --pilot are different maps; give one of them.")
 
 
 def plan(given: MapOptions) -> list[Series]:
@@ -186,7 +197,7 @@ def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path, recor
 
 
 def main() -> None:
-    given = options.parse(MapOptions, __doc__)
+    given = parse()
     runs.check_run(given)
     work = pipeline.prepare(FineTuning(model=given.model, precision=given.precision, epochs=EPOCHS, batch_size=BATCH, lr=LR))
     folder = runs.open_run("where_it_pays", given, {name: work.facts[name] for name in ("model_sha256", "precision")})

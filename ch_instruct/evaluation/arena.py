@@ -7,6 +7,7 @@ Opens a page on this machine. Which two models answer, and which one stands left
 appended to a file of JSON lines and survive restarts; /ratings turns all of them into Bradley-Terry ratings.
 """
 
+import argparse
 import random
 import secrets
 import threading
@@ -14,6 +15,33 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
+
+from common.support import options
+from common.support.files import InputError, Journal
+from common.support.local_server import ServerOptions
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--models", nargs="+", required=True, metavar="M",
+                        help="two or more models, each as for --model elsewhere: classroom, gpt2, ..., or a checkpoint folder")
+    parser.add_argument("--questions", metavar="D",
+                        help="questions to choose from: classroom, or a file as for --data, whose outputs are not needed")
+    parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
+                        help="where votes are kept (default: %(default)s)")
+    options.add(parser, options.FormatOption)
+    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
+                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
+    options.add(parser, ServerOptions)
+    args = parser.parse_args()
+    if len(set(args.models)) != len(args.models) or len(args.models) < 2:
+        parser.error(f"--models {' '.join(args.models)}: give two or more different models")
+    return args
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import torch
 
@@ -25,10 +53,8 @@ from ch_instruct.evaluation.ratings import POINTS, rate
 from ch_instruct.prompts import question_text
 from ch_instruct.records import load_questions
 from common.pretrained import load_pretrained
-from common.support import options
 from common.support.device import pick_device, pick_precision
-from common.support.files import InputError, Journal
-from common.support.local_server import Answer, LocalServer, Request, ServerOptions, go_to
+from common.support.local_server import Answer, LocalServer, Request, go_to
 
 VOTE = dict.fromkeys(("time", "vote", "question", "left", "right", "left_answer", "right_answer"), str)
 MOST_BATTLES = 1000  # are remembered; older ones can no longer be voted on
@@ -151,21 +177,7 @@ def pages(arena: Arena) -> Callable[[Request], Answer]:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--models", nargs="+", required=True, metavar="M",
-                        help="two or more models, each as for --model elsewhere: classroom, gpt2, ..., or a checkpoint folder")
-    parser.add_argument("--questions", metavar="D",
-                        help="questions to choose from: classroom, or a file as for --data, whose outputs are not needed")
-    parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
-                        help="where votes are kept (default: %(default)s)")
-    options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
-    options.add(parser, ServerOptions)
-    args = parser.parse_args()
-    if len(set(args.models)) != len(args.models) or len(args.models) < 2:
-        parser.error(f"--models {' '.join(args.models)}: give two or more different models")
+    args = parse()
 
     questions = load_questions(args.questions) if args.questions else []
     device = pick_device(args.device)

@@ -22,12 +22,40 @@ from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
+from common.support import files, options
+from common.support.console import Progress, say, shorten, table
+from common.support.files import InputError, Journal
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--responses", type=Path, required=True, metavar="FILE", help="the answers to judge")
+    parser.add_argument("--arm", metavar="NAME", help="whose answers, if FILE is a run's responses.json")
+    parser.add_argument("--against", type=Path, metavar="FILE",
+                        help="answers to compare with (default: --responses, if --against-arm is given)")
+    parser.add_argument("--against-arm", metavar="NAME", help="whose answers those are, in a run's responses.json")
+    parser.add_argument("--questions", type=Path, metavar="FILE", help="the questions of an MT-Bench answer file")
+    parser.add_argument("--url", default="http://127.0.0.1:11434/v1", help="the judge's server (default: %(default)s)")
+    parser.add_argument("--judge-model", required=True, metavar="NAME", help="the judge, by its name on the server")
+    parser.add_argument("--timeout", type=options.seconds, default=120.0, metavar="SECONDS",
+                        help="how long to wait for one reply (default: %(default)g)")
+    options.add(parser, options.FolderOptions)
+    args = parser.parse_args()
+    multi_turn = args.responses.suffix == ".jsonl"
+    if multi_turn != (args.questions is not None):
+        parser.error("--questions goes with an MT-Bench answer file (.jsonl) in --responses, and that with --questions")
+    if multi_turn and (args.arm or args.against or args.against_arm):
+        parser.error("--arm and --against are not for MT-Bench answer files; judge each by itself")
+    return args
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 from ch_instruct.evaluation.judge_server import JudgeServer, NoReply
 from ch_instruct.evaluation.response_files import read_mt_bench, read_responses
 from ch_instruct.prompts import question_text
-from common.support import files, options, reports, runs
-from common.support.console import Progress, say, shorten, table
-from common.support.files import InputError, Journal
+from common.support import reports, runs
 
 REPLY = {"request": str, "reply": str}  # of a line in replies.jsonl
 GIVE_UP = 5  # failed requests in a row after which the server is taken for gone
@@ -219,28 +247,6 @@ def check_same_questions(ours: list[dict], theirs: list[dict]) -> None:
         if (a["instruction"], a.get("input", "")) != (b["instruction"], b.get("input", "")):
             raise InputError(f"Record {number} asks {shorten(a['instruction'], 40)!r} in one file and "
                              f"{shorten(b['instruction'], 40)!r} in the other; both must answer the same questions in order.")
-
-
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--responses", type=Path, required=True, metavar="FILE", help="the answers to judge")
-    parser.add_argument("--arm", metavar="NAME", help="whose answers, if FILE is a run's responses.json")
-    parser.add_argument("--against", type=Path, metavar="FILE",
-                        help="answers to compare with (default: --responses, if --against-arm is given)")
-    parser.add_argument("--against-arm", metavar="NAME", help="whose answers those are, in a run's responses.json")
-    parser.add_argument("--questions", type=Path, metavar="FILE", help="the questions of an MT-Bench answer file")
-    parser.add_argument("--url", default="http://127.0.0.1:11434/v1", help="the judge's server (default: %(default)s)")
-    parser.add_argument("--judge-model", required=True, metavar="NAME", help="the judge, by its name on the server")
-    parser.add_argument("--timeout", type=options.seconds, default=120.0, metavar="SECONDS",
-                        help="how long to wait for one reply (default: %(default)g)")
-    options.add(parser, options.FolderOptions)
-    args = parser.parse_args()
-    multi_turn = args.responses.suffix == ".jsonl"
-    if multi_turn != (args.questions is not None):
-        parser.error("--questions goes with an MT-Bench answer file (.jsonl) in --responses, and that with --questions")
-    if multi_turn and (args.arm or args.against or args.against_arm):
-        parser.error("--arm and --against are not for MT-Bench answer files; judge each by itself")
-    return args
 
 
 def main() -> None:

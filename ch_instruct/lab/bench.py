@@ -12,6 +12,7 @@ weights read once for one more token of each text against reading memory. Needs 
 requirements-dev.txt.
 """
 
+import argparse
 import multiprocessing
 import statistics
 import tempfile
@@ -20,6 +21,35 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+from common.support import options
+from common.support.console import Progress, say, table
+from common.support.files import InputError
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--data", default="classroom", metavar="D",
+                        help="classroom, a public set by name, or a .json or .jsonl file of records (default: %(default)s)")
+    parser.add_argument("--model", metavar="M", help="a model as for --model elsewhere (default: the shape of gpt2, random)")
+    parser.add_argument("--lora", type=options.whole, metavar="RANK",
+                        help="train by LoRA of this rank, too (default: all weights only)")
+    parser.add_argument("--batch-size", type=options.whole, default=8, metavar="N",
+                        help="records in a step (default: %(default)s)")
+    parser.add_argument("--rounds", type=options.whole, default=5, metavar="N",
+                        help="counted turns of each side, after one that is not (default: %(default)s)")
+    parser.add_argument("--answers", type=options.natural, default=64, metavar="N",
+                        help="prompts to answer, in batches of 8 and of 32; 0 for none (default: %(default)s)")
+    parser.add_argument("--max-new-tokens", type=options.whole, default=64, metavar="N",
+                        help="longest answer in tokens (default: %(default)s)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
+                        help="where to compute (default: %(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model, to see that everything runs")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import torch
 import torch.nn.functional as F
@@ -33,10 +63,7 @@ from common.gpt2 import GPT2, GPT2Config
 from common.lora import add_lora
 from common.losses import IGNORE_INDEX, next_token_loss
 from common.pretrained import find_folder, load_pretrained, save_pretrained
-from common.support import options
-from common.support.console import Progress, say, table
 from common.support.device import autocast, evaluating, peak_memory, pick_device, send
-from common.support.files import InputError
 from common.tokenizer import Tokenizer
 from common.training import TrainOptions, accumulate_gradients, make_optimizer, take_step
 
@@ -262,24 +289,7 @@ def one_step(who: str, precision: str, folder: Path, examples: list[Example]) ->
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--data", default="classroom", metavar="D",
-                        help="classroom, a public set by name, or a .json or .jsonl file of records (default: %(default)s)")
-    parser.add_argument("--model", metavar="M", help="a model as for --model elsewhere (default: the shape of gpt2, random)")
-    parser.add_argument("--lora", type=options.whole, metavar="RANK",
-                        help="train by LoRA of this rank, too (default: all weights only)")
-    parser.add_argument("--batch-size", type=options.whole, default=8, metavar="N",
-                        help="records in a step (default: %(default)s)")
-    parser.add_argument("--rounds", type=options.whole, default=5, metavar="N",
-                        help="counted turns of each side, after one that is not (default: %(default)s)")
-    parser.add_argument("--answers", type=options.natural, default=64, metavar="N",
-                        help="prompts to answer, in batches of 8 and of 32; 0 for none (default: %(default)s)")
-    parser.add_argument("--max-new-tokens", type=options.whole, default=64, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
-                        help="where to compute (default: %(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="a tiny model, to see that everything runs")
-    args = parser.parse_args()
+    args = parse()
     try:
         from transformers.utils.logging import disable_progress_bar, set_verbosity_error
     except ImportError as error:

@@ -4,9 +4,25 @@
     python ch_pretrain/lab/growing.py --run runs/base --out ch_pretrain/growing.json    # the X-ray shows the file of this name
 """
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from common.support import options
+from common.support.console import say
+from common.support.files import InputError, write_text
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="a training with --snapshots")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the recording is written, as JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import torch
 
@@ -15,9 +31,6 @@ from ch_pretrain.lab.look_back import copy_losses, written_twice
 from ch_pretrain.pages import pages
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
-from common.support import options
-from common.support.console import say
-from common.support.files import InputError, write_text
 from common.tokenizer import Tokenizer
 
 SNAPSHOTS = "snapshots"  # the folder of a run in which each is a checkpoint, named by how many tokens were read
@@ -61,10 +74,7 @@ def moment(snapshot: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="a training with --snapshots")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the recording is written, as JSON")
-    args = parser.parse_args()
+    args = parse()
     moments = [moment(snapshot) for snapshot in snapshots_of(args.run)]
     write_text(args.out, "[" + ",\n".join(json.dumps(one, ensure_ascii=False) for one in moments) + "]\n")
     say(f"Wrote {args.out}: {len(moments)} snapshots, {args.out.stat().st_size:,} bytes.")

@@ -17,29 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ch_instruct import pipeline
-from ch_pretrain import classroom
-from ch_sftmix.lab.arms import ARMS, Cell, everything, without_least_confident, without_wrong
-from ch_sftmix.lab.calibration import calibration_error, reliability, token_predictions
-from ch_sftmix.lab.plots import draw_reliability
-from ch_sftmix.train import SFTMix, reference_run
-from common.losses import evaluate, next_token_loss
-from common.pretrained import load_pretrained
-from common.support import options, runs
-from common.support.checkpoints import Run
+from common.support import options
 from common.support.console import say, table
-from common.support.device import pick_device, pick_precision
 from common.support.files import InputError, read_json, write_json
 from common.support.options import DeviceOption, FolderOptions, ModelOption, PrecisionOption, natural, option, share, whole
-from common.support.plots import save_picture
-from common.support.reports import mean_interval, plus_minus, tested
 
-PRIMARY = (("sftmix", "ntp"), ("tenth left out", "ntp"))  # at each level of noise
-DESCRIPTIVE = (("sftmix", "random halves"), ("sftmix", "mu = 0"), ("mixup in confident half", "confident half"),
-               ("mixup in unconfident half", "unconfident half"), ("ntp, twice as long", "sftmix"),
-               *((arm, "ntp") for arm in ARMS if (arm, "ntp") not in PRIMARY))
+# The arms besides "ntp", which every map has: what they do stands in arms.py.
+ARM_NAMES = ("sftmix", "tenth left out", "oracle", "random halves", "mu = 0", "confident half", "mixup in confident half",
+             "unconfident half", "mixup in unconfident half", "label smoothing", "dropout", "ntp, twice as long")
 
 
 @dataclass(frozen=True)
@@ -52,8 +37,8 @@ class MapOptions(FolderOptions, PrecisionOption, DeviceOption, ModelOption):
                                       nargs="+", metavar="X")
     seeds: tuple[int, ...] = option(tuple(range(8)), "one data set each, at least two (default: 0 to 7)", natural, nargs="+",
                                     metavar="N")
-    arms: tuple[str, ...] = option(tuple(ARMS), f"besides ntp: {', '.join(ARMS)} (default: all)", nargs="*",
-                                   choices=["ntp", *ARMS], metavar="ARM")
+    arms: tuple[str, ...] = option(ARM_NAMES, f"besides ntp: {', '.join(ARM_NAMES)} (default: all)", nargs="*",
+                                   choices=["ntp", *ARM_NAMES], metavar="ARM")
     small: bool = option(False, "a sketch: 250 records, seeds 200 to 202, the arms of the primary comparisons")
 
     def __post_init__(self) -> None:
@@ -61,6 +46,35 @@ class MapOptions(FolderOptions, PrecisionOption, DeviceOption, ModelOption):
         for name, values, least in (("seeds", self.seeds, 2), ("noise", self.noise, 1)):
             if len(set(values)) < max(least, len(values)):
                 raise InputError(f"--{name} {' '.join(map(str, values))}: give {least} or more, and each only once.")
+
+
+def parse() -> MapOptions:
+    return options.parse(MapOptions, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+import torch
+
+from ch_instruct import pipeline
+from ch_pretrain import classroom
+from ch_sftmix.lab.arms import ARMS, Cell, everything, without_least_confident, without_wrong
+from ch_sftmix.lab.calibration import calibration_error, reliability, token_predictions
+from ch_sftmix.lab.plots import draw_reliability
+from ch_sftmix.train import SFTMix, reference_run
+from common.losses import evaluate, next_token_loss
+from common.pretrained import load_pretrained
+from common.support import runs
+from common.support.checkpoints import Run
+from common.support.device import pick_device, pick_precision
+from common.support.plots import save_picture
+from common.support.reports import mean_interval, plus_minus, tested
+
+PRIMARY = (("sftmix", "ntp"), ("tenth left out", "ntp"))  # at each level of noise
+DESCRIPTIVE = (("sftmix", "random halves"), ("sftmix", "mu = 0"), ("mixup in confident half", "confident half"),
+               ("mixup in unconfident half", "unconfident half"), ("ntp, twice as long", "sftmix"),
+               *((arm, "ntp") for arm in ARMS if (arm, "ntp") not in PRIMARY))
 
 
 SMALL: dict[str, Any] = {"records": 250, "seeds": (200, 201, 202), "arms": tuple(first for first, _ in PRIMARY)}
@@ -173,7 +187,7 @@ def tell(results: Results, title: str) -> None:
 
 
 def main() -> None:
-    given = options.parse(MapOptions, __doc__)
+    given = parse()
     if given.small:
         if any(getattr(given, name) != getattr(MapOptions, name) for name in SMALL):
             raise InputError(f"--small chooses {', '.join(map(options.flag, SMALL))} itself; leave these out.")

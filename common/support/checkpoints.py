@@ -103,28 +103,28 @@ class Keeper:
         run.stopped_early = self.options.patience is not None and run.waited >= self.options.patience
         self.saved = -math.inf  # the state comes after the checkpoint: killed between the two, the run judges once more
 
-    def save_state(self, done: bool) -> None:
-        """Write metrics.csv and training_state.pt, if the last time was long ago or a checkpoint was judged since.
-
-        Tensors and plain values only; none of the tensors when `done`, or stopped early.
-        """
-        run, model = self.run, self.model
+    def save(self, done: bool) -> None:
+        """`save_state`, if the last time was long ago or a checkpoint was judged since. done: that was the last step."""
+        run = self.run
         run.stopped_early, run.done = run.stopped_early and not done, run.stopped_early or done
         now = time.monotonic()
         if now - self.saved <= SECONDS_BETWEEN_SAVES:
             return
         self.saved, run.seconds = now, now - self.began
-        if not is_main():
-            return
-        write_text(self.folder / "metrics.csv", history_csv(run.history))
-        content: dict[str, Any] = {"state": asdict(run)}
-        if not run.done:
-            # The weights as they are now, not the best ones; AdamW's averages; and where dropout's random numbers stand.
-            content |= {"model": trained_parameters(model), "optimizer": self.optimizer.state_dict(),
-                        "rng": torch.get_rng_state()}
-            if model.device.type == "cuda":
-                content["cuda_rng"] = torch.cuda.get_rng_state()
-        write_whole(self.folder / STATE_FILE, lambda path: torch.save(content, path))
+        if is_main():
+            save_state(self.folder, run, self.model, self.optimizer)
+
+
+def save_state(folder: Path, run: Run, model: GPT2, optimizer: torch.optim.Optimizer) -> None:
+    """Write metrics.csv and training_state.pt: tensors and plain values only. When done, the tensors are left out."""
+    write_text(folder / "metrics.csv", history_csv(run.history))
+    content: dict[str, Any] = {"state": asdict(run)}
+    if not run.done:
+        # The weights as they are now, not the best ones; AdamW's averages; and where dropout's random numbers stand.
+        content |= {"model": trained_parameters(model), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+        if model.device.type == "cuda":
+            content["cuda_rng"] = torch.cuda.get_rng_state()
+    write_whole(folder / STATE_FILE, lambda path: torch.save(content, path))
 
 
 def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> Run:

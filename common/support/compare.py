@@ -4,12 +4,30 @@
     python common/support/compare.py runs/ch_instruct/001 runs/ch_instruct/002 --out lora.png
 """
 
+import argparse
 from pathlib import Path
 
-from common.support import files, options, plots, runs
-from common.support.checkpoints import read_history
+from common.support import files, options
 from common.support.console import say, short_names, table
 from common.support.files import InputError
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    parser.add_argument("--out", type=Path, default=Path("comparison.png"), metavar="FILE",
+                        help="where the picture of the loss curves goes, .png; written anew (default: %(default)s)")
+    args = parser.parse_args()
+    if args.out.suffix != ".png":
+        raise InputError(f"--out {args.out}: the picture is a .png; choose such a name.")
+    return args
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+from common.support import plots, runs
+from common.support.checkpoints import read_history
 from common.support.reports import report_table
 
 ARM = dict.fromkeys(("test_loss", "perplexity", "exact_match", "rouge_l", "stopped", "seconds"), (float, None))
@@ -49,13 +67,7 @@ def _cell(value: object) -> str:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
-    parser.add_argument("--out", type=Path, default=Path("comparison.png"), metavar="FILE",
-                        help="where the picture of the loss curves goes, .png; written anew (default: %(default)s)")
-    args = parser.parse_args()
-    if args.out.suffix != ".png":
-        raise InputError(f"--out {args.out}: the picture is a .png; choose such a name.")
+    args = parse()
     given = list(dict.fromkeys(args.runs))  # one that is named twice is one
     folders = dict(zip(short_names(list(map(str, given))), given))
     found = {name: read_report(folder) for name, folder in folders.items()}

@@ -251,8 +251,8 @@ def default_lr(lora: bool = False) -> float:
 AT_END: list[Callable[[], None]] = []  # what else is to be done when a command ends, however it ends
 
 
-def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`; turn what the user can mend into one sentence and exit status 2."""
+def run_command(main: Callable[[], object]) -> None:
+    """Run `main`, or `parse`, of a command; turn what the user can mend into one sentence and exit status 2."""
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal cannot spell is no reason to end

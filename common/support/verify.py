@@ -6,17 +6,29 @@
 Needs transformers (pip install -r requirements-dev.txt). Exit status 0 if all layers and the logits agree, 1 if not.
 """
 
+import argparse
 import sys
 from typing import Any
+
+from common.support import options
+from common.support.console import say, table
+from common.support.files import InputError, reading
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import torch
 from torch import Tensor, nn
 
 from common.gpt2 import GPT2
 from common.pretrained import find_folder, load_pretrained
-from common.support import options
-from common.support.console import say, table
-from common.support.files import InputError, reading
 
 TEXT = "The quick brown fox jumps over the lazy dog. 12 plus 7 is 19."
 TOLERANCE = 1e-4  # largest difference relative to the largest value of the layer, or 1, whichever is larger
@@ -109,9 +121,7 @@ def against_transformers(name: str) -> tuple[list[int], list[int], list[tuple[st
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    args = parser.parse_args()
+    args = parse()
     ids, their_ids, rows = against_transformers(args.model)
     say(f"{args.model}: the same tokens for {TEXT!r}: {'yes' if ids == their_ids else f'no, {ids} and {their_ids}'}")
     say(table(["place", "largest difference", "agrees"], [[n, f"{d:.1e}", "yes" if ok else "NO"] for n, d, ok in rows]))

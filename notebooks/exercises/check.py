@@ -11,6 +11,7 @@ with it (`limits.py`). That stops accidents, not malice. A cell that ends Python
 it. Exit status 0 with full points or a table, 1 with fewer points.
 """
 
+import argparse
 import contextlib
 import copy
 import csv
@@ -21,13 +22,30 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from common.support import options
+from common.support.console import say, table
+from common.support.files import InputError
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("number", metavar="NUMBER", help="01, 02, ...")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE",
+                        help="the student's notebook (default: the one in release/)")
+    parser.add_argument("--csv", type=Path, metavar="FOLDER", help="grade all notebooks in this folder; prints a row for each")
+    args = parser.parse_args()
+    if args.csv and args.file:
+        parser.error("--csv grades a folder; leave out FILE")
+    return args
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 import nbformat.v4
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
-from common.support import options
-from common.support.console import say, table
-from common.support.files import InputError
 from notebooks.execute import read_notebook, run_notebook
 from notebooks.exercises.release import exercise_numbers, release_path, student_version, tests_path
 
@@ -211,14 +229,7 @@ def write_table(number: str, folder: Path, source: NotebookNode) -> None:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("number", metavar="NUMBER", help="01, 02, ...")
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE",
-                        help="the student's notebook (default: the one in release/)")
-    parser.add_argument("--csv", type=Path, metavar="FOLDER", help="grade all notebooks in this folder; prints a row for each")
-    args = parser.parse_args()
-    if args.csv and args.file:
-        parser.error("--csv grades a folder; leave out FILE")
+    args = parse()
     tests = tests_path(args.number)
     source = read_notebook(tests)
     if args.csv:

@@ -7,7 +7,7 @@ import torch
 from ch_pretrain import classroom
 from ch_sftmix.lab import where_it_pays
 from ch_sftmix.lab.arms import ARMS
-from ch_sftmix.lab.where_it_pays import PRIMARY, MapOptions, differences, draw_data, primary_comparisons, run_cell
+from ch_sftmix.lab.where_it_pays import ARM_NAMES, PRIMARY, MapOptions, differences, draw_data, primary_comparisons, run_cell
 from common.pretrained import save_pretrained
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
@@ -21,6 +21,10 @@ def test_a_data_set_depends_on_its_seed_and_holds_as_many_wrong_answers_as_asked
     assert not any("wrong" in r for r in one[500:])
     questions = [{(r["instruction"], r["input"]) for r in records if r["split"] == "test"} for records in (one, other)]
     assert len(questions[0] & questions[1]) < 0.5 * len(questions[0])
+
+
+def test_the_options_name_every_arm():
+    assert list(ARM_NAMES) == list(ARMS)
 
 
 def test_more_records_than_there_are_are_refused():
