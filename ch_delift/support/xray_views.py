@@ -7,10 +7,9 @@ from torch import Tensor
 
 from ch_delift.utility import plain_utility, shown
 from ch_instruct.collate import collate
-from ch_instruct.encoding import Example
+from ch_instruct.encoding import Example, encode_record
 from ch_instruct.prompts import one_line
-from ch_instruct.support.xray_views import example_of, record_of, two_records
-from ch_pretrain.classroom import records
+from ch_instruct.support.xray_views import RECORDS, example_of, record_of, two_records
 from ch_pretrain.support.xray_parts import Form, View, Xray, cell, choice, finite, table
 from common.losses import IGNORE_INDEX
 
@@ -19,8 +18,8 @@ SUGGESTED = 10  # half of them of its own family
 
 def suggestions(record: dict[str, str]) -> list[dict[str, str]]:
     """Records of the classroom, the same ones for the same record: of its family, if it has one there, and of others."""
-    family = next((r["family"] for r in records() if r["instruction"] == record["instruction"]), None)
-    others = [r for r in records() if r["split"] == "train" and r["instruction"] != record["instruction"]]
+    family = next((r["family"] for r in RECORDS if r["instruction"] == record["instruction"]), None)
+    others = [r for r in RECORDS if r["split"] == "train" and r["instruction"] != record["instruction"]]
     random.Random(record["instruction"]).shuffle(others)
     own = [r for r in others if r["family"] == family][:SUGGESTED // 2]
     return own + [r for r in others if r["family"] != family][:SUGGESTED - len(own)]
@@ -40,12 +39,14 @@ def example_view(xray: Xray, form: Form) -> str:
     opened, record = xray.main, record_of(form, "a")
     target, key = example_of(xray, form, record), ("utilities", form["style"], *record.values())
     if key not in opened.kept:
-        some = suggestions(record)
+        encoded = [(one, encode_record(one, opened.tokenizer, form["style"])) for one in suggestions(record)]
+        fitting = [(one, example) for one, example in encoded
+                   if len(example.ids) + len(target.ids) <= opened.model.config.n_positions]
         with opened.without():
-            opened.kept[key] = some, plain_utility(opened.model, opened.tokenizer, [target], [
-                example_of(xray, form, one, len(target.ids)) for one in some])[0].tolist()
+            found = plain_utility(opened.model, opened.tokenizer, [target], [example for _, example in fitting])[0].tolist()
+        opened.kept[key] = [one for one, _ in fitting], found
     some, utilities = opened.kept[key]
-    pick = int(form.number("pick", 0, SUGGESTED))
+    pick = int(form.number("pick", 0, len(some)))
     front = shown(example_of(xray, form, [record_of(form, "b"), *some][pick], len(target.ids)), opened.tokenizer)
     alone, behind = probabilities(xray, target, []), probabilities(xray, target, front)
     d, d_behind = ((1 - p).square().mean().sqrt().item() for p in (alone, behind))

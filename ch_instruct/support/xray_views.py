@@ -14,7 +14,8 @@ from common.losses import IGNORE_INDEX
 from common.support.files import InputError
 
 FIELDS = ("instruction", "input", "output")
-FIRST = dict(zip("ab", (record for record in records() if record["family"] == "capital")))
+RECORDS = records()
+FIRST = dict(zip("ab", (record for record in RECORDS if record["family"] == "capital")))
 SWITCHES = {"style": dict(zip(STYLES, ("Alpaca", "Phi-3"))),
             "loss_on": {"response": "prompt hidden from the loss", "all": "prompt in the loss"},
             "end": {"on": "end-of-text is a target", "off": "end-of-text is no target"}}

@@ -46,8 +46,9 @@ class Opened:
         """The ids of the sentence in the form, int64 [T]."""
         text = form["sentence"].replace("\r\n", "\n")
         ids = [self.tokenizer.eot_id] * (form["start"] == "on") + self.tokenizer.encode(text)
-        if not 0 < len(ids) < (most := self.model.config.n_positions):
-            raise InputError(f"The sentence has {len(ids)} tokens; {self.name} reads 1 to {most - 1} and says what comes next. "
+        most = self.model.config.n_positions - 1
+        if not 0 < len(ids) <= most:
+            raise InputError(f"The sentence has {len(ids)} tokens; {self.name} reads 1 to {most} and says what comes next. "
                              f"{'Shorten it.' if ids else 'Type something.'}")
         return torch.tensor(ids)
 

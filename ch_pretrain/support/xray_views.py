@@ -93,15 +93,16 @@ def ranking(opened: Opened, ids: Tensor, token: int) -> str:
                  ["off alone", "it loses"], [[f"layer {one[0]}, head {one[1]}", f"{effects[one]:+.1%}"] for one in best])
 
 
-def go_on(opened: Opened, prompt: list[int], samples: int, temperature: float, top_k: int, seed: int) -> list[list[int]]:
-    """Continuations of WORDS tokens at most; temperature 0 is greedy."""
+def go_on(opened: Opened, prompt: list[int], temperature: float, top_k: int, seed: int) -> list[list[int]]:
+    """The likeliest continuation and SAMPLES others, of WORDS tokens at most, in one batch."""
     model, generator, eot = opened.model, torch.Generator().manual_seed(seed), opened.tokenizer.eot_id
-    ids = step = torch.tensor([prompt] * samples)  # [samples, T]
+    ids = step = torch.tensor([prompt] * (1 + SAMPLES))  # [1 + SAMPLES, T]
     cache = KVCache(len(prompt) + WORDS)
     for _ in range(min(WORDS, model.config.n_positions - len(prompt))):
         # A reader's own class may have no cache of our kind, so it reads everything again.
         logits = model.logits(run(model, step, cache)) if isinstance(model, GPT2) else logits_of(model, ids)
         step = next_tokens(logits[:, -1], temperature, top_k or None, generator)[:, None]
+        step[0] = logits[0, -1].argmax()
         ids = torch.cat([ids, step], dim=1)
     return [new[:new.index(eot)] if eot in new else new for new in ids[:, len(prompt):].tolist()]
 
@@ -116,13 +117,12 @@ def next_token(opened: Opened, ids: Tensor, logits: Tensor, form: Form) -> str:
     shares = [*top.values.tolist(), max(0.0, 1 - top.values.sum().item())]
     rows = [[word, f'<td class="bar"><i style="--p:{100 * share:.1f}"></i>{share:.1%}'] for word, share in zip(
         [*opened.words(top.indices), f"all {len(p) - BARS:,} others"], shares)]
-    [new], said = go_on(opened, prompt, 1, 0.0, 0, 0), []
+    (new, *others), said = go_on(opened, prompt, temperature, k, seed), []
     lens = logit_lens(opened.model, torch.tensor(prompt + new)[:opened.model.config.n_positions])
     for word, tokens, found in zip(opened.words(new), lens.tokens[-1, len(prompt) - 1:], lens.p[-1, len(prompt) - 1:]):
-        others = "".join(f"<li>{other} {share:.1%}</li>" for other, share in zip(opened.words(tokens), found.tolist()))
-        said.append(f"<details><summary>{word}</summary><ol>{others}</ol></details>")
-    samples = [f"<li>{escape(opened.tokenizer.decode(one)) or '(it ends)'}</li>"
-               for one in go_on(opened, prompt, SAMPLES, temperature, k, seed)]
+        instead = "".join(f"<li>{other} {share:.1%}</li>" for other, share in zip(opened.words(tokens), found.tolist()))
+        said.append(f"<details><summary>{word}</summary><ol>{instead}</ol></details>")
+    samples = [f"<li>{escape(opened.tokenizer.decode(one)) or '(it ends)'}</li>" for one in others]
     return (table(f"What comes after {opened.words(prompt[-1:])[0]}", ["next token", "probability"], rows)
             + f'<h3>The likeliest continuation: open a word</h3><div class="said">{"".join(said) or "It ends here."}</div><h3>'
             f'{SAMPLES} samples</h3><ol class="samples">{"".join(samples)}</ol>')
