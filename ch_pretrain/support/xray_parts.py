@@ -66,9 +66,9 @@ class Form(dict[str, str]):
         return ""
 
     def number(self, name: str, low: float, high: float) -> float:
-        """A number in a range."""
+        """A number in a range; one that was not sent is 0."""
         try:
-            value = float(self[name])
+            value = float(self[name] or 0)
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
@@ -105,7 +105,8 @@ def visible(text: str) -> str:
 
 def cell(content: str, p: float, note: str = "", kind: str = "") -> str:
     """A table cell of HTML, coloured by a share `p`, 0 to 1; `note` is HTML that a pointer brings up."""
-    return f'<td style="--p:{100 * p:.0f}" class="{kind}" title="{note}">{content}</td>'
+    attributes = f' class="{kind}"' * bool(kind) + f' title="{note}"' * bool(note)
+    return f'<td style="--p:{100 * p:.0f}"{attributes}>{content}</td>'
 
 
 def table(caption: str, headings: Iterable[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:

@@ -78,7 +78,7 @@ def head_maps(opened: Opened, ids: Tensor, form: Form, off: list[tuple[int, int]
             f'aria-label="switch {name} off"{" checked" * (one in off)}>off</label></figure>')
     rows: list[list[str]] = []
     for word, shares in zip(words, weights[large].tril().tolist()):
-        cells = [cell(f"{100 * p:.0f}", p, f"{word} gives {p:.1%} to {key}") for key, p in zip(words, shares)]
+        cells = [cell(f"{100 * p:.0f}", p, f"{word} gives {p:.1%} to {key}" * (p >= 0.005)) for key, p in zip(words, shares)]
         rows.append([word, *cells[:len(rows) + 1]])
     return (f'<div class="heads" style="--heads:{sizes.n_head}">{"".join(parts)}</div>' + table(
         f"Layer {large[0]}, head {large[1]}: how much of its attention, in %, each token (left) gives to each before it (top)",
@@ -156,7 +156,7 @@ def sentence_saved(xray: Xray) -> list[dict[str, str]]:
     sizes = xray.main.model.config
     heads = [f"{layer}-{head}" for layer in range(sizes.n_layer) for head in range(sizes.n_head)] if (
         sizes.n_layer * sizes.n_head <= MOST_HEADS) else []
-    return [{"head": head} for head in heads] + [{"head": head, f"off-{head}": "on"} for head in heads]
+    return [change for head in heads for change in ({"head": head}, {"head": head, f"off-{head}": "on"}, {f"off-{head}": "on"})]
 
 
 def two_view(xray: Xray, form: Form) -> str:
