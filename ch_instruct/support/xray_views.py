@@ -77,7 +77,7 @@ def record_view(xray: Xray, form: Form) -> str:
     total, count = losses.sum().item(), int((targets != IGNORE_INDEX).sum())
     mean = f"{total:.2f} / {count} = <b>{total / count:.3f}</b> nats per target" if count else "there is no target"
     return (f'<h2>Two rows of a batch</h2><p id="loss">Loss: {mean}.</p><p class="soft">A box is an input token. A thick box '
-            "has a target: → says which, and its loss (darker: larger). – is not in the loss: it is prompt, or "
+            "has a target: → says which, and its loss (more colour: larger). – is not in the loss: it is prompt, or "
             f'padding (dashed), or end-of-text that is no target.</p>{"".join(parts)}')
 
 

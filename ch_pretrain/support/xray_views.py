@@ -38,8 +38,8 @@ def sampling(xray: Xray, form: Form) -> str:
 def loss_text(logits: Tensor, ids: Tensor) -> str:
     """The loss in words; apart for both copies of a text that is written twice. logits float [T, V], ids int64 [T]."""
     losses, L = token_losses(finite(logits), ids), len(ids) // 2
-    if len(ids) > 4 and len(ids) % 2 and torch.equal(ids[1:L + 1], ids[L + 1:]):
-        return f"first copy <b>{losses[:L].mean():.2f}</b>, second copy <b>{losses[L:].mean():.2f}</b>"
+    if L > 1 and torch.equal(ids[-2 * L:-L], ids[-L:]):  # perhaps with end-of-text before it
+        return f"first copy <b>{losses[:-L].mean():.2f}</b>, second copy <b>{losses[-L:].mean():.2f}</b>"
     return f"<b>{losses.mean():.2f}</b>" if len(losses) else "none, as there is one token only"
 
 
@@ -58,8 +58,8 @@ def stream(opened: Opened, ids: Tensor, lens: Lens, place: int | None = None, ot
     rows.append(["comes next", *words[1:], ""])
     rows.append(["loss of that", *(f"{loss:.2f}" for loss in token_losses(finite(lens.logits), ids).tolist()), ""])
     heads = [f'<label>{tick}{word}<small class="id">{i}</small></label>' for tick, word, i in zip(ticks, words, ids.tolist())]
-    return table("What each position would say next if the head were put on here (darker: more probable)", ["", *heads], rows,
-                 "grid")
+    return table("What each position would say next if the head were put on here (more colour: more probable)",
+                 ["", *heads], rows, "grid")
 
 
 def head_maps(opened: Opened, ids: Tensor, form: Form, off: list[tuple[int, int]]) -> str:
@@ -89,8 +89,8 @@ def ranking(opened: Opened, ids: Tensor, token: int) -> str:
     """Which heads matter for this token."""
     effects = head_effects(opened.model, ids, opened.means, token)  # [layers, H]
     best = [divmod(i, effects.size(1)) for i in effects.flatten().topk(min(8, effects.numel())).indices.tolist()]
-    return table(f"Who matters for {opened.words([token])[0]}: what its probability loses without one head",
-                 ["off alone", "it loses"], [[f"layer {one[0]}, head {one[1]}", f"{effects[one]:+.1%}"] for one in best])
+    return table(f"Who matters for {opened.words([token])[0]}: by how many points its probability falls without one head",
+                 ["off alone", "points"], [[f"layer {one[0]}, head {one[1]}", f"{100 * effects[one]:+.1f}"] for one in best])
 
 
 def go_on(opened: Opened, prompt: list[int], temperature: float, top_k: int, seed: int) -> list[list[int]]:
@@ -207,7 +207,7 @@ def choose_moment(xray: Xray, form: Form) -> str:
     count = len(snapshots_of(xray.run)) if xray.run else len(xray.recording or [])
     five = "".join(f'<option value="{i}"{" selected" * (str(i) == form["five"])}>{escape(one)}' for i, one in enumerate(FIVE))
     return (slider("moment", "Snapshot", count - 1, 1, form) if count else "") + (
-        f'<label>or of the recording <select name="five">{five}</select></label>' if xray.recording and not xray.run else "")
+        f'<label>One of five sentences <select name="five">{five}</select></label>' if xray.recording and not xray.run else "")
 
 
 def growing_view(xray: Xray, form: Form) -> str:

@@ -108,7 +108,7 @@ def test_a_head_that_is_off_gives_its_mean(classroom):
 
 def test_who_matters_is_what_each_head_alone_does(classroom):
     html = result(classroom, "sentence", sentence=TWICE, start="on", rank="1", at="8")
-    rows = re.findall(r'<th scope="row">layer (\d), head (\d)</th><td>([-+][\d.]+)%', html)
+    rows = re.findall(r'<th scope="row">layer (\d), head (\d)</th><td>([-+][\d.]+)<', html)
     assert len(rows) == 8 and float(rows[0][2]) == max(float(row[2]) for row in rows)
     main, ids = classroom.main, torch.tensor([classroom.main.tokenizer.eot_id, *classroom.main.tokenizer.encode(TWICE)])[:9]
     with torch.no_grad():
