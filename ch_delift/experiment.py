@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ch_delift.baselines import gradient_scores, gradient_sketches, highest, random_subset
+from ch_delift.greedy import maximize
 from ch_delift.plots import draw_fractions
 from ch_delift.selection import Similarities, budget_of, objective
 from ch_delift.support.delift_options import Delift
@@ -51,11 +52,11 @@ def choose_all(work: Work, other: Work | None, similarities: Similarities, given
     With --curve, DELIFT's is longer than the budget: greedy choices of all sizes begin alike.
     """
     most = max(budget, budget_of(max(FRACTIONS), len(work.train_ids))) if given.curve else budget  # greedy goes on so far
-    chosen = {"delift": Choice(*similarities.choose(objective(given.stage, similarities.by_utility, given.flmi), most))}
+    chosen = {"delift": Choice(*maximize(objective(given.stage, similarities.by_utility, given.flmi), most))}
     for arm in given.compare:
         if arm == "se":
             function = objective(given.stage, similarities.by_hidden_states, given.flmi)
-            chosen[arm] = Choice(*similarities.choose(function, budget))
+            chosen[arm] = Choice(*maximize(function, budget))
         elif arm == "full":
             chosen[arm] = Choice(list(range(len(work.train_ids))), [])
         elif arm != "random":  # that one is drawn anew for each seed
@@ -81,8 +82,8 @@ class Experiment:
         """Train on these training examples and test. With equal steps, as many as the full data would take in --epochs."""
         given = self.work.train_options()
         per_epoch = given.steps_per_epoch(len(self.work.train_ids))  # of the full data
-        schedule: dict[str, Any] = {"steps": given.epochs * per_epoch, "evaluate_every": per_epoch} if equal_steps else {}
-        told = f"{schedule['steps']} steps" if equal_steps else f"{given.epochs} epochs"
+        schedule: dict[str, Any] = {"max_steps": given.epochs * per_epoch, "evaluate_every": per_epoch} if equal_steps else {}
+        told = f"{schedule['max_steps']} steps" if equal_steps else f"{given.epochs} epochs"
         say(f"\n{arm}: {len(places)} examples, {told}, seed {seed}")
         data = pipeline.example_dataset([self.work.examples["train"][i] for i in places], self.work.tokenizer,
                                         self.work.options.loss_on, seed)

@@ -10,11 +10,9 @@ import numpy as np
 from scipy import sparse
 
 from ch_delift import submodular
-from ch_delift.baselines import random_subset
 from ch_delift.embedding import cosine, mean_hidden_states, nearest
 from ch_delift.fast.matrix_file import read
 from ch_delift.fast.shared_prefix import Targets
-from ch_delift.greedy import maximize
 from ch_delift.submodular import Matrix
 from ch_delift.support.delift_options import Pairs
 from ch_delift.utility import shown, similarity, utility_matrix
@@ -50,7 +48,7 @@ def check_pairs(rows: int, columns: int) -> None:
     """
     # 4 bytes a number; greedy turns the matrix round, so it is there twice
     check_memory(2 * 4 * rows * columns, f"The utilities of {rows:,} x {columns:,} pairs need",
-                 "use --pairs neighbours:32, or columns:M with a small M")
+                 "use --pairs neighbours:32")
 
 
 def check_utility(folder: Path, facts: dict[str, object]) -> None:
@@ -81,11 +79,7 @@ def check_matrices(folder: Path, sizes: dict[str, int], pairs: Pairs) -> None:
     for file in sorted((folder / "utility").glob("*.npy")):
         rows, _, columns = file.stem.partition("-")
         width = sizes.get(columns, 0)
-        if pairs.kind == "neighbours":
-            width = min(pairs.number, width)
-        elif pairs.kind == "columns" and columns == "data":
-            width = pairs.number
-        read(file, (sizes.get(rows, 0), width))
+        read(file, (sizes.get(rows, 0), min(pairs.number, width) if pairs.kind == "neighbours" else width))
 
 
 def objective(stage: str, similarity_of: SimilarityOf, form: str = "query") -> submodular.FacilityLocation:
@@ -112,22 +106,14 @@ class Similarities:
     Args:
         groups: "data" and maybe "target" or "known" -> examples, as they are trained on.
         folder: where utility matrices are kept, as ROWS-COLUMNS.npy.
-        seed: of the random candidates, with "columns".
     """
 
     def __init__(self, model: GPT2, tokenizer: Tokenizer, groups: dict[str, list[Example]], folder: Path,
-                 precision: str = "fp32", pairs: Pairs = Pairs("all"), kernel: str = "positive", seed: int = 0):
+                 precision: str = "fp32", pairs: Pairs = Pairs("all"), kernel: str = "positive"):
         self.model, self.tokenizer, self.groups, self.folder = model, tokenizer, groups, folder
         self.precision, self.pairs, self.kernel = precision, pairs, kernel
-        n = len(groups["data"])
-        # Only candidates can be chosen. With "columns" they are a random part, so fewer utilities have to be measured.
-        self.candidates = sorted(random_subset(n, pairs.number, seed)) if pairs.kind == "columns" else list(range(n))
         self.vectors: dict[str, np.ndarray] = {}  # what was computed already, by group
         self.found: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
-
-    def columns(self, group: str) -> list[Example]:
-        """The examples of a group that are columns: of "data" the candidates, of others all."""
-        return [self.groups[group][i] for i in self.candidates] if group == "data" else self.groups[group]
 
     def hidden(self, group: str) -> np.ndarray:
         """Mean hidden states of a group's examples, computed once. float32 [examples, D]."""
@@ -144,12 +130,12 @@ class Similarities:
     def utility(self, rows: str, columns: str) -> np.ndarray:
         """The utility matrix of two groups, read from its file if it is there. [rows, columns], or [rows, K] of neighbours."""
         tried = self.neighbours(rows, columns)[0] if self.pairs.kind == "neighbours" else None
-        return utility_matrix(self.model, self.tokenizer, self.groups[rows], self.columns(columns), self.precision, tried,
+        return utility_matrix(self.model, self.tokenizer, self.groups[rows], self.groups[columns], self.precision, tried,
                               self.folder / f"{rows}-{columns}.npy")
 
     def estimate(self, rows: str, columns: str) -> float:
         """Seconds that `utility` will take for these two groups, by a few random candidates on random targets."""
-        targets, candidates = self.groups[rows], self.columns(columns)
+        targets, candidates = self.groups[rows], self.groups[columns]
         tried = min(self.pairs.number, len(candidates)) if self.pairs.kind == "neighbours" else len(candidates)  # by a target
         count = min(TRIAL[1], math.ceil(len(targets) * tried / len(candidates)))  # targets of a candidate
         draw = random.Random("trial")
@@ -158,9 +144,8 @@ class Similarities:
         start = time.monotonic()
         with evaluating(self.model, self.precision):
             for front in (shown(candidate, self.tokenizer) for candidate in some):
-                fits = [i for i, target in enumerate(some_targets) if len(front) + len(target.ids) - 1 <= context]
-                if fits:  # what does not fit is not measured, here as later
-                    ready.distances(front, ready.parts(fits))
+                ready.distances(front, [i for i, target in enumerate(some_targets)
+                                        if len(front) + len(target.ids) - 1 <= context])  # what does not fit is not measured
         per_pair = (time.monotonic() - start) / (len(some) * count)
         return per_pair * len(targets) * tried / distributed.world_size()
 
@@ -172,8 +157,7 @@ class Similarities:
         """Those of the "SE" baseline: cosines of mean hidden states, 0 instead of negative ones."""
         if self.pairs.kind == "neighbours":
             return self.spread(np.maximum(self.neighbours(rows, columns)[1], 0), rows, columns)
-        b = self.hidden(columns)
-        return np.maximum(cosine(self.hidden(rows), b[self.candidates] if columns == "data" else b), 0)
+        return np.maximum(cosine(self.hidden(rows), self.hidden(columns)), 0)
 
     def spread(self, values: np.ndarray, rows: str, columns: str) -> Matrix:
         """Values [rows, K] of neighbours at their places in a sparse [rows, columns] matrix; other values as they are."""
@@ -187,11 +171,7 @@ class Similarities:
         """Utilities of some rows for some examples of "data", NaN where not measured. [row_ids, candidates]."""
         utility = self.utility(rows, "data")[row_ids]  # [row_ids, candidates or K]
         whole = np.full((len(row_ids), len(self.groups["data"])), np.nan, dtype=np.float32)
-        ids = self.neighbours(rows, "data")[0][row_ids] if self.pairs.kind == "neighbours" else np.array([self.candidates])
+        everybody = np.arange(whole.shape[1])[None]
+        ids = self.neighbours(rows, "data")[0][row_ids] if self.pairs.kind == "neighbours" else everybody
         np.put_along_axis(whole, np.broadcast_to(ids, utility.shape), utility, axis=1)
         return whole[:, candidates]
-
-    def choose(self, function: submodular.FacilityLocation, budget: int) -> tuple[list[int], list[float]]:
-        """Greedy choice of `budget` candidates: their numbers in "data", and gains, in the order of choice."""
-        picks, gains = maximize(function, budget)  # picks count candidates, which may be a part of the data
-        return [self.candidates[pick] for pick in picks], gains

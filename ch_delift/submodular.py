@@ -1,7 +1,8 @@
 """What a good subset is, as functions with diminishing returns: the more is chosen, the less one more example adds.
 
-A similarity s[i, j] >= 0 says how well candidate j covers row i. All functions here are one, facility location, on a
-changed matrix; that is also how they are computed. In DELIFT's three stages (arXiv 2411.04425):
+A similarity s[i, j] >= 0 says how well candidate j covers row i. All functions here are one, facility
+location, on a changed matrix (one of them with a bonus for each candidate). That is also how they are
+computed. In DELIFT's three stages (arXiv 2411.04425):
 
     instruction tuning   FacilityLocation                    cover all of the data
     task-specific        FacilityLocationMutualInformation   cover a target set

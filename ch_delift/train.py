@@ -55,7 +55,7 @@ from common.support import reports, runs
 
 def load_other(work: Work, name: str, path: str) -> Work:
     """Read --target or --known; return the same work with these records instead of the data."""
-    loaded = load_records(path, f"--{name}")
+    loaded = load_records(path, f"--{name}", work.options.fields, bad_rows=work.options.bad_rows)
     say(f"{name.capitalize()} records, {path}: {len(loaded.records)} records")
     parts = pipeline.encode_splits(split_records(loaded.records, work.options.seed), work.tokenizer, work.options,
                                    work.model.config.n_positions)
@@ -73,11 +73,9 @@ def open_similarities(work: Work, other: Work | None, given: Delift) -> tuple[Pa
     if given.curve and n * min(FRACTIONS) < 1:
         raise InputError(f"--curve trains on {min(FRACTIONS):.0%} of the data too, and of {n} training records that is less "
                          "than one; leave it out.")
-    most = budget_of(max(given.fraction, *FRACTIONS) if given.curve else given.fraction, n)
-    if pairs.kind == "columns" and not most <= pairs.number <= n:
-        raise InputError(f"--pairs {pairs} must have at least the {most} candidates that will be chosen, and at most all {n}.")
-    if pairs.kind != "neighbours":
-        check_pairs(n, pairs.number or n)
+    budget_of(given.fraction, n)
+    if pairs.kind == "all":
+        check_pairs(n, n)
     groups = {"data": work.examples["train"]}
     if other is not None:
         groups[str(OTHER[given.stage])] = other.examples["train"]
@@ -89,8 +87,7 @@ def open_similarities(work: Work, other: Work | None, given: Delift) -> tuple[Pa
             raise InputError(f"--kernel-model {given.kernel_model} cannot read what {given.model} is trained on: it must have "
                              f"the same vocabulary and read {longest} tokens; use a model fine-tuned from the same one.")
     # What the matrices depend on, kept beside them: --utility takes none that was measured otherwise.
-    facts: dict[str, Any] = {"model_sha256": runs.model_hash(model), "format": given.format, "pairs": given.pairs,
-                             "seed": given.seed}
+    facts: dict[str, Any] = {"model_sha256": runs.model_hash(model), "format": work.options.style, "pairs": given.pairs}
     for group, examples in groups.items():  # the examples as they are trained on, cut ones as cut
         facts[f"{group}_sha256"] = runs.data_hash([[example.ids, example.spans] for example in examples])
     if given.utility is not None:
@@ -100,7 +97,7 @@ def open_similarities(work: Work, other: Work | None, given: Delift) -> tuple[Pa
     utilities = (given.utility or folder) / "utility"
     if given.utility is None and is_main():
         files.write_json(utilities / "facts.json", facts)
-    return folder, Similarities(model, tokenizer, groups, utilities, work.precision, pairs, given.kernel, given.seed)
+    return folder, Similarities(model, tokenizer, groups, utilities, work.precision, pairs, given.kernel)
 
 
 def tell_cost(experiment: Experiment, similarities: Similarities, given: Delift, budget: int) -> None:

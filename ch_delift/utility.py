@@ -11,7 +11,6 @@ candidates, and U is not symmetric.
 numbers by the shortcuts of `shared_prefix.py`.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,21 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ch_delift.fast.matrix_file import Plan, finish, grow, read
+from ch_delift.fast.matrix_file import MatrixFile
 from ch_delift.fast.shared_prefix import Targets
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
 from common.gpt2 import GPT2
 from common.losses import IGNORE_INDEX
-from common.support import distributed
-from common.support.console import Progress, duration, is_main, say
+from common.support.console import say
 from common.support.device import evaluating
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
 
 SEPARATOR = "\n\n"  # between the example's response and the target's prompt
 PAIRS_AT_ONCE = 16  # of the plain way
-AT_ONCE = 8  # candidates that each of several processes measures between two messages
 
 
 def shown(example: Example, tokenizer: Tokenizer) -> list[int]:
@@ -70,7 +67,7 @@ def plain_utility(model: Callable[[Tensor], Tensor], tokenizer: Tokenizer, targe
 
 def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example], candidates: Sequence[Example],
                    precision: str = "fp32", pairs: np.ndarray | None = None, file: Path | None = None) -> np.ndarray:
-    """U[i, j] = d(i) - d(i | j) for all pairs, or for some.
+    """U[i, j] = d(i) - d(i | j) for all pairs, or for some: what `plain_utility` gives, fast.
 
     A pair that is together longer than the model's context cannot be shown to it. The candidate then has utility 0 for
     that target, like one that does not help. How many such pairs there are is printed.
@@ -80,10 +77,7 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
         candidates: examples that are shown; one column each. May be the same list.
         precision: fp32, or bf16 for matrix products in bfloat16.
         pairs: int [targets, K], the numbers of the only candidates to try on each target.
-        file: where the matrix grows, an .npy file mapped into memory. Until it is whole it is called FILE.partial and
-            holds NaN where nothing is computed yet; a later call goes on from there. Under `torchrun` the processes share
-            the candidates, and the main one alone writes: two machines that write parts of one page of a shared file
-            would lose each other's.
+        file: where the matrix grows (`MatrixFile`), so that a later call goes on where this one was interrupted.
 
     Returns:
         float32 [targets, candidates], or with `pairs` [targets, K] in their order.
@@ -91,48 +85,26 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
     Raises:
         InputError: if a target alone is longer than the context.
     """
-    plan = Plan(len(targets), len(candidates), pairs)
-    if file is not None and file.exists():
-        return read(file, plan.shape)
+    matrix = MatrixFile(file, len(targets), len(candidates), pairs)
+    if matrix.whole is not None:
+        return matrix.whole
     fronts = [shown(candidate, tokenizer) for candidate in candidates]
-    context, lengths = model.config.n_positions, np.array([len(t.ids) - 1 for t in targets])  # the last token is never read
-    if lengths.max() > context:
-        raise InputError(f"A target has {lengths.max()} tokens, and the model reads {context}; leave it out.")
-
-    matrix = np.full(plan.shape, np.nan, dtype=np.float32) if file is None else grow(file, plan.shape)
-    todo = distributed.from_main([j for j in range(len(candidates)) if np.isnan(matrix[plan.cells(j)]).any()])
-    counts = {j: len(plan.cells(j)[0]) for j in todo}
-    too_long = sum(int((lengths[plan.cells(j)[0]] + len(fronts[j]) > context).sum()) for j in todo)
-    say(f"Utility of {len(candidates):,} candidates for {len(targets):,} targets: {sum(counts.values()):,} pairs, "
-        f"{matrix.nbytes / 1e6:,.1f} MB")
+    room = model.config.n_positions - np.array([len(t.ids) - 1 for t in targets])  # the last token is never read
+    if room.min() < 0:
+        raise InputError(f"A target has {model.config.n_positions - room.min()} tokens, and the model reads "
+                         f"{model.config.n_positions}; leave it out.")
+    too_long = sum(int((room[rows] < len(fronts[j])).sum()) for j, rows in matrix.unfinished())
     if too_long:
-        say(f"  {too_long:,} pairs do not fit into {context} tokens and get utility 0")
-    with evaluating(model, precision), Progress("utilities", sum(counts.values()), "pairs") as progress:
+        say(f"  {too_long:,} pairs do not fit into {model.config.n_positions} tokens and get utility 0")
+
+    with evaluating(model, precision):
         ready = Targets(model, targets, tokenizer.eot_id)
-        alone = ready.distances([], ready.everything)  # d(i)
-
-        def column(j: int) -> np.ndarray:
-            rows, _ = plan.cells(j)
-            fits = lengths[rows] + len(fronts[j]) <= context
-            if not fits.any():  # a cut example may fill the context alone
-                return np.zeros(len(rows), dtype=np.float32)
-            parts = ready.everything if pairs is None and fits.all() else ready.parts(rows[fits].tolist())
-            behind = ready.distances(fronts[j], parts)  # d(i | j)
-            return np.where(fits, (alone - behind)[rows], 0)
-
-        start, ranks = time.monotonic(), distributed.world_size()
-        size = AT_ONCE * ranks if ranks > 1 else 1
-        for together in (todo[i:i + size] for i in range(0, len(todo), size)):
-            columns = distributed.put_together([column(j) for j in distributed.my_share(together)])
-            if file is None or is_main():
-                for j, found in zip(together, columns):
-                    matrix[plan.cells(j)] = found
-            done = sum(counts[j] for j in together)
-            if together[0] == todo[0] and done:
-                seconds = (time.monotonic() - start) * progress.total / done
-                say(f"  about {duration(seconds)}, to judge by the first candidate{'s' if ranks > 1 else ''}")
-            progress.advance(done)
-    return finish(file, matrix) if file is not None and isinstance(matrix, np.memmap) else matrix
+        alone = ready.distances([], range(len(targets)))  # d(i)
+        for j, rows in matrix.measuring():
+            fits = len(fronts[j]) <= room[rows]
+            behind = ready.distances(fronts[j], rows[fits].tolist())  # d(i | j)
+            matrix.put(j, np.where(fits, (alone - behind)[rows], 0))
+    return matrix.finish()
 
 
 def similarity(utility: np.ndarray, kernel: str = "positive") -> np.ndarray:

@@ -2,11 +2,10 @@
 
 Start with the 256 bytes. Count which two neighbours occur together most often, join them into a new token, and repeat
 until the vocabulary is full (Sennrich et al., 2016; on bytes: Radford et al., 2019). Text is first cut into words by
-GPT-2's pattern, and no token ever crosses a cut.
+GPT-2's pattern, and no token ever crosses a cut. `plain_merges` is that in code; `fast/merges.py` gives the same, fast.
 """
 
-import heapq
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import regex
@@ -14,18 +13,6 @@ import regex
 from common.tokenizer import SPLIT_PATTERN
 
 Pair = tuple[bytes, bytes]
-
-
-class _Candidate:
-    """A pair in the heap. The most frequent comes first; among equals, the lexicographically greater."""
-
-    __slots__ = ("count", "pair")
-
-    def __init__(self, count: int, pair: Pair):
-        self.count, self.pair = count, pair
-
-    def __lt__(self, other: "_Candidate") -> bool:
-        return (self.count, self.pair) > (other.count, other.pair)
 
 
 def count_words(text: str, special_tokens: list[str]) -> Counter[bytes]:
@@ -51,6 +38,30 @@ def join(word: tuple[bytes, ...], pair: Pair) -> tuple[bytes, ...]:
     return tuple(joined)
 
 
+def plain_merges(counts: Counter[bytes], room: int) -> list[Pair]:
+    """Byte-pair encoding by its definition: join the most frequent pair of neighbours, again and again.
+
+    Args:
+        counts: how often each word occurs; no pair crosses the end of a word.
+        room: how many merges to make. Fewer come back when no pair is left.
+
+    Returns:
+        The merges in the order in which they were made. Ties go to the lexicographically greater pair.
+    """
+    words = {tuple(bytes([byte]) for byte in word): count for word, count in counts.items()}
+    merges: list[Pair] = []
+    while len(merges) < room:
+        pairs: Counter[Pair] = Counter()
+        for word, count in words.items():
+            for pair in zip(word, word[1:]):
+                pairs[pair] += count
+        if not pairs:
+            break
+        merges.append(max(pairs, key=lambda pair: (pairs[pair], pair)))
+        words = {join(word, merges[-1]): count for word, count in words.items()}
+    return merges
+
+
 def train_bpe(input_path: str | Path, vocab_size: int, special_tokens: list[str]) -> tuple[dict[int, bytes], list[Pair]]:
     """Learn a byte-level BPE vocabulary from a UTF-8 text file.
 
@@ -71,41 +82,10 @@ def train_bpe(input_path: str | Path, vocab_size: int, special_tokens: list[str]
     if room < 0:
         raise ValueError(f"A vocabulary of {vocab_size} cannot hold 256 bytes and {len(special_tokens)} special tokens.")
 
-    counts = count_words(Path(input_path).read_bytes().decode("utf-8"), special_tokens)
-    words = [tuple(bytes([byte]) for byte in word) for word in counts]  # each word as its tokens so far
-    weights = list(counts.values())
+    from ch_pretrain.fast.merges import fast_merges  # what `plain_merges` gives; it needs this file
 
-    pair_counts: Counter[Pair] = Counter()
-    where: defaultdict[Pair, set[int]] = defaultdict(set)  # pair -> the words that may hold it
-    for w, word in enumerate(words):
-        for pair in zip(word, word[1:]):
-            pair_counts[pair] += weights[w]
-            where[pair].add(w)
-    heap = [_Candidate(count, pair) for pair, count in pair_counts.items()]
-    heapq.heapify(heap)
-
-    merges: list[Pair] = []
-    while len(merges) < room and heap:
-        best = heapq.heappop(heap)
-        if best.count != pair_counts[best.pair]:
-            continue  # an outdated entry: the pair's present count stands in a later one
-        if best.count == 0:
-            break
-        merges.append(best.pair)
-
-        changed: set[Pair] = set()
-        for w in where.pop(best.pair):
-            for pair in zip(words[w], words[w][1:]):
-                pair_counts[pair] -= weights[w]
-                changed.add(pair)
-            words[w] = join(words[w], best.pair)
-            for pair in zip(words[w], words[w][1:]):
-                pair_counts[pair] += weights[w]
-                where[pair].add(w)
-                changed.add(pair)
-        for pair in changed:
-            heapq.heappush(heap, _Candidate(pair_counts[pair], pair))
-
+    counts = count_words(Path(input_path).read_bytes().decode("utf-8-sig"), special_tokens)
+    merges = fast_merges(counts, room)
     tokens = [bytes([byte]) for byte in range(256)] + [left + right for left, right in merges]
     tokens += [token.encode() for token in special_tokens]
     return dict(enumerate(tokens)), merges

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common.support import options
 from common.support.console import is_main, say
-from common.support.files import InputError, reading
+from common.support.files import InputError, reading, regular
 from common.support.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, positive, whole
 from common.tokenizer import END_OF_TEXT, Tokenizer
 
@@ -112,7 +112,7 @@ def read_documents(given: Pretraining) -> list[str]:
     documents: list[str] = []
     for name in given.data:
         with reading(f"--data {name}", "no text in UTF-8", "save it again in that form"):
-            text = Path(name).read_bytes().decode("utf-8")
+            text = regular(Path(name)).read_bytes().decode("utf-8-sig")  # without the mark with which some files begin
         documents += [document for document in text.split(END_OF_TEXT) if document.strip()]
     if not documents:
         raise InputError(f"--data {' '.join(given.data)}: there is no text in it.")

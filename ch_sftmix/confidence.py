@@ -40,6 +40,12 @@ def split(confidence: Tensor) -> tuple[list[int], list[int]]:
     return order[:half], order[half:]
 
 
+def without_least_sure(confidence: Tensor, share: float) -> list[int]:
+    """Ids of all examples but this share of them, the least sure ones (rounded down), surest first. [N] -> ids."""
+    surest_first = [i for half in split(confidence) for i in half]
+    return surest_first[:len(surest_first) - int(share * len(surest_first) + 1e-9)]
+
+
 def random_split(n: int, seed: int) -> tuple[list[int], list[int]]:
     """The control: two halves of the same sizes, drawn at random."""
     order = random.Random(f"halves {seed}").sample(range(n), n)

@@ -263,7 +263,7 @@ def try_kill(script: str, line: tuple[object, ...], after: float, straight: Path
         done = subprocess.run(command(script, *words, "--out", out, *resume), env=ENVIRONMENT, capture_output=True, text=True)
         if done.returncode:
             return f"killed after {after:.2f} s, run.json {began}: {done.stderr.strip().splitlines()[-1:]}"
-    if left := [path.name for path in out.rglob(".*.tmp")]:
+    if left := [path.name for path in out.rglob(".*.unfinished")]:
         return f"killed after {after:.2f} s: {left} is left"
     try:
         assert_same_weights(straight, out)

@@ -50,6 +50,7 @@ if __name__ == "__main__":
 
 from ch_delift.baselines import highest, random_subset
 from ch_delift.experiment import score_choice
+from ch_delift.greedy import maximize
 from ch_delift.lab.conditions import (
     CONDITIONS,
     PRIMARY,
@@ -118,7 +119,7 @@ def trials(series: Series) -> Iterator[Trial]:
 def encoded(work: Work, data: DrawnData) -> Work:
     """The same work with the records of this data set."""
     records = {"train": data.training, "validation": [], "test": data.test, "target": data.target}
-    return replace(work, records=records, examples={part: [encode_record(record, work.tokenizer, work.options.format)
+    return replace(work, records=records, examples={part: [encode_record(record, work.tokenizer, work.options.style)
                                                            for record in found] for part, found in records.items()})
 
 
@@ -147,7 +148,7 @@ def choose(trial: Trial, work: Work, data: DrawnData, folder: Path) -> dict[str,
     groups = {"data": work.examples["train"]} | ({"target": target} if target else {})
     similarities = Similarities(work.model, work.tokenizer, groups, matrices, work.precision)
     similarity_of = similarity_of_arm(trial.arm, similarities, data)
-    places, _ = similarities.choose(objective(CONDITIONS[trial.condition].stage, similarity_of), most)
+    places, _ = maximize(objective(CONDITIONS[trial.condition].stage, similarity_of), most)
     found: dict[str, Any] = {"places": places, "choosing": time.perf_counter() - began}
     if trial.arm == "delift":
         found["pairs"] = utilities_of_pairs(similarities.utility("target" if target else "data", "data"), data)

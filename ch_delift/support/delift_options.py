@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ch_instruct.support.fine_tuning_options import FineTuning
 from common.support.files import InputError
-from common.support.options import option, share, whole
+from common.support.options import option, positive_share, whole
 
 ARMS = ("random", "se", "gradient", "high-loss", "low-loss", "full")
 OTHER = {"instruction": None, "task": "target", "continual": "known"}  # the second group of records each stage needs
@@ -14,15 +14,14 @@ OTHER = {"instruction": None, "task": "target", "continual": "known"}  # the sec
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which pairs are compared: "all"; "columns", a random `number` of candidates; or "neighbours", for each row the
-    `number` of candidates with the nearest hidden states."""
+    """Which pairs are compared: "all", or "neighbours": for each row the `number` of columns with the nearest hidden states."""
 
     kind: str
     number: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Pairs":
-        """all, columns:M or neighbours:K.
+        """all or neighbours:K.
 
         Raises:
             ValueError: for anything else.
@@ -30,8 +29,8 @@ class Pairs:
         kind, _, number = text.partition(":")
         if text == "all":
             return cls("all")
-        if kind not in ("columns", "neighbours") or not number.isdecimal() or not int(number):
-            raise ValueError(f"There are no pairs {text!r}; use all, columns:M or neighbours:K.")
+        if kind != "neighbours" or not number.isdecimal() or not int(number):
+            raise ValueError(f"There are no pairs {text!r}; use all or neighbours:K.")
         return cls(kind, int(number))
 
     def __str__(self) -> str:
@@ -39,21 +38,13 @@ class Pairs:
 
 
 def pairs_option(text: str) -> str:
-    """all, columns:M or neighbours:K."""
+    """all or neighbours:K."""
     try:
         Pairs.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not allowed, it must be all, columns:M or neighbours:K, as in neighbours:64") from error
+            f"{text!r} is not allowed, it must be all or neighbours:K, as in neighbours:64") from error
     return text
-
-
-def fraction_option(text: str) -> float:
-    """A share above 0, at most 1."""
-    value = share(text)
-    if not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a share above 0 and at most 1")
-    return value
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,7 @@ class Delift(FineTuning):
 
     stage: str = option("instruction", "instruction: cover the data (FL); task: cover --target (FLMI); continual: cover what "
                         "--known does not (FLCG) (default: %(default)s)", choices=list(OTHER))
-    fraction: float = option(0.3, "share of the training records to choose (default: %(default)s)", fraction_option,
+    fraction: float = option(0.3, "share of the training records to choose (default: %(default)s)", positive_share,
                              metavar="X")
     target: str | None = option(None, "records of the task to become good at; for --stage task", metavar="FILE")
     known: str | None = option(None, "records that the model has learnt already; for --stage continual", metavar="FILE")
@@ -70,8 +61,8 @@ class Delift(FineTuning):
         ("random", "se", "full"), "what else to train on: random, random subsets; se, the same objective on hidden-state "
         "similarity; gradient, the nearest gradients (after LESS); high-loss or low-loss, the highest or lowest perplexity; "
         "full, all data (default: random se full)", nargs="*", choices=ARMS, metavar="ARM")
-    pairs: str = option("neighbours:32", "whose utility is measured: all pairs; columns:M, M random candidates; neighbours:K, "
-                        "for each target the K candidates with the nearest hidden states (default: %(default)s)", pairs_option,
+    pairs: str = option("neighbours:32", "whose utility is measured: all pairs, or neighbours:K, for each "
+                        "target the K candidates with the nearest hidden states (default: %(default)s)", pairs_option,
                         metavar="P")
     kernel: str = option("positive", "similarity from utility: max(U, 0), or min-max over the matrix (default: %(default)s)",
                          choices=["positive", "minmax"])

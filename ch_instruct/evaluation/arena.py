@@ -16,9 +16,10 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
+from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.files import InputError, Journal
-from common.support.local_server import ServerOptions
+from common.support.local_server import Answer, LocalServer, Request, ServerOptions, go_to
 
 
 def parse() -> argparse.Namespace:
@@ -27,11 +28,11 @@ def parse() -> argparse.Namespace:
                         help="two or more models, each as for --model elsewhere: classroom, gpt2, ..., or a checkpoint folder")
     parser.add_argument("--questions", metavar="D",
                         help="questions to choose from: classroom, or a file as for --data, whose outputs are not needed")
+    options.add(parser, RecordOptions)
     parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
                         help="where votes are kept (default: %(default)s)")
     options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.NewTokensOption)
     options.add(parser, options.DeviceOption, options.PrecisionOption)
     options.add(parser, ServerOptions)
     args = parser.parse_args()
@@ -52,11 +53,12 @@ from ch_instruct.evaluation.arena_pages import Battle
 from ch_instruct.evaluation.ratings import POINTS, rate
 from ch_instruct.prompts import question_text
 from ch_instruct.records import load_questions
+from ch_instruct.support.prompt_style import choose_style
 from common.pretrained import load_pretrained
 from common.support.device import pick_device, pick_precision
-from common.support.local_server import Answer, LocalServer, Request, go_to
 
 VOTE = dict.fromkeys(("time", "vote", "question", "left", "right", "left_answer", "right_answer"), str)
+MOST_WAITING = 8  # questions at once; more would only keep each other, and whoever votes, waiting
 MOST_BATTLES = 1000  # are remembered; older ones can no longer be voted on
 
 
@@ -74,6 +76,7 @@ class Arena:
         self.battles: dict[str, Battle] = {}
         self.asked = Counter(vote["question"] for vote in votes.entries)
         self.answering, self.voting = threading.Lock(), threading.Lock()  # one question, and one vote, at a time
+        self.places = threading.Semaphore(MOST_WAITING)
 
     def next_question(self) -> dict:
         """The question that was asked least often, the first of these in the file."""
@@ -162,10 +165,14 @@ def pages(arena: Arena) -> Callable[[Request], Answer]:
             question = form.get("question", "").replace("\r\n", "\n").strip()
             if not question and not (form.get("next") and with_file):
                 return ask_page(400, "That question is empty; type one.")
+            if not arena.places.acquire(blocking=False):
+                return ask_page(503, f"{MOST_WAITING} questions wait for an answer already; ask again in a while.", question)
             try:
                 battle_id = arena.start(None if form.get("next") and with_file else {"instruction": question})
             except InputError as error:
                 return ask_page(400, str(error), question)
+            finally:
+                arena.places.release()
         elif request.path == "/vote" and form.get("battle") in arena.battles and form.get("vote") in POINTS:
             battle_id = form["battle"]
             arena.vote(battle_id, form["vote"])
@@ -179,12 +186,14 @@ def pages(arena: Arena) -> Callable[[Request], Answer]:
 def main() -> None:
     args = parse()
 
-    questions = load_questions(args.questions) if args.questions else []
+    questions = (load_questions(args.questions, "--questions", args.fields, args.bad_rows).records if args.questions else [])
     device = pick_device(args.device)
     precision, _ = pick_precision(args.precision, device)
-    answerers = {name: answerer(name, device, precision, args.format, args.max_new_tokens) for name in args.models}
+    answerers = {name: answerer(name, device, precision, choose_style(name, args.format), args.max_new_tokens)
+                 for name in args.models}
     arena = Arena(answerers, load_votes(args.votes), questions)
-    server = LocalServer(pages(arena), args.host, args.port)
+    server = LocalServer(pages(arena), args.host, args.port, arena_pages.ALLOWED)
+    args.votes.parent.mkdir(parents=True, exist_ok=True)  # if that is impossible, better now than at the first vote
 
     def ended() -> str:
         arena.voting.acquire()  # a vote that is being written is written whole, and none begins

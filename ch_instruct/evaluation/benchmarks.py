@@ -75,6 +75,7 @@ if __name__ == "__main__":
 from ch_instruct.prompts import format_prompt
 from ch_instruct.records import load_records
 from ch_instruct.scoring import normalise
+from ch_instruct.support.prompt_style import choose_style
 from common.pretrained import find_folder, load_pretrained
 from common.support.device import pick_device
 from common.support.reports import cell
@@ -182,7 +183,7 @@ def load_tasks(args: Namespace, folder: Path) -> dict:
     given = f"--tasks {','.join(args.tasks)}"
     if "classroom" in args.tasks:
         records = [record for record in load_records("classroom").records if record["split"] == "test"]
-        write_tasks(folder, "classroom", records, args.format)
+        write_tasks(folder, "classroom", records, choose_style(args.model, args.format))
     manager, wanted = find_tasks(args.tasks, [OUR_TASKS, folder, *filter(None, [args.tasks_folder])])
     if any((manager.task_index[name].cfg or {}).get("unsafe_code") for name in wanted):
         if not args.confirm_run_unsafe_code:

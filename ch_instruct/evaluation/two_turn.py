@@ -34,8 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
                         help="where to write the answers, .jsonl")
     options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.NewTokensOption)
     options.add(parser, options.DeviceOption, options.PrecisionOption)
     return parser.parse_args()
 
@@ -46,6 +45,7 @@ if __name__ == "__main__":
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import check_characters, read_rows
 from ch_instruct.scoring import score
+from ch_instruct.support.prompt_style import choose_style
 from common.fast.answering import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
@@ -137,7 +137,7 @@ def main() -> None:
     model, tokenizer = load_pretrained(args.model, device)
 
     with evaluating(model, pick_precision(args.precision, device)[0]):
-        turns = answer_both(model, tokenizer, questions, args.format, args.max_new_tokens)
+        turns = answer_both(model, tokenizer, questions, choose_style(args.model, args.format), args.max_new_tokens)
     files.write_text(args.out, answer_lines(questions, turns, args.model))
     for question, first, second in list(zip(questions, *turns))[:4]:
         for text, given in zip(question["turns"], (first, second)):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ch_instruct.support.data_forms import field_pair
+from ch_instruct.support.data_forms import RecordOptions
 from common.support.options import (
     DeviceOption,
     FormatOption,
@@ -19,15 +19,12 @@ from common.support.options import (
 
 
 @dataclass(frozen=True)
-class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, FormatOption, ModelOption):
+class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, FormatOption, RecordOptions, ModelOption):
     """The options of every chapter that trains on instruction records."""
 
     data: str = option("classroom", "classroom, a public set by name (alpaca, dolly, ultrachat, ...), the hub id of another, "
-                       "or a .json, .jsonl, .csv or .parquet file of records: Alpaca, OpenAI messages, ShareGPT, prompt and "
-                       "completion, question and answer (default: %(default)s)", metavar="D")
-    fields: tuple[str, ...] | None = option(None, "for a --data file of another form: which of its keys hold what, as in "
-                                            "instruction=question output=answer (default: by the known forms)", field_pair,
-                                            nargs="+", metavar="OURS=THEIRS")
+                       "or a .json, .jsonl, .csv, .tsv or .parquet file of records: Alpaca, OpenAI messages, ShareGPT, "
+                       "prompt and completion, question and answer (default: %(default)s)", metavar="D")
     save_data: Path | None = option(None, "write the records as they were understood to this new .json or .jsonl file "
                                     "(default: nowhere)", Path, metavar="FILE")
     subset: Path | None = option(None, "train on these records of --data only, a subset.json from ch_delift/train.py "

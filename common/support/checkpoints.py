@@ -20,6 +20,7 @@ from common.pretrained import save_pretrained
 from common.support import files
 from common.support.console import is_main, say
 from common.support.files import write_text, write_whole
+from common.support.options import Parser
 from common.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 STATE_FILE = "training_state.pt"
 STATE = {"state": {"step": int, "best_step": int, "best_loss": float, "waited": int, "seconds": float, "done": bool,
                    "stopped_early": bool, "history": [{"step": int, "epoch": float, "tokens": int, "targets": int}]}}
-SECONDS_BETWEEN_SAVES = 300
+SECONDS_BEFORE_FIRST, SECONDS_BETWEEN_SAVES = 40, 300  # an interruption soon after the start costs little
 
 
 @dataclass
@@ -70,8 +71,10 @@ class Keeper:
         """A new run, whose curve begins before any step; or the one that was saved here."""
         if resume:
             self.run = load_state(self.folder, self.model, self.optimizer)
-        self.saved = time.monotonic()
-        self.began = self.saved - self.run.seconds  # when the run would have begun, had it never been interrupted
+        now = time.monotonic()
+        self.saved = now - max(SECONDS_BETWEEN_SAVES - SECONDS_BEFORE_FIRST, 0)
+        self.began = now - self.run.seconds  # when the run would have begun, had it never been interrupted
+        Parser.reached = self.folder, self.run.step
         if not self.run.history and len(self.validation):
             self.run.history.append({"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0, "validation_loss": self.evaluate()})
         return self.run
@@ -113,6 +116,7 @@ class Keeper:
         self.saved, run.seconds = now, now - self.began
         if is_main():
             save_state(self.folder, run, self.model, self.optimizer)
+        Parser.reached = self.folder, run.step
 
 
 def save_state(folder: Path, run: Run, model: GPT2, optimizer: torch.optim.Optimizer) -> None:
@@ -134,7 +138,7 @@ def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> R
         InputError: if the file is damaged.
     """
     path = folder / STATE_FILE
-    if not path.exists():
+    if not files.is_there(path):
         return Run()
     advice = f"remove it, and --resume trains from the start of {folder} again"
     if (folder / "model.safetensors").exists():

@@ -58,7 +58,6 @@ def test_a_path_that_no_file_can_have_is_refused(value, words, in_process):
 
 @pytest.mark.parametrize("value", [".", "/", ".."])
 def test_a_place_that_holds_something_is_refused(value, in_process, tmp_path):
-    (tmp_path / "cwd").mkdir()
     (tmp_path / "cwd" / "mine.txt").write_text("mine")
     for script in ("ch_instruct/train.py", "ch_instruct/respond.py", "ch_pretrain/train.py"):
         assert_refused(in_process(script, "--out", value), "already")
@@ -77,8 +76,11 @@ def test_stopped_by_hand_a_command_advises_what_it_can_do(in_process, monkeypatc
     assert (done.returncode, done.stderr) == (130, "\nStopped.\n")
     done = in_process("ch_pretrain/train.py", "--smoke")
     assert done.returncode == 130
-    assert done.stderr.endswith("\nStopped. Go on with the same command and --resume --out FOLDER.\n")
+    advice = r"\nStopped\. Go on with: python \S*ch_pretrain/train\.py --resume --out runs/ch_pretrain/001\n$"
+    assert re.search(advice, done.stderr)
     assert handled == 2 * [(signal.SIGINT, signal.SIG_IGN)]  # pressed once more, it does not disturb the end
+    monkeypatch.setattr("ch_instruct.pipeline.load_records", stop)
+    assert in_process("ch_instruct/train.py", "--smoke").stderr == "\nStopped.\n"  # nothing had begun
 
 
 def test_what_a_terminal_cannot_spell_is_no_reason_to_end(tmp_path):

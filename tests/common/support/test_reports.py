@@ -33,6 +33,24 @@ def test_an_arm_has_perplexity_and_no_scores_where_none_apply():
     assert report_table({"base": arm}).splitlines()[-1].split() == ["base", "2.0794", "8.00", "-", "-", "-", "1.5"]
 
 
+def test_the_table_has_the_intervals_of_the_card():
+    scores = {"exact_match": 0.9, "rouge_l": 0.95, "stopped": 1.0, "families": None}
+    arms = {"ntp": arm_result(1.0, scores, None), "ntp on known": arm_result(1.0, scores, None)}
+    told = report_table(arms, {"ntp": 100}).splitlines()
+    assert "90.0% (82.6% to 94.5%)" in told[-2]  # Wilson, 90 of 100
+    assert "90.0%" in told[-1] and "to" not in told[-1]  # how many were asked is not known
+    assert max(map(len, told)) <= 100
+
+
+@pytest.mark.parametrize(("n", "warned"), [(2, True), (49, True), (50, False)])
+def test_a_comparison_on_almost_nothing_is_warned_of(n, warned, tmp_path, capsys):
+    arms = {"ntp": arm_result(1.0, {"exact_match": 0.5, "rouge_l": 0.5, "stopped": 1.0, "families": None}, None)}
+    reports.finish_run(tmp_path, {"tests": {"ntp": {"questions": n, "sha256": "0"}}, "arms": arms})
+    told = capsys.readouterr().out
+    assert f"there were {n}." in told and (f"Warning: {n} test questions are few" in told) == warned
+    assert (f"{1 / n:.0%}. Do not rank" in told) == warned
+
+
 def test_a_comparison_takes_differences_within_each_seed(tmp_path, capsys):
     def arms(ntp: float, mix: float) -> dict:
         scores = {"exact_match": 0.5, "rouge_l": 0.5, "stopped": 1.0, "families": {"sums": 0.5}}
