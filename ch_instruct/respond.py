@@ -5,6 +5,7 @@
 
 import argparse
 
+from ch_instruct.support.data_forms import RecordOptions
 from common.support import files, options
 from common.support.console import say, table
 from common.support.files import InputError
@@ -16,6 +17,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", default="classroom", metavar="D",
                         help="a file of records as for training, which need no answers: those that have one are scored; or "
                              "classroom for its test part (default: %(default)s)")
+    options.add(parser, RecordOptions)
+    parser.add_argument("--over-length", choices=["error", "drop"], default="error",
+                        help="what happens to questions that the model cannot read: stop, or leave them out (default: "
+                             "%(default)s)")
     parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
                         help="where to write the answers, .json; a page to read them goes beside it, .html")
     parser.add_argument("--part", default="all", choices=["all", "test"],
@@ -37,7 +42,7 @@ if __name__ == "__main__":
 
 from ch_instruct import pipeline
 from ch_instruct.encoding import encode_prompt
-from ch_instruct.records import load_questions
+from ch_instruct.records import count_rows, load_questions
 from ch_instruct.scoring import score
 from ch_instruct.support import html_page
 from ch_instruct.support.held_out import choose_part

@@ -13,6 +13,7 @@ import regex
 from common.tokenizer import SPLIT_PATTERN
 
 Pair = tuple[bytes, bytes]
+LONGEST = 1000  # characters of a word
 
 
 def count_words(text: str, special_tokens: list[str]) -> Counter[bytes]:
@@ -22,7 +23,9 @@ def count_words(text: str, special_tokens: list[str]) -> Counter[bytes]:
         # The longest first, so that of two special tokens that start alike the whole one is taken.
         longest_first = sorted(special_tokens, key=len, reverse=True)
         parts = regex.split("|".join(map(regex.escape, longest_first)), text)
-    return Counter(word.group().encode() for part in parts for word in regex.finditer(SPLIT_PATTERN, part))
+    words = (word.group() for part in parts for word in regex.finditer(SPLIT_PATTERN, part))
+    # Of a word without end, each merge would look at all its pairs again. No language has such; a line of emoji is one.
+    return Counter(word[i:i + LONGEST].encode() for word in words for i in range(0, len(word), LONGEST))
 
 
 def join(word: tuple[bytes, ...], pair: Pair) -> tuple[bytes, ...]:

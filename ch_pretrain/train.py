@@ -18,7 +18,7 @@ from pathlib import Path
 from common.support import options
 from common.support.console import is_main, say
 from common.support.files import InputError, reading, regular
-from common.support.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, positive, whole
+from common.support.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, rate, whole
 from common.tokenizer import END_OF_TEXT, Tokenizer
 
 
@@ -40,7 +40,7 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
     batch_size: int = option(4, "windows in one forward pass (default: %(default)s)", whole, metavar="N")
     snapshots: int = option(0, "keep the model N times on the way, in half precision, for the X-ray (default: %(default)s)",
                             options.natural, metavar="N")
-    lr: float = option(1e-3, "peak learning rate (default: %(default)s)", positive, metavar="X")
+    lr: float = option(1e-3, "peak learning rate (default: %(default)s)", rate, metavar="X")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -225,9 +225,9 @@ def main() -> None:
             plots.save_picture(folder / "looking_back.png", lambda ax: draw_looking_back(ax, read_looks(folder / LOOKS_FILE)))
         reports.finish_run(folder, {"arms": {"pretrained": reports.arm_result(run.best_loss, None, run.seconds)},
                                     "weights_sha256": runs.model_hash(model)})
-        prompts = [tokenizer.encode(prompt) for prompt in SAMPLE_PROMPTS]
-        say("\nHow it goes on (greedily):")
-        for prompt, new in zip(SAMPLE_PROMPTS, continue_all(model, prompts, 24, tokenizer.eot_id)):
+        prompts = {prompt: ids for prompt in SAMPLE_PROMPTS if len(ids := tokenizer.encode(prompt)) < model.config.n_positions}
+        say("\nHow it goes on (greedily):" if prompts else "")
+        for prompt, new in zip(prompts, continue_all(model, list(prompts.values()), 24, tokenizer.eot_id)):
             say(f"  {prompt!r} -> {tokenizer.decode(new.ids)!r}")
         say(f"\nNext: python ch_pretrain/generate.py --model {folder} --prompt \"...\"")
 

@@ -26,7 +26,7 @@ from ch_instruct.support.fine_tuning_options import FineTuning
 from common.support import files, options
 from common.support.console import is_main, say
 from common.support.files import InputError
-from common.support.options import not_negative, option, positive, positive_share, whole
+from common.support.options import not_negative, option, positive, positive_share, repeats, whole
 
 TEXTS = ("instruction", "input", "output")
 
@@ -47,7 +47,7 @@ class SFTMix(FineTuning):
                                      "run was least sure, and list them: where answers are wrong, they are among these "
                                      "(default: do not)", positive_share, metavar="X")
     seeds: int = option(1, "repeat the comparison with N seeds and print means and 95 %% intervals (default: %(default)s)",
-                        whole, metavar="N")
+                        repeats, metavar="N")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,9 +12,9 @@ from ch_pretrain.lab.look_back import LOOKS_FILE, read_looks
 from ch_pretrain.support.xray_parts import Form, Opened, View, Xray, cell, finite, picture, slider, table, visible
 from common.fast.cache import KVCache
 from common.fast.views import run
-from common.generation import next_tokens
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
+from common.sampling import Sampling, keep_likely, next_tokens
 from common.support.files import InputError
 from common.support.verify import layer_differences, likely_cause
 
@@ -93,7 +93,7 @@ def ranking(opened: Opened, ids: Tensor, token: int) -> str:
                  ["off alone", "points"], [[f"layer {one[0]}, head {one[1]}", f"{100 * effects[one]:+.1f}"] for one in best])
 
 
-def go_on(opened: Opened, prompt: list[int], temperature: float, top_k: int, seed: int) -> list[list[int]]:
+def go_on(opened: Opened, prompt: list[int], temperature: float, top_k: int | None, seed: int) -> list[list[int]]:
     """The likeliest continuation and SAMPLES others, of WORDS tokens at most, in one batch."""
     model, generator, eot = opened.model, torch.Generator().manual_seed(seed), opened.tokenizer.eot_id
     ids = step = torch.tensor([prompt] * (1 + SAMPLES))  # [1 + SAMPLES, T]
@@ -101,7 +101,7 @@ def go_on(opened: Opened, prompt: list[int], temperature: float, top_k: int, see
     for _ in range(min(WORDS, model.config.n_positions - len(prompt))):
         # A reader's own class may have no cache of our kind, so it reads everything again.
         logits = model.logits(run(model, step, cache)) if isinstance(model, GPT2) else logits_of(model, ids)
-        step = next_tokens(logits[:, -1], temperature, top_k or None, generator)[:, None]
+        step = next_tokens(logits[:, -1], Sampling(temperature, top_k), (), generator)[:, None]
         step[0] = logits[0, -1].argmax()
         ids = torch.cat([ids, step], dim=1)
     return [new[:new.index(eot)] if eot in new else new for new in ids[:, len(prompt):].tolist()]
@@ -110,9 +110,8 @@ def go_on(opened: Opened, prompt: list[int], temperature: float, top_k: int, see
 def next_token(opened: Opened, ids: Tensor, logits: Tensor, form: Form) -> str:
     """Bars of the next token, the likeliest continuation word by word, and samples. ids int64 [T], logits float [V]."""
     temperature = form.number("temperature", 0.1, 2)
-    k, seed = (int(form.number(name, 0, 1000)) for name in ("top_k", "seed"))
-    bent, prompt = logits / temperature, ids.tolist()
-    p = (bent.masked_fill(bent < bent.topk(k).values[-1], -torch.inf) if 0 < k < len(bent) else bent).softmax(dim=-1)
+    k, seed, prompt = int(form.number("top_k", 0, 1000)) or None, int(form.number("seed", 0, 1000)), ids.tolist()
+    p = keep_likely(logits[None] / temperature, k, 1.0)[0].softmax(dim=-1)
     top = p.topk(BARS)
     shares = [*top.values.tolist(), max(0.0, 1 - top.values.sum().item())]
     rows = [[word, f'<td class="bar"><i style="--p:{100 * share:.1f}"></i>{share:.1%}'] for word, share in zip(

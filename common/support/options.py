@@ -104,6 +104,16 @@ def positive(text: str) -> float:
     return _number(text, lambda value: 1e-30 <= value <= 1e30, "a number above 0 (from 1e-30 to 1e30)")
 
 
+def rate(text: str) -> float:
+    """A learning rate. AdamW moves each weight by about as much, so that beyond 1 nothing is learnt."""
+    return _number(text, lambda value: 1e-30 <= value <= 1, "a learning rate above 0, at most 1")
+
+
+def repeats(text: str) -> int:
+    """How often something is done that takes minutes at least."""
+    return _integer(text, 1, 1000)
+
+
 def seconds(text: str) -> float:
     """A time above 0, a day at most."""
     return _number(text, lambda value: 0 < value <= 86_400, "a number of seconds above 0, at most 86400")
