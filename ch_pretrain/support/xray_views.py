@@ -10,6 +10,7 @@ from ch_pretrain.inside import Lens, attention_weights, head_effects, logit_lens
 from ch_pretrain.lab.growing import FIVE, snapshots_of, spoken
 from ch_pretrain.lab.look_back import LOOKS_FILE, read_looks
 from ch_pretrain.support.xray_parts import Form, Opened, View, Xray, cell, finite, picture, slider, table, visible
+from common.fast.beginnings import repeated
 from common.fast.cache import KVCache
 from common.fast.views import run
 from common.gpt2 import GPT2
@@ -96,13 +97,16 @@ def ranking(opened: Opened, ids: Tensor, token: int) -> str:
 def go_on(opened: Opened, prompt: list[int], temperature: float, top_k: int | None, seed: int) -> list[list[int]]:
     """The likeliest continuation and SAMPLES others, of WORDS tokens at most, in one batch."""
     model, generator, eot = opened.model, torch.Generator().manual_seed(seed), opened.tokenizer.eot_id
-    ids = step = torch.tensor([prompt] * (1 + SAMPLES))  # [1 + SAMPLES, T]
-    cache = KVCache(len(prompt) + WORDS)
-    for _ in range(min(WORDS, model.config.n_positions - len(prompt))):
-        # A reader's own class may have no cache of our kind, so it reads everything again.
-        logits = model.logits(run(model, step, cache)) if isinstance(model, GPT2) else logits_of(model, ids)
-        step = next_tokens(logits[:, -1], Sampling(temperature, top_k), (), generator)[:, None]
-        step[0] = logits[0, -1].argmax()
+    ids, step, cache = torch.tensor([prompt] * (1 + SAMPLES)), torch.tensor([prompt]), KVCache(len(prompt))
+    for n in range(min(WORDS, model.config.n_positions - len(prompt))):
+        if isinstance(model, GPT2):
+            logits = model.logits(run(model, step, cache)[:, -1])  # [1, V]: the prompt is read once; then [1 + SAMPLES, V]
+        else:
+            logits = logits_of(model, ids if n else step)[:, -1]  # a reader's own class may have no cache of our kind
+        if n == 0:
+            logits, cache = logits.expand(len(ids), -1), repeated(cache, len(ids), len(prompt) + WORDS)
+        step = next_tokens(logits, Sampling(temperature, top_k), (), generator)[:, None]
+        step[0] = logits[0].argmax()
         ids = torch.cat([ids, step], dim=1)
     return [new[:new.index(eot)] if eot in new else new for new in ids[:, len(prompt):].tolist()]
 
