@@ -8,6 +8,7 @@ are MathML, and no page loads a script, a font or anything else from another sit
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,13 @@ def add_list(app: Sphinx, docname: str, source: list[str]) -> None:
                              for caption, pages in PAGES.items())
 
 
+def colour_shell(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Say of blocks of commands, which on GitHub need no name, that they are shell."""
+    if app.env.doc2path(docname).endswith(".md"):
+        source[0] = re.sub(r"^```\n(?=(?:python3?|pip|torchrun|ruff|curl|\.ci/run) )", "```bash\n", source[0], flags=re.M)
+        source[0] = re.sub(r"^```\n(?=\$ )", "```console\n", source[0], flags=re.M)
+
+
 def describe_pictures(app: Sphinx, docname: str, source: list[str]) -> None:
     """Hand on what a notebook says of its pictures: MyST-NB looks elsewhere in a cell's metadata than nbconvert does."""
     if app.env.doc2path(docname).endswith(".ipynb"):
@@ -88,5 +96,6 @@ def setup(app: Sphinx) -> None:
     app.add_source_parser(CodeParser)
     app.add_html_math_renderer("mathml", (draw_math, None), (draw_math, None))
     app.connect("source-read", add_list)
+    app.connect("source-read", colour_shell)
     app.connect("source-read", describe_pictures)
     app.connect("build-finished", make_index)
