@@ -34,6 +34,7 @@ exclude_patterns = ["**/__init__.py", "ch_delift/lab/conditions.py"]  # conditio
 extensions = ["myst_nb"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3  # links to headings, as on GitHub
+suppress_warnings = ["misc.highlighting_failure"]  # what a command printed is no shell, and stands below it uncoloured
 nb_execution_mode = "off"  # the outputs are stored
 html_theme = "furo"
 html_static_path, html_css_files = ["site.css"], ["site.css"]
@@ -63,7 +64,7 @@ def add_list(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def colour_shell(app: Sphinx, docname: str, source: list[str]) -> None:
     """Say of blocks of commands, which on GitHub need no name, that they are shell."""
-    if app.env.doc2path(docname).endswith(".md"):
+    if Path(app.env.doc2path(docname)).suffix == ".md":
         source[0] = re.sub(r"^```\n(?=(?:python3?|pip|torchrun|ruff|curl|\.ci/run) )", "```bash\n", source[0], flags=re.M)
         source[0] = re.sub(r"^```\n(?=\$ )", "```console\n", source[0], flags=re.M)
 
