@@ -82,8 +82,8 @@ class Experiment:
         """Train on these training examples and test. With equal steps, as many as the full data would take in --epochs."""
         given = self.work.train_options()
         per_epoch = given.steps_per_epoch(len(self.work.train_ids))  # of the full data
-        schedule: dict[str, Any] = {"steps": given.epochs * per_epoch, "evaluate_every": per_epoch} if equal_steps else {}
-        told = f"{schedule['steps']} steps" if equal_steps else f"{given.epochs} epochs"
+        schedule: dict[str, Any] = {"max_steps": given.epochs * per_epoch, "evaluate_every": per_epoch} if equal_steps else {}
+        told = f"{schedule['max_steps']} steps" if equal_steps else f"{given.epochs} epochs"
         say(f"\n{arm}: {len(places)} examples, {told}, seed {seed}")
         data = pipeline.example_dataset([self.work.examples["train"][i] for i in places], self.work.tokenizer,
                                         self.work.options.loss_on, seed)

@@ -90,10 +90,13 @@ def example_dataset(examples: list[Example], tokenizer: Tokenizer, loss_on: str 
 
 
 def check_new_file(options: FineTuning) -> None:
-    """Refuse a --save-data that cannot be written, or that is there already and not by the run that is resumed."""
+    """Refuse a --save-data that cannot be written, that is one of the run's own files, or that is there and not by this run."""
     file = options.save_data
-    if file is not None and (file.suffix not in (".json", ".jsonl") or (file.exists() and not options.resume)):
-        raise InputError(f"--save-data {file}: give a new file that ends in .json or .jsonl.")
+    if file is None:
+        return
+    inside = options.out is not None and options.out.resolve() in file.resolve().parents
+    if file.suffix not in (".json", ".jsonl") or inside or (files.is_there(file) and not runs.is_resuming(options)):
+        raise InputError(f"--save-data {file}: give a new file that ends in .json or .jsonl, outside of --out.")
 
 
 def prepare(options: FineTuning) -> Work:
@@ -151,7 +154,7 @@ def prepare(options: FineTuning) -> Work:
 def open_run(chapter: str, work: Work, **facts: object) -> Path:
     """Make the run folder, as `runs.open_run`, with further `facts`; and write --save-data, now that nothing is refused."""
     folder, file = runs.open_run(chapter, work.options, work.facts | facts), work.options.save_data
-    if file is not None and is_main():
+    if file is not None and is_main() and not files.is_there(file):  # what is there when a run is resumed stays as it is
         save_records(file, work.understood)
         say(f"Records as they were understood: {file}")
     return folder
@@ -178,7 +181,8 @@ def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options:
             places = sorted(random.Random(f"limit {options.seed}").sample(range(len(part)), limits[split]))
             part = [part[i] for i in places]
         if part:
-            parts[split] = encode_records(part, tokenizer, options.style, options.max_length or longest, options.over_length)
+            parts[split] = encode_records(part, tokenizer, options.style, options.max_length or longest, options.over_length,
+                                          split, longest)
             say(f"  {split}: {parts[split].note}")
     if (count := len(parts["test"].records)) < reports.FEW_QUESTIONS and not options.smoke:
         say(reports.few_questions(count))

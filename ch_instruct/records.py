@@ -115,6 +115,7 @@ def _refusal(bad: dict[int, str], total: int) -> str:
         return first
     first = first.rstrip(".")
     if len(bad) == total:
+        first = _reason(first) if "--bad-rows" in first else first  # nothing would be left
         return f"{first}; none of the {total} records can be used."
     if not others:
         return f"{first}; --bad-rows skip leaves this one of {total} records out."

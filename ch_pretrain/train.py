@@ -10,14 +10,15 @@ run folder is a checkpoint that every other command takes as --model. With the c
 when, if ever, the model began to look back (see look_back.py).
 """
 
+import copy
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.support import options
 from common.support.console import is_main, say
-from common.support.files import InputError, reading
-from common.support.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, positive, whole
+from common.support.files import InputError, reading, regular
+from common.support.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, rate, whole
 from common.tokenizer import END_OF_TEXT, Tokenizer
 
 
@@ -37,7 +38,9 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
                              metavar="N")
     epochs: int = option(1, "passes over the text (default: %(default)s)", whole, metavar="N")
     batch_size: int = option(4, "windows in one forward pass (default: %(default)s)", whole, metavar="N")
-    lr: float = option(1e-3, "peak learning rate (default: %(default)s)", positive, metavar="X")
+    snapshots: int = option(0, "keep the model N times on the way, in half precision, for the X-ray (default: %(default)s)",
+                            options.natural, metavar="N")
+    lr: float = option(1e-3, "peak learning rate (default: %(default)s)", rate, metavar="X")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,6 +66,7 @@ import torch
 
 from ch_pretrain import classroom
 from ch_pretrain.bpe import train_bpe
+from ch_pretrain.lab.growing import SNAPSHOTS
 from ch_pretrain.lab.look_back import LOOKS_FILE, add_look, read_looks
 from ch_pretrain.pages import pages
 from ch_pretrain.plots import draw_looking_back
@@ -71,7 +75,7 @@ from common.fast.answering import continue_all
 from common.fast.views import recompute_blocks
 from common.gpt2 import GPT2, Attention, GPT2Config
 from common.losses import next_token_loss
-from common.pretrained import LARGEST, count_parameters, load_pretrained
+from common.pretrained import LARGEST, count_parameters, load_pretrained, save_pretrained
 from common.support import distributed, plots, reports, runs
 from common.support.device import check_memory, check_mps, pick_device, pick_precision
 from common.training import TrainOptions, fit
@@ -108,7 +112,7 @@ def read_documents(given: Pretraining) -> list[str]:
     documents: list[str] = []
     for name in given.data:
         with reading(f"--data {name}", "no text in UTF-8", "save it again in that form"):
-            text = Path(name).read_bytes().decode("utf-8-sig")  # without the mark with which some editors begin a file
+            text = regular(Path(name)).read_bytes().decode("utf-8-sig")  # without the mark with which some files begin
         documents += [document for document in text.split(END_OF_TEXT) if document.strip()]
     if not documents:
         raise InputError(f"--data {' '.join(given.data)}: there is no text in it.")
@@ -200,27 +204,30 @@ def main() -> None:
     total = how.total_steps(len(data))
     every = max(1, total // EVALUATIONS)
 
-    def look(row: dict) -> None:
-        """At each evaluation: does it look back by now?"""
-        step = row["step"]
-        if is_main() and (step % every == 0 or step == total):
-            epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
-            windows = epochs * len(data) + rest * how.step_size
-            add_look(folder / LOOKS_FILE, model, tokenizer, step, windows * context)
-
     # Only on the classroom's pages, and where a token and the same again fit.
     looking = given.of_pages and model.config.n_positions > 2
+
+    def look(row: dict) -> None:
+        """At each evaluation: does it look back by now? And now and then keep a snapshot, as a checkpoint."""
+        step = row["step"]
+        epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
+        tokens = (epochs * len(data) + rest * how.step_size) * context
+        if is_main() and looking and (step % every == 0 or step == total):
+            add_look(folder / LOOKS_FILE, model, tokenizer, step, tokens)
+        if is_main() and given.snapshots and step * given.snapshots // total > (step - 1) * given.snapshots // total:
+            save_pretrained(copy.deepcopy(model).half(), tokenizer, folder / SNAPSHOTS / f"{tokens:012d}")
+
     run = fit(model, tokenizer, data, validation, next_token_loss, replace(how, evaluate_every=every), folder, given.resume,
-              look if looking else None)
+              look)
     if is_main():
         plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, {"pretraining": run.history}))
         if (folder / LOOKS_FILE).exists():
             plots.save_picture(folder / "looking_back.png", lambda ax: draw_looking_back(ax, read_looks(folder / LOOKS_FILE)))
         reports.finish_run(folder, {"arms": {"pretrained": reports.arm_result(run.best_loss, None, run.seconds)},
                                     "weights_sha256": runs.model_hash(model)})
-        prompts = [tokenizer.encode(prompt) for prompt in SAMPLE_PROMPTS]
-        say("\nHow it goes on (greedily):")
-        for prompt, new in zip(SAMPLE_PROMPTS, continue_all(model, prompts, 24, tokenizer.eot_id)):
+        prompts = {prompt: ids for prompt in SAMPLE_PROMPTS if len(ids := tokenizer.encode(prompt)) < model.config.n_positions}
+        say("\nHow it goes on (greedily):" if prompts else "")
+        for prompt, new in zip(prompts, continue_all(model, list(prompts.values()), 24, tokenizer.eot_id)):
             say(f"  {prompt!r} -> {tokenizer.decode(new.ids)!r}")
         say(f"\nNext: python ch_pretrain/generate.py --model {folder} --prompt \"...\"")
 

@@ -26,7 +26,7 @@ from ch_instruct.support.fine_tuning_options import FineTuning
 from common.support import files, options
 from common.support.console import is_main, say
 from common.support.files import InputError
-from common.support.options import not_negative, option, positive, positive_share, whole
+from common.support.options import not_negative, option, positive, positive_share, repeats, whole
 
 TEXTS = ("instruction", "input", "output")
 
@@ -47,7 +47,7 @@ class SFTMix(FineTuning):
                                      "run was least sure, and list them: where answers are wrong, they are among these "
                                      "(default: do not)", positive_share, metavar="X")
     seeds: int = option(1, "repeat the comparison with N seeds and print means and 95 %% intervals (default: %(default)s)",
-                        whole, metavar="N")
+                        repeats, metavar="N")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,7 +119,7 @@ def read_perplexities(path: Path, count: int) -> list[float]:
         InputError: if the file does not hold them.
     """
     advice = f"remove the folder {path.parent} and go on with --resume"
-    found = files.read_json(path, [float], "no list of perplexities", advice)
+    found = files.read_json(path, [files.FROM_0], "no list of perplexities", advice)
     if len(found) != count:
         raise InputError(f"{path} holds {len(found)} perplexities instead of {count}; {advice}.")
     return found

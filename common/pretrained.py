@@ -122,7 +122,7 @@ def adapted_folder(folder: Path) -> Path | None:
     Raises:
         InputError: if there is no such model, or a model lies beside the adapter.
     """
-    if not (folder / "adapter_config.json").exists():
+    if not files.is_there(folder / "adapter_config.json"):
         return None
     if any(folder.glob("model*.safetensors")):
         raise InputError(f"{folder} holds a model and an adapter_config.json, so two models could be meant; move the adapter's "
@@ -147,7 +147,7 @@ def read_config(folder: Path) -> GPT2Config:
     if base := adapted_folder(folder):
         return read_config(base)
     path = folder / "config.json"
-    if not path.exists():
+    if not files.is_there(path):
         raise InputError(f"{folder} is no checkpoint: it has no config.json.")
     content = files.read_json(path, {str: object}, "not the config.json of a GPT-2", "fetch or copy it again")
     for key, allowed in FIXED_SETTINGS.items():
@@ -188,9 +188,9 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
             tensors[name] = tensors[name].float() + update.T  # public files keep these layers as [in, out]
         return tensors
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists():
+    if files.is_there(single):
         return without_prefix(read_part(single))
-    if not index.exists():
+    if not files.is_there(index):
         raise InputError(f"{folder} has no model.safetensors; other formats (pytorch_model.bin, ...) are not read: convert "
                          "them with transformers' save_pretrained.")
     listed = files.read_json(index, {"weight_map": {str: str}}, "no list of safetensors files", "fetch or copy it again")

@@ -15,7 +15,7 @@ import regex
 import tiktoken
 from tiktoken.load import load_tiktoken_bpe
 
-from common.support.files import InputError, check, read_json, reading, write_text
+from common.support.files import InputError, check, is_there, read_json, reading, write_text
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -163,15 +163,17 @@ class Tokenizer:
         """
         what, advice = "no file of GPT-2's byte-level BPE", "fetch or copy it again"
         config = {}
-        if (config_file := folder / "tokenizer_config.json").exists():
+        if is_there(config_file := folder / "tokenizer_config.json"):
             config = read_json(config_file, {str: object}, "no tokenizer_config.json", advice)
             _check_plain(config_file, config, PLAIN_CONFIG)
-        if (single_file := folder / "tokenizer.json").exists():  # what other tools read if there are both
+        if is_there(single_file := folder / "tokenizer.json"):  # what other tools read if there are both
             vocab, merges, more = _read_single(single_file, what, advice)
-        elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        elif is_there(folder / "vocab.json") and is_there(folder / "merges.txt"):
             vocab = read_json(folder / "vocab.json", {str: int}, what, advice)
             with reading(folder / "merges.txt", what, advice):
                 lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+                if not lines:
+                    raise ValueError("it is empty")
             lines = lines[1:] if lines and lines[0].startswith("#version") else lines
             merges = [line.split(" ") for line in lines if line]
             with reading(f"The added words of {folder}", "not as other tools write them", advice):

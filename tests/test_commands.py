@@ -15,7 +15,8 @@ from tests.conftest import ENVIRONMENT, ROOT, assert_refused, make_model
 
 EVALUATION = "ch_instruct/evaluation/"
 TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py", "ch_delift/train.py"]
-OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/chat.py",
+OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_pretrain/xray.py", "ch_pretrain/lab/growing.py",
+          "ch_instruct/respond.py", "ch_instruct/chat.py",
           *(EVALUATION + name for name in ("two_turn.py", "judge.py", "to_alpaca_eval.py", "arena.py", "benchmarks.py")),
           "ch_instruct/lab/bench.py", "ch_sftmix/lab/where_it_pays.py", "ch_delift/lab/few_shot.py",
           "ch_delift/lab/where_it_pays.py", "ch_delift/lab/bench.py", "tests/first_run.py", "common/support/verify.py",
@@ -50,6 +51,14 @@ def test_help_and_a_wrong_option_wait_for_no_library(option, status, tmp_path):
                            *(str(ROOT / name) for name in COMMANDS)], cwd=tmp_path, env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True)
     assert done.stdout.splitlines() == [f"{ROOT / name} {status}" for name in COMMANDS], done.stderr
+
+
+def test_every_command_that_reads_records_takes_fields_and_skips_bad_rows():
+    """The sentences on a file propose both."""
+    reading = [name for name in COMMANDS if "load_records(args.data" in (text := (ROOT / name).read_text(encoding="utf-8"))
+               or "records import count_rows, load_questions" in text or "records import load_questions" in text]
+    assert len(reading) >= 5
+    assert [name for name in reading if "RecordOptions" not in (ROOT / name).read_text(encoding="utf-8")] == []
 
 
 @pytest.mark.parametrize("script", TRAINING + OTHERS)
@@ -169,17 +178,17 @@ def test_without_the_harness_its_requirements_are_named(in_process, monkeypatch)
 
 BAD_FILES = {
     "missing.json": (None, "there is no such file"),
-    "notes.txt": ("hello", "ends in .json, .jsonl, .csv or .parquet"),
-    "broken.json": ('[{"instruction": "a"', "is not JSON"),
-    "lines.jsonl": ('{"instruction": "a", "output": "b"}\nhello\n', "is not JSONL"),
+    "notes.txt": ("hello", "ends in .json, .jsonl, .ndjson, .csv, .tsv, .parquet"),
+    "broken.json": ('[{"instruction": "a"', "is no JSON in UTF-8"),
+    "lines.jsonl": ('{"instruction": "a", "output": "b"}\nhello\n', "line 2 is no JSON"),
     "empty.json": ("[]", "holds no records"),
-    "object.json": ("{}", "must hold a list of records"),
+    "object.json": ("{}", "record 1 is of no known form"),
     "number.json": ("[1]", "record 1 is a int"),
     "odd.json": (json.dumps([{"q": "a", "a": "b"}]), "is of no known form (its keys: 'q', 'a')"),
     "cut.csv": ("question,answer\na\n", "record 1 has more or fewer cells"),
     "no_output.json": (json.dumps([RECORD, {"instruction": "a"}]), "record 2 has no 'output'"),
     "no_instruction.json": (json.dumps([{"output": "a"}]), "record 1 has no 'instruction'"),
-    "not_text.json": (json.dumps([RECORD, RECORD | {"output": 5}]), "record 2: 'output' is 5; it must be a text"),
+    "not_text.json": (json.dumps([RECORD, RECORD | {"output": ["b"]}]), "record 2"),
     "two_users.json": (json.dumps([RECORD, {"messages": [{"role": "user", "content": "a"}] * 2}]),
                        "record 2, message 2 has the role 'user'; assistant belongs there"),
     "one.json": (json.dumps([RECORD]), "leave nothing for the"),

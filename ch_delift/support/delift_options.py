@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ch_instruct.support.fine_tuning_options import FineTuning
 from common.support.files import InputError
-from common.support.options import option, positive_share, whole
+from common.support.options import option, positive_share, repeats
 
 ARMS = ("random", "se", "gradient", "high-loss", "low-loss", "full")
 OTHER = {"instruction": None, "task": "target", "continual": "known"}  # the second group of records each stage needs
@@ -74,7 +74,7 @@ class Delift(FineTuning):
                                   metavar="FOLDER")
     curve: bool = option(False, "also train on 10, 20, 30 and 50 %% and draw score against fraction")
     seeds: int = option(1, "repeat all training with N seeds and print means and 95 %% intervals (default: %(default)s)",
-                        whole, metavar="N")
+                        repeats, metavar="N")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -58,6 +58,7 @@ from common.pretrained import load_pretrained
 from common.support.device import pick_device, pick_precision
 
 VOTE = dict.fromkeys(("time", "vote", "question", "left", "right", "left_answer", "right_answer"), str)
+MOST_WAITING = 8  # questions at once; more would only keep each other, and whoever votes, waiting
 MOST_BATTLES = 1000  # are remembered; older ones can no longer be voted on
 
 
@@ -75,6 +76,7 @@ class Arena:
         self.battles: dict[str, Battle] = {}
         self.asked = Counter(vote["question"] for vote in votes.entries)
         self.answering, self.voting = threading.Lock(), threading.Lock()  # one question, and one vote, at a time
+        self.places = threading.Semaphore(MOST_WAITING)
 
     def next_question(self) -> dict:
         """The question that was asked least often, the first of these in the file."""
@@ -163,10 +165,14 @@ def pages(arena: Arena) -> Callable[[Request], Answer]:
             question = form.get("question", "").replace("\r\n", "\n").strip()
             if not question and not (form.get("next") and with_file):
                 return ask_page(400, "That question is empty; type one.")
+            if not arena.places.acquire(blocking=False):
+                return ask_page(503, f"{MOST_WAITING} questions wait for an answer already; ask again in a while.", question)
             try:
                 battle_id = arena.start(None if form.get("next") and with_file else {"instruction": question})
             except InputError as error:
                 return ask_page(400, str(error), question)
+            finally:
+                arena.places.release()
         elif request.path == "/vote" and form.get("battle") in arena.battles and form.get("vote") in POINTS:
             battle_id = form["battle"]
             arena.vote(battle_id, form["vote"])
@@ -186,7 +192,8 @@ def main() -> None:
     answerers = {name: answerer(name, device, precision, choose_style(name, args.format), args.max_new_tokens)
                  for name in args.models}
     arena = Arena(answerers, load_votes(args.votes), questions)
-    server = LocalServer(pages(arena), args.host, args.port)
+    server = LocalServer(pages(arena), args.host, args.port, arena_pages.ALLOWED)
+    args.votes.parent.mkdir(parents=True, exist_ok=True)  # if that is impossible, better now than at the first vote
 
     def ended() -> str:
         arena.voting.acquire()  # a vote that is being written is written whole, and none begins

@@ -37,7 +37,9 @@ MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 QUESTIONS = ("instruction", "question", "prompt", "query", "problem", "ask", "q", "input", "inputs", "user", "human")
 ANSWERS = ("output", "answer", "response", "completion", "solution", "reply", "a", "target", "targets", "assistant", "chosen")
 LABELS = ("id", "ids", "uid", "uuid", "hash", "url", "link", "source", "date", "time", "lang", "language", "category", "type",
-          "split", "tag", "tags", "topic", "family", "system", "license", "rejected")
+          "split", "tag", "tags", "topic", "family", "license", "rejected", "name", "title", "label", "role", "from",
+          *(name for names in BESIDES.values() for name in names if name != "input"))
+SENDERS = ("system", "user", "assistant", *ROLES)
 
 
 def field_pair(text: str) -> str:
@@ -135,7 +137,8 @@ def _form(row: dict, full: list[str], where: str, fields: Sequence[str] | None, 
 def _no_form(row: dict, answered: bool) -> str:
     """What a row of no known form is, and what can be done."""
     proposed = propose(row, answered)
-    lists = [key for key, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    lists = [key for key, value in row.items() if isinstance(value, list) and len(value) > 1 and isinstance(value[0], dict)
+             and (propose(value[0]) or any(value[0].keys() >= set(keys.values()) for keys in FORMS.values()))]
     what = f"is of no known form (its keys: {_names(row)})"
     if proposed:
         return f"{what}; say which of them hold what, as in --fields {' '.join(map(shlex.quote, proposed))}"
@@ -149,8 +152,8 @@ def _no_form(row: dict, answered: bool) -> str:
 
 def propose(row: dict, answered: bool = True) -> list[str]:
     """Pairs for --fields with which this row can be read, as its names and texts suggest; none if it cannot."""
-    chats = [key for key, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)
-             and value[0].keys() & {"role", "from"}]
+    chats = [key for key, value in row.items() if isinstance(value, list) and value and all(
+        isinstance(message, dict) and message.get("role", message.get("from")) in SENDERS for message in value)]
     if chats:
         return [f"messages={chats[0]}"]
     parts = {key: set(re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower())) for key, value in row.items()
@@ -158,15 +161,15 @@ def propose(row: dict, answered: bool = True) -> list[str]:
     texts = [key for key in parts if not parts[key] & set(LABELS)]
     answer = next((key for name in ANSWERS for key in texts if name in parts[key]), None)
     question = next((key for name in QUESTIONS for key in texts if name in parts[key] and key != answer), None)
-    others = [key for key in texts if key not in (question, answer)]
+    others = [key for key in texts if key not in (question, answer, "input")]
     question = question or next(iter(others), None)
-    answer = answer or next((key for key in others if key != question), None)
+    answer = answer or next((key for key in others if key != question and not parts[key] & set(QUESTIONS)), None)
     pairs = [("instruction", question), ("output", answer)][:2 if answered else 1]
     return [f"{ours}={theirs}" for ours, theirs in pairs] if all(theirs for _, theirs in pairs) else []
 
 
 def _names(row: dict) -> str:
-    names = [repr(key) for key in row if key is not None]
+    names = [reprlib.repr(key) for key in row if key is not None]
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "nothing"
 
 

@@ -13,7 +13,7 @@ from common.support.options import (
     TrainingOptions,
     default_lr,
     option,
-    positive,
+    rate,
     whole,
 )
 
@@ -35,7 +35,7 @@ class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, For
     loss_on: str = option("response", "what is learnt: the response alone, or the prompt too (default: %(default)s)",
                           choices=["response", "all"])
     lr: float | None = option(None, f"peak learning rate (default: {default_lr():g}, with --lora {default_lr(lora=True):g})",
-                              positive, metavar="X")
+                              rate, metavar="X")
     lora: int | None = option(None, "learn updates of this rank instead of the weights themselves (LoRA): far less memory, and "
                               "an adapter beside the checkpoint (default: all weights)", whole, metavar="RANK")
     max_length: int | None = option(None, "longest example in tokens, prompt and response together (default: what the model "

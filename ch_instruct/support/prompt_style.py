@@ -3,7 +3,7 @@
 from ch_instruct.prompts import STYLES, format_prompt
 from common.pretrained import find_folder
 from common.support.console import say
-from common.support.files import read_json, reading
+from common.support.files import is_there, read_json, reading
 
 
 def own_template(model: str) -> str:
@@ -11,10 +11,10 @@ def own_template(model: str) -> str:
     tools write it. Empty if there is none."""
     folder = find_folder(model)
     alone, beside = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    with reading(alone, "no chat template"):
-        if alone.exists():
+    if is_there(alone):
+        with reading(alone, "no chat template"):
             return alone.read_text(encoding="utf-8")
-    template = read_json(beside, {str: object}).get("chat_template") if beside.exists() else ""
+    template = read_json(beside, {str: object}).get("chat_template") if is_there(beside) else ""
     return template if isinstance(template, str) else ""
 
 

@@ -4,7 +4,7 @@ reads them."""
 import sys
 from pathlib import Path
 
-from common.support.files import InputError, parse_json, reading, write_json
+from common.support.files import InputError, parse_json, reading, regular, write_json
 
 
 def write_subset(path: Path, ids: list[int], gains: list[float], facts: dict[str, object]) -> None:
@@ -26,7 +26,7 @@ def read_subset(path: Path, data_hash: str, records: int) -> list[int]:
         InputError: if it is no subset file, or one of other data (another `data_sha256`), or an id is no place in them.
     """
     with reading(f"--subset {path}", "no subset file with ids and data_sha256", "give one that ch_delift or ch_sftmix wrote"):
-        content = parse_json(path.read_text(encoding="utf-8"), {"ids": [int], "data_sha256": str})
+        content = parse_json(regular(path).read_text(encoding="utf-8"), {"ids": [int], "data_sha256": str})
     ids, of_data = content["ids"], content["data_sha256"]
     if of_data != data_hash:
         raise InputError(f"--subset {path} was chosen from other data (its data_sha256 is {of_data[:12]}..., that of --data is "

@@ -32,7 +32,9 @@ from common.support.checkpoints import read_history
 from common.support.reports import report_table
 
 TEST = {"questions": int, "sha256": str}
-ARM = dict.fromkeys(("test_loss", "perplexity", "exact_match", "rouge_l", "stopped", "seconds"), (float, None))
+SHARE = (files.Within(float, 0, 1), None)
+ARM = dict.fromkeys(("test_loss", "perplexity", "seconds"), (files.FROM_0, None)) | dict.fromkeys(
+    ("exact_match", "rouge_l", "stopped"), SHARE)
 FILES = ("run.json", "report.json")  # of a finished run
 NO_MATTER = {"out", "resume", "save_data"}  # options that say nothing about what was done
 

@@ -1,4 +1,4 @@
-"""What a long computation shows: a bar in a terminal, plain lines elsewhere."""
+"""What commands print: lines, tables, and the progress of a long computation (a bar in a terminal, plain lines elsewhere)."""
 
 import os
 import sys

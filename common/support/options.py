@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from common.support.console import is_main
-from common.support.files import InputError, out_of_memory, read_json, reading, release
+from common.support.console import CONTROL, is_main
+from common.support.files import InputError, is_there, out_of_memory, read_json, reading, release
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with one sentence and exit status 2."""
-        self.exit(2, f"error: {' '.join(message.splitlines())}; --help lists all options.\n")
+        self.exit(2, f"error: {one_line(message)}; --help lists all options.\n")
 
     def has(self, name: str) -> bool:
         """Whether the command takes this option."""
@@ -62,7 +62,7 @@ def _path(text: str) -> Path:
 def new_file(text: str) -> Path:
     """A name that nothing has yet."""
     path = _path(text)
-    if path.exists():
+    if is_there(path):
         raise argparse.ArgumentTypeError(f"{path} already exists, choose a new file")
     return path
 
@@ -102,6 +102,16 @@ def _number(text: str, allowed: Callable[[float], bool], what: str) -> float:
 def positive(text: str) -> float:
     """A number above 0 whose inverse and product with others float32 can hold."""
     return _number(text, lambda value: 1e-30 <= value <= 1e30, "a number above 0 (from 1e-30 to 1e30)")
+
+
+def rate(text: str) -> float:
+    """A learning rate. AdamW moves each weight by about as much, so that beyond 1 nothing is learnt."""
+    return _number(text, lambda value: 1e-30 <= value <= 1, "a learning rate above 0, at most 1")
+
+
+def repeats(text: str) -> int:
+    """How often something is done that takes minutes at least."""
+    return _integer(text, 1, 1000)
 
 
 def seconds(text: str) -> float:
@@ -285,7 +295,7 @@ def _of_kind(value: Any, rules: Mapping[str, Any]) -> Any:
 
 def is_resuming(args: FolderOptions | argparse.Namespace) -> bool:
     """Whether there is a run to go on with: --resume in a folder without run.json begins anew."""
-    return bool(args.resume and args.out and (args.out / "run.json").exists())
+    return bool(args.resume and args.out and is_there(args.out / "run.json"))
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -321,6 +331,17 @@ def default_lr(lora: bool = False) -> float:
     return 5e-4 if lora else 5e-5
 
 
+def one_line(message: object) -> str:
+    """A message for the terminal. A value in it may hold line breaks and control characters, and be very long."""
+    text = " ".join(str(message).splitlines()).translate(CONTROL)
+    return text if len(text) < 1000 else f"{text[:500]} ... {text[-300:]}"  # the value is in the middle
+
+
+def _stop_early(*_: object) -> None:
+    os.write(2, b"\nStopped.\n")
+    os._exit(130)
+
+
 def how_to_go_on() -> str:
     """The command that continues an interrupted run, for the end of a sentence; empty where nothing has begun."""
     if Parser.folder is None:
@@ -340,14 +361,18 @@ def run_command(main: Callable[[], object]) -> None:
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal cannot spell is no reason to end
+    if signal.getsignal(signal.SIGINT) is _stop_early:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
+        if main.__name__ == "parse" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _stop_early)  # while the rest is imported, where Ctrl-C would end in a traceback
     except InputError as error:
         if is_main():
-            print("error:", *str(error).splitlines(), file=sys.stderr)  # on one line, even if a name holds a line break
+            print("error:", one_line(error), file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # no permission, disk full, ...
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        print("error:", one_line(f"{error.filename or 'a file'}: {error.strerror or error}."), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # leaving takes a second or two, in which one is pressed again

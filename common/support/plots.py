@@ -1,4 +1,5 @@
-"""Pictures of a training run. Each function draws into given axes, so notebooks can use them too.
+"""Pictures: loss curves, tables of numbers, and how a picture is saved. Each function draws into given axes, so notebooks can
+use them too.
 
 Colours differ in brightness as well as in hue, so that they can be told apart in grey.
 """

@@ -6,8 +6,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.special import stdtr, stdtrit
-
 from common.support import files
 from common.support.console import WIDTH, say, table
 
@@ -80,9 +78,9 @@ def finish_run(folder: Path, report: dict, by_family: list[str] | None = None) -
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """The mean of at least two independent values, and half of its 95 % confidence interval (Student's t)."""
+    from scipy.stats import t  # here, because importing it takes seconds
     n = len(values)
-    quantile = float(stdtrit(n - 1, 0.975))  # of Student's t with n - 1 degrees of freedom
-    return fmean(values), quantile * stdev(values) / math.sqrt(n)
+    return fmean(values), float(t.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n)
 
 
 def plus_minus(interval: tuple[float, float], form: str = ".1%") -> str:
@@ -94,7 +92,8 @@ def plus_minus(interval: tuple[float, float], form: str = ".1%") -> str:
 def share_interval(share: float, n: int) -> tuple[float, float]:
     """95 % confidence interval of a share seen in n independent cases (Wilson, 1927): lowest and highest, from 0 to 1.
 
-    Unlike a mean ± t standard errors it does not shrink to nothing when all cases are alike.
+    Unlike a mean ± t standard errors it does not shrink to nothing when all cases are alike. (SciPy's needs a whole number of
+    successes; a tie is half of one.)
     """
     z = 1.959964  # of the normal distribution
     centre, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -106,10 +105,10 @@ def p_value(differences: Sequence[float]) -> float:
 
     Differences that are all the same give 0, or 1 if they are 0.
     """
-    n, spread = len(differences), stdev(differences)
-    if spread == 0:
+    from scipy.stats import ttest_1samp  # here, because importing it takes seconds
+    if stdev(differences) == 0:
         return float(fmean(differences) == 0)
-    return 2 * float(stdtr(n - 1, -abs(fmean(differences)) / (spread / math.sqrt(n))))
+    return float(ttest_1samp(differences, 0).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -93,7 +93,7 @@ def open_run(chapter: str, args: FolderOptions | Namespace, facts: dict[str, obj
         files.claim(folder)
         if not resuming:
             refuse_content(folder)  # once more: another run may have begun here since `check_run`
-        for path in filter(files.is_temporary, folder.rglob(".*.tmp")):
+        for path in filter(files.is_temporary, folder.rglob(".*.unfinished")):
             path.unlink()
     if resuming:
         recorded = read_run(folder)["facts"]
@@ -118,11 +118,12 @@ def _make_folder(chapter: str, out: Path | None) -> Path:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         return out
-    number = 1
+    above, number = Path("runs") / chapter, 1
+    above.mkdir(parents=True, exist_ok=True)
     while True:
-        folder = Path("runs") / chapter / f"{number:03d}"
+        folder = above / f"{number:03d}"
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
         except FileExistsError:
             number += 1

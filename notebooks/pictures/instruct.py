@@ -34,19 +34,25 @@ def draw_batch(ax: Axes, rows: list[tuple[str, list[int], list[str]]], tokenizer
 def draw_families(ax: Axes, arms: dict[str, dict[str, float]]) -> None:
     """Exact match by family of questions, a bar per arm, the best family of the last arm on top.
 
-    An arm with nothing right in any family has no bars; the axis says so.
+    An arm with nothing right in any family has no bars; the axis says so. All families with 100 % share one bar.
 
     arms: name -> family -> share, of up to three arms.
     """
     empty = [name for name, shares in arms.items() if not any(shares.values())]
     arms = {name: shares for name, shares in arms.items() if name not in empty} or arms
     last = list(arms.values())[-1]
+    full = [family for family, share in last.items() if share == 1]
+    if len(full) > 1:
+        name = f"{len(full)} families with 100 %"
+        arms = {arm: {f: share for f, share in shares.items() if f not in full}
+                | {name: sum(shares[f] for f in full) / len(full)} for arm, shares in arms.items()}
+        last = list(arms.values())[-1]
     families = sorted(last, key=last.__getitem__)
     wide = 0.8 / len(arms)
     for i, ((name, shares), colour) in enumerate(zip(arms.items(), (LIGHT, DARK, ACCENT))):
         ax.barh([y + (i - (len(arms) - 1) / 2) * wide for y in range(len(families))], [shares[f] for f in families], wide,
                 color=colour, label=name)
-    ax.set_yticks(range(len(families)), families, fontsize=8)
+    ax.set_yticks(range(len(families)), [family.replace("_", " ") for family in families], fontsize=8)
     ax.set(xlabel=f"exact match{''.join(f' ({name}: 0 % everywhere)' for name in empty)}", xlim=(0, 1))
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(arms), frameon=False)

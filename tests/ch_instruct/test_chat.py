@@ -24,7 +24,7 @@ from ch_pretrain import classroom
 from common.fast.answering import continue_all
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, make_model, run_command
+from tests.conftest import ROOT, make_model, run_here
 
 
 def take_terminal() -> None:
@@ -118,8 +118,8 @@ def trained(tmp_path_factory):
         {"role": "user", "content": record["instruction"]}, {"role": "assistant", "content": record["output"]})]}
         for pair in zip(plain[::2], plain[1::2])]
     (folder / "talk.jsonl").write_text("\n".join(map(json.dumps, talks)))
-    done = run_command("ch_instruct/train.py", "--smoke", "--data", "talk.jsonl", "--format", "phi3", "--precision", "fp32",
-                       "--out", "run", folder=folder)
+    done = run_here("ch_instruct/train.py", "--smoke", "--data", "talk.jsonl", "--format", "phi3", "--precision", "fp32",
+                    "--out", "run", folder=folder)
     return folder, done.stdout
 
 

@@ -10,7 +10,7 @@ from tests.conftest import assert_refused, make_model
 
 def test_questions_that_are_too_long_are_named_by_row_and_can_be_left_out(in_process, tmp_path):
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
-    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd").mkdir(exist_ok=True)
     rows = [{"instruction": "x" * (600 if n in (1, 3) else 5), "output": "y"} for n in range(4)]
     rows.insert(0, {"instruction": " ", "output": "left out before"})
     (tmp_path / "cwd" / "q.json").write_text(json.dumps(rows))
@@ -26,7 +26,7 @@ def test_questions_that_are_too_long_are_named_by_row_and_can_be_left_out(in_pro
 
 def test_answers_are_greedy_unless_asked_otherwise_and_sampled_ones_repeat_with_their_seed(in_process, tmp_path):
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
-    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd").mkdir(exist_ok=True)
     (tmp_path / "cwd" / "q.json").write_text(json.dumps([{"instruction": f"q{n}"} for n in range(4)]))
 
     def answers(name: str, *more: object) -> list[str]:

@@ -8,7 +8,7 @@ from ch_instruct.pipeline import FineTuning, prepare
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import assert_refused, assert_same_weights, kill_and_resume, make_model, run_command
+from tests.conftest import assert_refused, assert_same_weights, kill_and_resume, make_model, run_here
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), folder / "model")
     records = [{key: r[key] for key in ("instruction", "output", "family")} for r in classroom.records() if not r["input"]]
-    (folder / "data.json").write_text(json.dumps(records[:60]))
+    (folder / "data.json").write_text(json.dumps([{"instruction": "left out", "output": "", "family": "x"}, *records[:60]]))
     return folder
 
 
@@ -33,7 +33,7 @@ def options(small, *more: object) -> list:
 
 @pytest.fixture(scope="module")
 def run(small):
-    done = run_command("ch_sftmix/train.py", *options(small, "--out", "straight"), folder=small)
+    done = run_here("ch_sftmix/train.py", *options(small, "--out", "straight"), folder=small)
     return small / "straight", done.stdout
 
 
@@ -56,11 +56,14 @@ def test_the_table_has_three_arms(run):
         assert any(line.startswith(arm) for line in told.splitlines())
 
 
-def test_the_dynamics_say_which_half_each_example_is_in(run):
+def test_the_dynamics_say_which_half_each_example_is_in(small, run):
     folder, _ = run
     rows = list(csv.DictReader(open(folder / "dynamics.csv")))
     facts = json.loads((folder / "run.json").read_text())["facts"]
     assert len(rows) == facts["records"]["train"]
+    records = json.loads((small / "data.json").read_text())  # a row is a place in the file, counted from 1
+    assert all(records[int(row["row"]) - 1] | {"input": ""} == {key: row[key] for key in ("instruction", "input", "output")} | {
+        "family": records[int(row["row"]) - 1]["family"]} for row in rows)
     sure = [float(row["confidence"]) for row in rows if row["half"] == "confident"]
     unsure = [float(row["confidence"]) for row in rows if row["half"] == "unconfident"]
     assert min(sure) >= max(unsure) and len(sure) - len(unsure) in (0, 1)

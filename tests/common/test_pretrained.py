@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers  # loads its parts where they are used
 from safetensors.torch import load_file, save_file, save_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from common import pretrained
 from common.fast.answering import continue_all
@@ -23,12 +23,13 @@ from tests.conftest import make_model
 IDS = torch.tensor([[5, 200, 31, 31, 7, 90, 256, 0], [1, 2, 3, 4, 5, 6, 7, 8]])
 
 
-def make_peer(**settings: object) -> GPT2LMHeadModel:
+def make_peer(**settings: object) -> "transformers.GPT2LMHeadModel":
     """A random model of transformers, with clearly different outputs for different inputs."""
     torch.manual_seed(1)
-    config = GPT2Config(**{"vocab_size": 257, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 256,
-                           "eos_token_id": 256} | settings)
-    model = GPT2LMHeadModel(config).eval()
+    config = transformers.GPT2Config(**{
+        "vocab_size": 257, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 256,
+        "eos_token_id": 256} | settings)
+    model = transformers.GPT2LMHeadModel(config).eval()
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.5)
@@ -43,7 +44,7 @@ def folder(tiny_model, tokenizer, tmp_path) -> Path:
 
 
 @pytest.fixture
-def peer() -> GPT2LMHeadModel:
+def peer() -> "transformers.GPT2LMHeadModel":
     return make_peer()
 
 
@@ -52,7 +53,7 @@ def peer_folder(peer, tokenizer, tmp_path) -> Path:
     """A checkpoint that transformers wrote, tokenizer and all."""
     tokenizer.save(tmp_path, model_max_length=64)
     peer.save_pretrained(tmp_path / "theirs")
-    GPT2Tokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "theirs")
+    transformers.GPT2Tokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "theirs")
     return tmp_path / "theirs"
 
 
@@ -91,7 +92,8 @@ def test_unusual_sizes_are_read_from_the_config(settings, tokenizer, tmp_path):
     ours = load_pretrained(tmp_path)[0]
     assert (ours(IDS) - peer(IDS).logits).abs().max() <= 1e-4
     save_pretrained(ours, tokenizer, tmp_path / "again")
-    assert (AutoModelForCausalLM.from_pretrained(tmp_path / "again")(IDS).logits - peer(IDS).logits).abs().max() <= 1e-4
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again")
+    assert (theirs(IDS).logits - peer(IDS).logits).abs().max() <= 1e-4
 
 
 def test_forty_greedy_tokens_are_those_of_transformers(peer, peer_folder):
@@ -105,7 +107,7 @@ def test_forty_greedy_tokens_are_those_of_transformers(peer, peer_folder):
 
 
 def test_transformers_loads_ours_completely_with_the_same_logits(tiny_model, folder):
-    theirs, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    theirs, info = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     assert theirs.config.eos_token_id == 256  # where their generation stops
     with torch.no_grad():
@@ -113,7 +115,7 @@ def test_transformers_loads_ours_completely_with_the_same_logits(tiny_model, fol
 
 
 def test_transformers_loads_our_tokenizer(folder, tokenizer):
-    theirs = AutoTokenizer.from_pretrained(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
     assert (len(theirs), theirs.eos_token_id, theirs.model_max_length) == (257, 256, 64)
     assert theirs("Hello, été!")["input_ids"] == tokenizer.encode("Hello, été!")
 
@@ -132,12 +134,12 @@ def test_saving_and_loading_ours_is_exact(tiny_model, tokenizer, folder):
 def test_theirs_through_ours_and_back_is_exact(peer, peer_folder, tmp_path):
     save_pretrained(*load_pretrained(peer_folder), tmp_path / "back")
     assert same_tensors(load_file(tmp_path / "back" / "model.safetensors"), load_file(peer_folder / "model.safetensors"))
-    assert same_tensors(AutoModelForCausalLM.from_pretrained(tmp_path / "back").state_dict(), peer.state_dict())
+    assert same_tensors(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back").state_dict(), peer.state_dict())
 
 
 def test_ours_through_theirs_and_back_is_exact(tiny_model, folder, tmp_path):
-    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "back")
-    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "back")
+    transformers.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "back")
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "back")
     assert same_tensors(load_pretrained(tmp_path / "back")[0].state_dict(), tiny_model.state_dict())
 
 
@@ -236,7 +238,7 @@ def test_half_precision_weights_are_loaded_in_float32(dtype, tokenizer, tmp_path
     model = load_pretrained(tmp_path)[0]
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert same_tensors(model.state_dict(), make_model().to(dtype).float().state_dict())
-    assert AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").dtype == dtype
+    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").dtype == dtype
 
 
 def test_dtype_chooses_the_precision(folder, tiny_model):
@@ -448,7 +450,7 @@ def test_a_folder_whose_first_saving_failed_has_no_weights(tiny_model, tokenizer
 def test_parity_at_the_shape_of_gpt2():
     """124 million random weights: logits, 40 greedy tokens, and the way back, all in one go as it is slow."""
     torch.manual_seed(0)
-    theirs = GPT2LMHeadModel(GPT2Config()).eval()
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         theirs.save_pretrained(first)
         Tokenizer.gpt2().save(Path(first), 1024)
@@ -462,7 +464,7 @@ def test_parity_at_the_shape_of_gpt2():
         assert found.ids == expected.tolist() and len(found.ids) == 40
 
         save_pretrained(ours, tokenizer, second)
-        back, info = GPT2LMHeadModel.from_pretrained(second, output_loading_info=True)
+        back, info = transformers.GPT2LMHeadModel.from_pretrained(second, output_loading_info=True)
         assert not info["missing_keys"] and not info["unexpected_keys"]
         for (name, mine), (_, original) in zip(back.state_dict().items(), theirs.state_dict().items()):
             assert torch.equal(mine, original), name
@@ -475,7 +477,7 @@ def adapter(peer_folder: Path, to: Path, base: object = None, **settings: object
     """Let peft adapt a model, change all updates, and save the adapter. Gives what computes its logits."""
     peft = pytest.importorskip("peft")
     torch.manual_seed(2)
-    model = peft.get_peft_model(GPT2LMHeadModel.from_pretrained(peer_folder), peft.LoraConfig(**{
+    model = peft.get_peft_model(transformers.GPT2LMHeadModel.from_pretrained(peer_folder), peft.LoraConfig(**{
         "r": 4, "lora_alpha": 8, "target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "task_type": "CAUSAL_LM"}
         | settings))
     with torch.no_grad():

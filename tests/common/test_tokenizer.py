@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import transformers  # loads its parts where they are used
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
-from transformers import AutoTokenizer, GPT2Tokenizer
 
 from common import tokenizer as module
 from common.support.files import InputError
@@ -43,8 +43,8 @@ def gpt2_folder(gpt2, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def peer(gpt2_folder) -> GPT2Tokenizer:
-    return GPT2Tokenizer.from_pretrained(gpt2_folder)
+def peer(gpt2_folder) -> "transformers.GPT2Tokenizer":
+    return transformers.GPT2Tokenizer.from_pretrained(gpt2_folder)
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +295,7 @@ def small_folder(folder: Path, config: dict | None = None, **files: object) -> P
 
 def saved_by_transformers(folder: Path, **changes: object) -> Path:
     """A folder with tokenizer.json, words added by transformers, and changes: key__key=value."""
-    theirs = GPT2Tokenizer.from_pretrained(small_folder(folder / "before"))
+    theirs = transformers.GPT2Tokenizer.from_pretrained(small_folder(folder / "before"))
     theirs.add_tokens(["<|word|>"])
     theirs.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     theirs.save_pretrained(folder)
@@ -328,10 +328,11 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_folder_gives_the_ids_of_transformers_and_survives_saving(kind, tmp_path):
     """Control tokens in a text stay letters, as with transformers' split_special_tokens; added words do not."""
-    theirs, ours = AutoTokenizer.from_pretrained(KINDS[kind](tmp_path / "a")), Tokenizer.from_folder(tmp_path / "a")
+    theirs = transformers.AutoTokenizer.from_pretrained(KINDS[kind](tmp_path / "a"))
+    ours = Tokenizer.from_folder(tmp_path / "a")
     ours.save(tmp_path / "b", 64)
     (tmp_path / "b" / "config.json").write_text('{"model_type": "gpt2"}')
-    again, theirs_again = Tokenizer.from_folder(tmp_path / "b"), AutoTokenizer.from_pretrained(tmp_path / "b")
+    again, theirs_again = Tokenizer.from_folder(tmp_path / "b"), transformers.AutoTokenizer.from_pretrained(tmp_path / "b")
     assert again.same_as(ours) and again.vocab_size == ours.vocab_size == len(theirs)
     for text in SOME:
         ids = theirs.encode(text, split_special_tokens=True)

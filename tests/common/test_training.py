@@ -32,7 +32,7 @@ from common.training import (
     learning_rate,
     take_step,
 )
-from tests.conftest import assert_same_weights, kill_and_resume, make_model, run_command
+from tests.conftest import assert_same_weights, kill_and_resume, make_model, run_command, run_here
 
 NOTHING = Dataset([], None, None)
 OPTIONS = TrainOptions(epochs=4, batch_size=4, accumulate=1, lr=1e-2, precision="fp32")
@@ -477,7 +477,7 @@ def test_killed_and_resumed_equals_never_interrupted(tmp_path):
     """SIGKILL after the first saved state, then --resume: the same weights and curve, bit for bit, with dropout too."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     options = ["ch_pretrain/train.py", *TINY, "--dropout", "0.1"]
-    run_command(*options, "--out", straight, folder=tmp_path)
+    run_here(*options, "--out", straight, folder=tmp_path)
     kill_and_resume(*options, folder=broken, when="training_state.pt")
     assert_same_weights(straight, broken)
     curves = [[(row["step"], row["train_loss"], row["validation_loss"]) for row in csv.DictReader(open(folder / "metrics.csv"))]
@@ -490,8 +490,9 @@ def test_killed_and_resumed_equals_never_interrupted(tmp_path):
 def test_two_processes_follow_the_curve_of_one(tmp_path, tokenizer, script):
     save_pretrained(make_model(n_positions=512), tokenizer, tmp_path / "model")
     folders = [tmp_path / "one", tmp_path / "two"]
-    for ranks, folder in enumerate(folders, 1):
-        run_command(script, *TINY, "--model", "model", "--batch-size", 6, "--out", folder, folder=tmp_path, ranks=ranks)
+    given = [script, *TINY, "--model", "model", "--batch-size", 6, "--out"]
+    run_here(*given, "one", folder=tmp_path)
+    run_command(*given, "two", folder=tmp_path, ranks=2)
     curves = [[float(row["train_loss"]) for row in csv.DictReader(open(folder / "metrics.csv")) if row["train_loss"]]
               for folder in folders]
     assert len(curves[0]) > 3

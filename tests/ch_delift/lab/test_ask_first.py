@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from common.tokenizer import Tokenizer
 from tests.ch_delift.test_utility import encoded, matrix
 from tests.conftest import assert_refused
 
-pytest.importorskip("transformers")
+if find_spec("transformers") is None:  # to import it takes seconds
+    pytest.skip("transformers is not installed (requirements-dev.txt)", allow_module_level=True)
 TRAINING = [record for record in classroom.records() if record["split"] == "train"]
 
 
@@ -46,6 +48,7 @@ def test_summary_of_utilities_by_hand():
     assert found["the same by chance"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 def test_utilities_of_transformers_model_are_ours():
     targets, others = ask_first.choose_records(TRAINING, 1)
     model, parameters, their_tokenizer = ask_first.read_model("classroom")
@@ -72,12 +75,14 @@ def test_a_model_of_another_kind_and_ours_stand_side_by_side(in_process, tmp_pat
     assert f"8 targets each of {' and '.join(HELD_OUT)}" in told
 
 
+@pytest.mark.slow
 def test_a_folder_that_transformers_cannot_read_is_named(in_process, tmp_path):
     (tmp_path / "empty").mkdir()
     assert_refused(in_process("ch_delift/lab/ask_first.py", "--models", tmp_path / "empty"),
                    f"{tmp_path / 'empty'} is no checkpoint: it has no config.json")
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_refused_in_one_sentence(in_process, tmp_path):
     (tmp_path / "broken").mkdir()
     Tokenizer.gpt2().save(tmp_path / "broken", 256)
@@ -87,6 +92,7 @@ def test_damaged_weights_are_refused_in_one_sentence(in_process, tmp_path):
                    f"{tmp_path / 'broken' / 'config.json'}")
 
 
+@pytest.mark.slow
 def test_their_tokenizer_gives_the_same_ids(tmp_path):
     tokenizer = Tokenizer.gpt2()
     tokenizer.save(tmp_path, 1024)

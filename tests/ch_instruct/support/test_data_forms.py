@@ -130,6 +130,16 @@ def test_what_cannot_be_learnt_is_refused_by_name(tmp_path, row, fields, words):
     assert_one_sentence(str(refused.value), data, "record 1", *words)
 
 
+def test_the_fields_of_data_hold_for_a_target_of_the_same_form(tmp_path):
+    """--target and --known are read beside --data: by --fields if they have these keys, else by the known forms."""
+    same, other = (save(tmp_path / name, [row]) for name, row in (("a.json", {"q": "a?", "a": "b"}), ("b.json", WANTED)))
+    for file, record in ((same, {"instruction": "a?", "output": "b"}), (other, WANTED), ("classroom", None)):
+        found = load_records(file, "--target", ["instruction=q", "output=a"]).records
+        assert record is None or found == [record]
+    with pytest.raises(InputError, match="change --fields instruction=q"):
+        load_records(other, fields=["instruction=q", "output=a"])
+
+
 def test_known_sets_need_no_fields():
     with pytest.raises(InputError, match="the keys of classroom are known"):
         load_records("classroom", fields=["instruction=q"])
@@ -179,6 +189,20 @@ def test_a_column_that_comes_twice_is_refused(tmp_path):
 
 
 # Advice: each proposed command is followed, and reads the file.
+
+
+@pytest.mark.parametrize(("row", "words"), [
+    ({"id": "a1", "name": "b", "instruction": "c", "instances": [{"input": "", "output": "d"}] * 2}, "has no 'output'"),
+    ({"instruction": "Add.", "input": "1 and 2"}, "has no 'output'"), ({"output": "a", "title": "b"}, "has no 'instruction'"),
+    ({"name": "a", "dialogue": [{"role": "char", "content": "b"}]}, "a record needs a question and an answer"),
+    ({"data": [{"title": "a", "paragraphs": []}] * 2}, "a record needs a question and an answer"),
+    ({"choices": [{"turns": ["a"]}], "question_id": 3}, "a record needs a question and an answer"),
+    ({"instruction": "a", "orig_instruction": "b", "instances": []}, "has no 'output'"), ({"text": "a"}, "a record needs"),
+    ({"data": [{"q": "a", "a": "b"}] * 2}, "if its 'data' are the records")], ids=str)
+def test_nothing_is_proposed_that_would_not_work(row, words):
+    with pytest.raises(InputError) as refused:
+        to_record(row, "record 1")
+    assert words in str(refused.value) and "--fields" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("row", "proposed"), [

@@ -53,7 +53,7 @@ def test_a_model_that_was_trained_on_other_records_is_asked_all_without_a_word(t
 
 
 def test_respond_takes_the_held_out_ones(in_process, tmp_path):
-    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd").mkdir(exist_ok=True)
     (tmp_path / "cwd" / "d.json").write_text(json.dumps(RECORDS))
     line = ["ch_instruct/respond.py", "--model", make_run(tmp_path / "run", RECORDS, 3), "--data", "d.json", "--part", "test",
             "--max-new-tokens", 2, "--out", "a.json"]

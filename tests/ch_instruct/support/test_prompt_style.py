@@ -59,7 +59,7 @@ def test_a_template_in_a_file_of_its_own_counts(tmp_path):
 
 def test_respond_asks_as_the_folder_was_trained(in_process, tmp_path):
     name = save(tmp_path / "own", chat_template("phi3"))
-    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd").mkdir(exist_ok=True)
     (tmp_path / "cwd" / "q.json").write_text(json.dumps([{"instruction": "Say hello.", "output": "Hello."}]))
     done = in_process("ch_instruct/respond.py", "--model", name, "--data", "q.json", "--out", "a.json", "--max-new-tokens", 8)
     [given] = json.loads(Path("a.json").read_text())

@@ -58,7 +58,6 @@ def test_a_path_that_no_file_can_have_is_refused(value, words, in_process):
 
 @pytest.mark.parametrize("value", [".", "/", ".."])
 def test_a_place_that_holds_something_is_refused(value, in_process, tmp_path):
-    (tmp_path / "cwd").mkdir()
     (tmp_path / "cwd" / "mine.txt").write_text("mine")
     for script in ("ch_instruct/train.py", "ch_instruct/respond.py", "ch_pretrain/train.py"):
         assert_refused(in_process(script, "--out", value), "already")

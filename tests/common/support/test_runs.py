@@ -133,7 +133,7 @@ def test_a_folder_in_use_and_one_without_a_run_are_refused(begun, tmp_path):
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_killed_before_it_wrote_run_json_can_be_begun_again_by_either_command(resume, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".run.json.28691.tmp").write_text('{"comm')
+    (tmp_path / "run" / ".run.json.28691.unfinished").write_text('{"comm')
     options = FineTuning(out=tmp_path / "run", resume=resume)
     check_run(options)
     assert runs.recorded_precision(options, "bf16") == "bf16"
@@ -143,10 +143,10 @@ def test_a_run_killed_before_it_wrote_run_json_can_be_begun_again_by_either_comm
 
 def test_temporary_files_of_a_killed_run_go_when_it_goes_on_and_no_others(begun):
     (begun.out / "utility").mkdir()
-    for name in (".metrics.csv.28691.tmp", "utility/.data-data.npy.partial.7.tmp", ".mine.tmp", "notes.tmp"):
+    for name in (".metrics.csv.28691.unfinished", "utility/.data-data.npy.partial.7.unfinished", ".notes.7.tmp", "n.tmp"):
         (begun.out / name).write_text("x")
     open_run("some", replace(begun, resume=True), {})
-    assert {path.name for path in begun.out.rglob("*tmp")} == {".mine.tmp", "notes.tmp"}
+    assert {path.name for path in begun.out.rglob("*tmp")} == {".notes.7.tmp", "n.tmp"}
 
 
 # Waits for a line of its input after it has claimed a folder.

@@ -36,6 +36,13 @@ def test_families_are_ordered_by_the_last_arm():
     assert [bar.get_width() for bar in ax.patches] == [0.1, 0.0, 0.5, 0.9]
 
 
+def test_families_with_everything_right_share_a_bar():
+    ax = axes()
+    draw_families(ax, {"before": {"a": 0.2, "b": 0.4, "c_d": 0.5}, "after": {"a": 1.0, "b": 1.0, "c_d": 0.5}})
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["c d", "2 families with 100 %"]
+    assert [round(bar.get_width(), 2) for bar in ax.patches] == [0.5, 0.3, 0.5, 1.0]
+
+
 def test_an_arm_without_a_right_answer_has_no_bars_and_is_named():
     ax = axes()
     draw_families(ax, {"base": {"sums": 0.0, "colors": 0.0}, "after": {"sums": 0.9, "colors": 0.5}})
