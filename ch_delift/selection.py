@@ -39,7 +39,8 @@ def budget_of(fraction: float, n: int) -> int:
     budget = math.floor(fraction * n + 1e-9)  # never rounded up: 30 % of 1,756 are 526
     if budget < 1:
         raise InputError(
-            f"--fraction {fraction:g} of {n} training records is less than one record; choose a larger fraction."
+            f"--fraction {fraction:g} of {n} training records is less than one record; choose a "
+            "larger fraction."
         )
     return budget
 
@@ -64,7 +65,8 @@ def check_utility(folder: Path, facts: dict[str, object]) -> None:
     """
     if not (folder / "utility" / "facts.json").exists():
         raise InputError(
-            f"--utility {folder} holds no utilities (no utility/facts.json); give the folder of a finished "
+            f"--utility {folder} holds no utilities (no utility/facts.json); give the folder of a "
+            "finished "
             "ch_delift run."
         )
     recorded = files.read_json(
@@ -76,7 +78,8 @@ def check_utility(folder: Path, facts: dict[str, object]) -> None:
     for name, value in facts.items():
         if recorded.get(name) != value:
             raise InputError(
-                f"--utility {folder} was measured with {name} {str(recorded.get(name))[:16]}, and this run has "
+                f"--utility {folder} was measured with {name} {str(recorded.get(name))[:16]}, "
+                "and this run has "
                 f"{str(value)[:16]}; give the same model, data and options, or leave --utility out."
             )
     if not list((folder / "utility").glob("*.npy")):

@@ -93,7 +93,8 @@ def train_bpe(input_path: str | Path, vocab_size: int,
     room = vocab_size - 256 - len(special_tokens)
     if room < 0:
         raise ValueError(
-            f"A vocabulary of {vocab_size} cannot hold 256 bytes and {len(special_tokens)} special tokens."
+            f"A vocabulary of {vocab_size} cannot hold 256 bytes and {len(special_tokens)} special "
+            "tokens."
         )
 
     from ch_pretrain.fast.merges import fast_merges  # what `plain_merges` gives; it needs this file

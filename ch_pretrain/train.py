@@ -10,6 +10,7 @@ run folder is a checkpoint that every other command takes as --model. With the c
 when, if ever, the model began to look back (see look_back.py).
 """
 
+import copy
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
                              metavar="N")
     epochs: int = option(1, "passes over the text (default: %(default)s)", whole, metavar="N")
     batch_size: int = option(4, "windows in one forward pass (default: %(default)s)", whole, metavar="N")
+    snapshots: int = option(0, "keep the model N times on the way, in half precision, for the X-ray (default: %(default)s)",
+                            options.natural, metavar="N")
     lr: float = option(1e-3, "peak learning rate (default: %(default)s)", rate, metavar="X")
 
     def __post_init__(self) -> None:
@@ -63,6 +66,7 @@ import torch
 
 from ch_pretrain import classroom
 from ch_pretrain.bpe import train_bpe
+from ch_pretrain.lab.growing import SNAPSHOTS
 from ch_pretrain.lab.look_back import LOOKS_FILE, add_look, read_looks
 from ch_pretrain.pages import pages
 from ch_pretrain.plots import draw_looking_back
@@ -71,7 +75,7 @@ from common.fast.answering import continue_all
 from common.fast.views import recompute_blocks
 from common.gpt2 import GPT2, Attention, GPT2Config
 from common.losses import next_token_loss
-from common.pretrained import LARGEST, count_parameters, load_pretrained
+from common.pretrained import LARGEST, count_parameters, load_pretrained, save_pretrained
 from common.support import distributed, plots, reports, runs
 from common.support.device import check_memory, check_mps, pick_device, pick_precision
 from common.training import TrainOptions, fit
@@ -200,18 +204,21 @@ def main() -> None:
     total = how.total_steps(len(data))
     every = max(1, total // EVALUATIONS)
 
-    def look(row: dict) -> None:
-        """At each evaluation: does it look back by now?"""
-        step = row["step"]
-        if is_main() and (step % every == 0 or step == total):
-            epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
-            windows = epochs * len(data) + rest * how.step_size
-            add_look(folder / LOOKS_FILE, model, tokenizer, step, windows * context)
-
     # Only on the classroom's pages, and where a token and the same again fit.
     looking = given.of_pages and model.config.n_positions > 2
+
+    def look(row: dict) -> None:
+        """At each evaluation: does it look back by now? And now and then keep a snapshot, as a checkpoint."""
+        step = row["step"]
+        epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
+        tokens = (epochs * len(data) + rest * how.step_size) * context
+        if is_main() and looking and (step % every == 0 or step == total):
+            add_look(folder / LOOKS_FILE, model, tokenizer, step, tokens)
+        if is_main() and given.snapshots and step * given.snapshots // total > (step - 1) * given.snapshots // total:
+            save_pretrained(copy.deepcopy(model).half(), tokenizer, folder / SNAPSHOTS / f"{tokens:012d}")
+
     run = fit(model, tokenizer, data, validation, next_token_loss, replace(how, evaluate_every=every), folder, given.resume,
-              look if looking else None)
+              look)
     if is_main():
         plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, {"pretraining": run.history}))
         if (folder / LOOKS_FILE).exists():

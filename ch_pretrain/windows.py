@@ -19,9 +19,9 @@ def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
 def window_starts(tokens: int, context: int, stride: int | None = None) -> list[int]:
     """Where windows of `context` tokens begin so that each has a next token for its last position.
 
-    With stride = context (the default) every token is a target once; with a smaller one windows
-    overlap. The last window is moved back to end with the text; a text shorter than a window has
-    one window that is shorter too.
+    With stride = context (the default) every token but the first is a target at least once. The
+    last window is moved back to end with the text, so it may overlap the one before. With a smaller
+    stride all windows overlap. A text shorter than a window has one window that is shorter too.
     """
     last = max(tokens - 1 - context, 0)
     starts = list(range(0, last + 1, stride or context))
@@ -29,12 +29,20 @@ def window_starts(tokens: int, context: int, stride: int | None = None) -> list[
 
 
 def collate_windows(starts: list[int], row: Tensor, context: int) -> tuple[Tensor, Tensor]:
-    """Cut windows out of a row of tokens: inputs, and the same shifted by one as targets. int64 [B,
-    T] each."""
-    inputs = torch.stack([row[start:start + context] for start in starts])
-    length = min(context, row.size(0) - 1)
-    targets = torch.stack([row[start + 1:start + 1 + length] for start in starts])
-    return inputs[:, :length], targets
+    """Cut windows out of a row of tokens: inputs, and the same shifted by one as targets.
+
+    A window may span documents; the end-of-text token between them is the only border.
+
+        row      The  goose  lives  in  the  meadow
+        inputs   The  goose  lives  in  the
+        targets  goose  lives  in  the  meadow
+
+    int64 [B, T] each.
+    """
+    T = min(context, row.size(0) - 1)
+    inputs = torch.stack([row[start:start + T] for start in starts])
+    targets = torch.stack([row[start + 1:start + 1 + T] for start in starts])
+    return inputs, targets
 
 
 def window_dataset(row: Tensor, context: int, seed: int = 0) -> Dataset:

@@ -21,13 +21,12 @@ from common.training import Dataset
 
 
 class Pair(NamedTuple):
-    """A confident and an unconfident example, their λ, and how much a mixed position of theirs
-    weighs (see below)."""
+    """A confident and an unconfident example, and their λ."""
 
     confident: Example
     unconfident: Example
     lam: float
-    weight: float
+    scale: float  # of the mixup term, the same for all pairs of an epoch; see `PairDataset`
 
 
 class PairDataset(Dataset):
@@ -36,19 +35,21 @@ class PairDataset(Dataset):
     Each example is in one pair an epoch, so an epoch sees what a plain epoch sees, in batches half
     confident and half unconfident. (Of an odd number, one unconfident example is in two pairs.)
 
-    The objective is ℓ = ℓ_NTP + μ ℓ_Mixup, each a mean over its own positions. The training loop
-    divides one sum by one count, that of the NTP targets; so a mixed position carries the weight μ
-    · (NTP targets / mixed positions), with the two numbers taken over the whole epoch. The result
-    does not depend on how a batch is cut into passes or ranks.
+    The objective is Σ_NTP / N_NTP + μ Σ_Mixup / N_Mixup, each a mean over its own positions. The
+    training loop divides everything by N_NTP, so Σ_Mixup is scaled by μ N_NTP / N_Mixup. Both
+    numbers are those of the whole epoch, so the result does not depend on how a batch is cut into
+    passes or processes. A batch of P pairs has 2P rows.
     """
 
     def __init__(self, examples: list[Example], halves: tuple[list[int], list[int]], pad_id: int,
                  loss_on: str, alpha: float, mu: float, seed: int):
-        super().__init__(range(len(halves[0])), self.collate_pairs,
-                         lambda pair: len(pair.confident.ids) + len(pair.unconfident.ids) - 2, seed)
+        def size(pair: Pair) -> int:  # tokens that are read: the last of each row is a target only
+            return len(pair.confident.ids) - 1 + len(pair.unconfident.ids) - 1
+
+        super().__init__(range(len(halves[0])), self.collate_pairs, size, seed)
         self.examples, self.halves, self.pad_id, self.loss_on = examples, halves, pad_id, loss_on
         self.alpha, self.mu = alpha, mu
-        self.items = self.order(0)
+        self.items = self.order(0)  # pairs, as many in each epoch
 
     def order(self, epoch: int) -> list[Pair]:
         """The pairs of this epoch, each with its λ."""
@@ -63,16 +64,19 @@ class PairDataset(Dataset):
 
         mixed = sum(min(c.response_tokens, u.response_tokens) for c, u in pairs)
         targets = sum(example.targets(self.loss_on) for pair in pairs for example in pair)
-        return [Pair(c, u, lam, self.mu * targets / mixed) for (c, u), lam in zip(pairs, lams)]
+        scale = self.mu * targets / mixed  # mixed: positions
+        return [Pair(c, u, lam, scale) for (c, u), lam in zip(pairs, lams)]
 
     def collate_pairs(self, pairs: list[Pair]) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-        """P pairs -> inputs, targets, response targets (int64 [2P, T]; confident rows first), λ
-        [P], weight."""
+        """P pairs -> inputs, targets, response targets (int64 [2P, T]), λ [P], and the scale.
+
+        The confident rows come first.
+        """
         rows = [pair.confident for pair in pairs] + [pair.unconfident for pair in pairs]
         inputs, targets = collate(rows, self.pad_id, self.loss_on)
         _, response_targets = collate(rows, self.pad_id, "response")
         lam = torch.tensor([pair.lam for pair in pairs])
-        return inputs, targets, response_targets, lam, pairs[0].weight
+        return inputs, targets, response_targets, lam, pairs[0].scale
 
 
 def shared_positions(hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor,
@@ -91,7 +95,7 @@ def shared_positions(hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor,
     has_c, has_u = targets_c != IGNORE_INDEX, targets_u != IGNORE_INDEX  # [P, T]
     # [P], the length of the shorter response
     shared = torch.minimum(has_c.sum(dim=1), has_u.sum(dim=1))
-    # [P, T], so many of each
+    # [P, T], the first shared[p] response positions of each row
     first_c, first_u = (has & (has.cumsum(dim=1) <= shared[:, None]) for has in (has_c, has_u))
     pair = torch.repeat_interleave(torch.arange(len(shared), device=shared.device), shared)
     z_c, z_u = (
@@ -113,36 +117,38 @@ def mixup_loss(model: GPT2, hidden_c: Tensor, targets_c: Tensor, hidden_u: Tenso
     As ỹ has at most two entries above zero, the product is -(λ log p̃[y^c] + (1-λ) log p̃[y^u]).
 
     Args:
-        hidden_c, hidden_u: float [P, T, D], after the final LayerNorm. With GPT-2's head, which has
-            no bias, mixing here is the same as mixing logits.
+        hidden_c, hidden_u: float [P, T, D], after the final LayerNorm. The head is linear, so
+            mixing here equals mixing logits, with one pass of the head instead of two.
         targets_c, targets_u: int64 [P, T], IGNORE_INDEX everywhere but at the response.
         lam: float [P], λ of each pair, from 0 (only the unconfident example) to 1 (only the
             confident one).
     """
     z_c, y_c, z_u, y_u, pair = shared_positions(hidden_c, targets_c, hidden_u, targets_u)
     # [S], λ and targets of the S mixed positions
-    weight, y_c, y_u = (send(part, z_c.device) for part in (lam[pair], y_c, y_u))
-    z = weight[:, None] * z_c + (1 - weight[:, None]) * z_u  # [S, D]
+    lam, y_c, y_u = (send(part, z_c.device) for part in (lam[pair], y_c, y_u))
+    z = lam[:, None] * z_c + (1 - lam[:, None]) * z_u  # [S, D]
     log_p = model.logits(z).float().log_softmax(dim=-1)  # [S, V]
     of_c = log_p.gather(1, y_c[:, None]).squeeze(1)  # [S]
     of_u = log_p.gather(1, y_u[:, None]).squeeze(1)
-    return -(weight * of_c + (1 - weight) * of_u).sum(), z.size(0)
+    return -(lam * of_c + (1 - lam) * of_u).sum(), z.size(0)
 
 
 def sftmix_terms(model: GPT2,
                  batch: tuple[Tensor, Tensor, Tensor, Tensor, float]) -> tuple[Tensor, Tensor, int]:
-    """ℓ_NTP over both halves and μ ℓ_Mixup, each a sum, and the number of NTP targets. For batches
-    of a PairDataset."""
-    inputs, targets, response_targets, lam, weight = batch
+    """ℓ_NTP over both halves and μ ℓ_Mixup, each a sum, and the number of NTP targets.
+
+    For batches of a PairDataset.
+    """
+    inputs, targets, response_targets, lam, scale = batch
     hidden = states_for(model, inputs, targets)  # [2P, T, D]
     ntp, count = head_loss(model, hidden, targets)
-    if weight == 0:  # μ = 0 is plain training, to the last bit
+    if scale == 0:  # μ = 0 is plain training, to the last bit
         return ntp, torch.zeros_like(ntp), count
     P = len(lam)
     mixed, _ = mixup_loss(
         model, hidden[:P], response_targets[:P], hidden[P:], response_targets[P:], lam
     )
-    return ntp, weight * mixed, count
+    return ntp, scale * mixed, count
 
 
 def sftmix_loss(model: GPT2,

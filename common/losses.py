@@ -1,4 +1,8 @@
-"""What a target is, and the loss on targets."""
+"""What a target is, and the loss on targets.
+
+A batch is two tensors [B, T]: the inputs, and for each position the token that should come next, or
+IGNORE_INDEX where nothing is to be learnt.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -28,7 +32,8 @@ def up_to_last_target(targets: Tensor) -> Tensor:
 
     int64 [B, T] -> bool [B, T].
     """
-    return (targets != IGNORE_INDEX).flip(1).cumsum(dim=1).flip(1) > 0
+    from_the_right = (targets != IGNORE_INDEX).flip(1).cumsum(dim=1).flip(1)  # targets from here on
+    return from_the_right > 0
 
 
 def states_for(model: GPT2, inputs: Tensor, targets: Tensor,
@@ -36,9 +41,10 @@ def states_for(model: GPT2, inputs: Tensor, targets: Tensor,
     """Hidden states for predicting the targets: float [B, T, D], zeros after the last target of
     each row.
 
-    inputs, targets: int64 [B, T], as `collate` makes them. cache: holds what comes before the
-    inputs.
+    inputs, targets: int64 [B, T]; targets[b, t] is the token after inputs[b, t], or IGNORE_INDEX.
+    cache: holds what comes before the inputs.
     """
+    # As model.hidden_states(inputs), without computing what stands after the last targets.
     return run(model, send(inputs, model.device), cache, needed=up_to_last_target(targets))
 
 
@@ -46,14 +52,15 @@ def head_logits(model: GPT2, hidden: Tensor, targets: Tensor) -> tuple[Tensor, T
     """Run the head only where there is a target: logits float32 [N, V] and the N targets, int64,
     where the model is.
 
-    With a vocabulary of 50,257 the head is a third of the work, and its output the largest tensor
-    of all; prompts and padding need neither.
+    With a vocabulary of 50,257 the head is a third of `gpt2`'s work, and its output the largest
+    tensor of all; prompts and padding need neither.
 
     Args:
         hidden: float [B, T, D], from `model.hidden_states`.
         targets: int64 [B, T], on the CPU or where the model is; IGNORE_INDEX where there is none.
     """
-    chosen = places(targets != IGNORE_INDEX, hidden.device)  # [N], N positions with a target
+    # As hidden[chosen], without waiting for a GPU: [N], the place of each target in the flat batch.
+    chosen = places(targets != IGNORE_INDEX, hidden.device)
     return model.logits(take(hidden, chosen)).float(), take(send(targets, hidden.device), chosen)
 
 

@@ -4,9 +4,11 @@ import contextlib
 import io
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -108,6 +110,25 @@ def in_process(monkeypatch, tmp_path):
     (tmp_path / "cwd").mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path / "cwd")
     return partial(run_here, folder=tmp_path / "cwd", check=False)
+
+
+@pytest.fixture
+def browser(tmp_path) -> Iterator:
+    """Headless Chromium, driven by selenium."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (requirements-dev.txt)")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("chromium or chromedriver is not installed (Debian: apt-get install chromium chromium-driver)")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync",
+                 "--disable-background-networking", "--disable-component-update", "--window-size=1100,900",
+                 f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    yield browser
+    browser.quit()
 
 
 def kill_and_resume(script: str, *options: object, folder: Path, when: str) -> None:

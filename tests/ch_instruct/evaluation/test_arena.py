@@ -3,7 +3,6 @@
 import http.client
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -333,25 +332,6 @@ def test_a_slow_request_keeps_nobody_waiting(serve):
         started = time.monotonic()
         assert request(server, "GET", "/")[0] == 200
         assert time.monotonic() - started < 5
-
-
-@pytest.fixture
-def browser(tmp_path) -> Iterator:
-    """Headless Chromium, driven by selenium."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (requirements-dev.txt)")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("chromium or chromedriver is not installed (Debian: apt-get install chromium chromium-driver)")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync",
-                 "--disable-background-networking", "--disable-component-update", "--window-size=1100,900",
-                 f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    yield browser
-    browser.quit()
 
 
 @pytest.mark.slow
