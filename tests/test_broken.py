@@ -47,8 +47,8 @@ def test_a_value_that_is_not_allowed_is_refused_in_one_sentence(script, option, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "kind"), [(case, kind) for number, case in enumerate(CASES) for kind in
-                                            [list(SPECIAL)[number % len(SPECIAL)], "pipe"]],
+@pytest.mark.parametrize(("case", "kind"), [(case, list(SPECIAL)[number % len(SPECIAL)])
+                                            for number, case in enumerate(CASES)],
                          ids=lambda one: one if isinstance(one, str) else one.file)
 def test_what_is_no_file_is_refused(case, kind, good):
     assert try_special(case, kind, good) == ""
@@ -63,8 +63,8 @@ def test_a_file_that_is_there_is_not_written_over(line, good):
 @pytest.mark.slow
 def test_a_state_that_no_training_comes_to_is_refused(good):
     rng = broken.random.Random(0)
-    tried = dict(try_state(good, rng) for _ in range(25))
-    assert {how: problem for how, problem in tried.items() if problem} == {} and len(tried) > 10
+    tried = dict(try_state(good, rng) for _ in range(12))
+    assert {how: problem for how, problem in tried.items() if problem} == {} and len(tried) > 5
 
 
 @pytest.mark.slow

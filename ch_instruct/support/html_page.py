@@ -189,7 +189,7 @@ def _fold(html: str, text: str, lines: int | None = None, characters: int = MOST
 
 def mark_differences(answer: str, expected: str) -> str:
     """The answer as HTML: words that are not expected within <ins>, expected words that are missing within <del>."""
-    ours, theirs = (re.findall(r"\s*\S+", text) for text in (answer, expected))  # a word with the space before it
+    ours, theirs = (re.findall(r"\s*\S+", text.rstrip()) for text in (answer, expected))  # a word with the space before it
     matcher = SequenceMatcher(None, [word.strip() for word in theirs], [word.strip() for word in ours], autojunk=False)
     parts = []
     for kind, i, j, m, n in matcher.get_opcodes():

@@ -537,3 +537,22 @@ def test_addresses_that_are_none(url, words, monkeypatch, tmp_path):
     with pytest.raises(InputError, match=words) as error:
         run(monkeypatch, tmp_path, url, "--responses", "a.json", "--out", "out")
     assert "secret" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=30) | st.sampled_from(["http://", "https://", "[", "@", ":", "/", "%", "..", "\u3002"]).flatmap(
+    lambda part: st.tuples(st.just("http://"), st.text(max_size=9), st.just(part), st.text(max_size=9)).map("".join)))
+def test_any_address_is_taken_or_refused(url):
+    try:
+        judge_server.JudgeServer(url, "m", 1.0)
+    except InputError as error:
+        assert "--url" in str(error)
+
+
+@pytest.mark.parametrize("url", ["http://" + "a." * 500_000, "http://h/" + "%41" * 300_000, "http://[" + ":" * 1_000_000,
+                                 "http://" + "\u2603" * 1_000_000, "x" * 1_000_000, "http://h:" + "9" * 1_000_000])
+def test_a_megabyte_of_address_is_read_at_once(url):
+    started = time.process_time()
+    with contextlib.suppress(InputError):
+        judge_server.JudgeServer(url, "m", 1.0)
+    assert time.process_time() - started < 5

@@ -16,9 +16,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
 import huggingface_hub
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.pretrained import PUBLIC, save_pretrained
 from common.support import hub as our_hub
@@ -452,6 +455,10 @@ def here(hub, tmp_path, monkeypatch) -> Hub:
     return hub
 
 
+HEADER = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=12) | st.sampled_from(
+    ["../..", '"../x"', "W/../x", "/etc/x", "a" * 40, "9" * 5000, "-1", "1e9", "http://[", "//x", "..", '"', "x" * 1000])
+
+
 def fetch() -> Path:
     return download("someone/tiny", Pin("someone/tiny", "main"), ["*.json", "*.txt", WEIGHTS])
 
@@ -545,3 +552,19 @@ def test_names_of_files_that_lead_elsewhere_are_no_files(here):
             dataset_files("someone/tiny")
     here.hostile = api(lambda h: h.answer_json(describe({"data/a b.json": b""})))
     assert dataset_files("someone/tiny") == ["data/a b.json"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(etag=HEADER, commit=HEADER, size=HEADER | st.integers().map(str), place=HEADER)
+def test_any_head_is_taken_or_refused(etag, commit, size, place):
+    """And what is taken makes a path within the cache."""
+    head = {"ETag": etag, "X-Repo-Commit": commit, "X-Linked-Size": size, "Location": place}
+    watch = our_hub.HubWatch()
+    watch.began = watch._last = 0.0
+    try:
+        watch.look(httpx2.Response(302, headers=head, request=httpx2.Request("HEAD", "http://hub/x")))
+    except (ValueError, OSError, httpx2.InvalidURL):
+        return
+    for name in (etag.removeprefix("W/").strip('"'), commit):
+        assert Path("cache", name).resolve().parent in (Path("cache").resolve(), Path().resolve())
+        assert "/" not in name and ".." not in name

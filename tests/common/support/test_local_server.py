@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.support import local_server
 from common.support.files import InputError
@@ -140,3 +142,18 @@ def test_a_burst_is_answered_whole(server):
         thread.join()
     assert len(found) == 100 and all(b" 200 " in one for one in found)
     assert server._waiting == {}
+
+
+@settings(max_examples=200, deadline=None)
+@given(host=st.text(max_size=20), sent=st.text(max_size=30))
+def test_any_host_and_any_form_are_read(host, sent):
+    with serving() as server:
+        assert server.is_ours(host) in (True, False)
+    assert isinstance(Request("POST", "/", "", sent).form(), dict)
+
+
+@pytest.mark.parametrize("piece", ["&", "=", "%", "%41", "a=b&", "+", "\u2603"])
+def test_a_form_as_long_as_it_may_be_is_read_at_once(piece):
+    started = time.process_time()
+    assert len(Request("POST", "/", "", piece * MOST_BYTES).form()) <= 1
+    assert time.process_time() - started < 5
