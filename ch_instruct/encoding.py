@@ -100,6 +100,7 @@ def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_le
                          + ", or ".join([*raising, "choose --over-length drop or truncate."]))
     per_character = (sum(len(examples[i].ids) for i in long)
                      / max(1, sum(len("".join(format_turns(records[i], style))) for i in long)))
+    foreign = [FOREIGN] * (per_character > 0.6)
     if over_length == "truncate":
         records = list(records)
         for i in long:
@@ -108,14 +109,13 @@ def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_le
             if len(example.ids) <= max_length and example.prompt_length < len(example.ids)]
     shortening = "shorten or divide the texts, or take a model that reads more"
     if not kept:
-        raise InputError(f"All {count} examples have {what} (the shortest {lengths[0]}); "
-                         + ", or ".join([*raising, *keeping, shortening]) + ".")
+        raise InputError(f"All {count} examples have {what} (the shortest {lengths[0]}, {per_character:.2f} a character); "
+                         + ", or ".join([*raising, *keeping, *foreign, shortening]) + ".")
     note = f"{len(records)} examples of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]})"
     if long:
         dropped = len(records) - len(kept)
         note += f"; {len(long)} have more than {max_length}: {dropped} left out, {len(long) - dropped} cut"
         if dropped > MANY * len(records):
-            foreign = [FOREIGN] * (per_character > 0.6)
             note += (f"\n  WARNING: {dropped / len(records):.0%} of these records are not used. The long ones take "
                      f"{per_character:.2f} tokens a character ({ENGLISH}). What helps: "
                      + ", or ".join([*raising, *keeping, *foreign, shortening]) + ".")

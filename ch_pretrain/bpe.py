@@ -1,8 +1,9 @@
 """Byte-pair encoding, trained by hand: how a vocabulary is made.
 
-Start with the 256 bytes. Count which two neighbours occur together most often, join them into a new token, and repeat
-until the vocabulary is full (Sennrich et al., 2016; on bytes: Radford et al., 2019). Text is first cut into words by
-GPT-2's pattern, and no token ever crosses a cut. `plain_merges` is that in code; `fast/merges.py` gives the same, fast.
+Start with the 256 bytes. Count which two neighbours occur together most often, join them into a new
+token, and repeat until the vocabulary is full (Sennrich et al., 2016; on bytes: Radford et al.,
+2019). Text is first cut into words by GPT-2's pattern, and no token ever crosses a cut.
+`plain_merges` is that in code; `fast/merges.py` gives the same, fast.
 """
 
 from collections import Counter
@@ -17,15 +18,19 @@ LONGEST = 1000  # characters of a word
 
 
 def count_words(text: str, special_tokens: list[str]) -> Counter[bytes]:
-    """Cut text at the special tokens, then by GPT-2's pattern; count each distinct piece as bytes."""
+    """Cut text at the special tokens, then by GPT-2's pattern; count each distinct piece as
+    bytes."""
     parts = [text]
     if special_tokens:
         # The longest first, so that of two special tokens that start alike the whole one is taken.
         longest_first = sorted(special_tokens, key=len, reverse=True)
         parts = regex.split("|".join(map(regex.escape, longest_first)), text)
     words = (word.group() for part in parts for word in regex.finditer(SPLIT_PATTERN, part))
-    # Of a word without end, each merge would look at all its pairs again. No language has such; a line of emoji is one.
-    return Counter(word[i:i + LONGEST].encode() for word in words for i in range(0, len(word), LONGEST))
+    # Of a word without end, each merge would look at all its pairs again. No language has such; a
+    # line of emoji is one.
+    return Counter(
+        word[i : i + LONGEST].encode() for word in words for i in range(0, len(word), LONGEST)
+    )
 
 
 def join(word: tuple[bytes, ...], pair: Pair) -> tuple[bytes, ...]:
@@ -42,14 +47,16 @@ def join(word: tuple[bytes, ...], pair: Pair) -> tuple[bytes, ...]:
 
 
 def plain_merges(counts: Counter[bytes], room: int) -> list[Pair]:
-    """Byte-pair encoding by its definition: join the most frequent pair of neighbours, again and again.
+    """Byte-pair encoding by its definition: join the most frequent pair of neighbours, again and
+    again.
 
     Args:
         counts: how often each word occurs; no pair crosses the end of a word.
         room: how many merges to make. Fewer come back when no pair is left.
 
     Returns:
-        The merges in the order in which they were made. Ties go to the lexicographically greater pair.
+        The merges in the order in which they were made. Ties go to the lexicographically greater
+        pair.
     """
     words = {tuple(bytes([byte]) for byte in word): count for word, count in counts.items()}
     merges: list[Pair] = []
@@ -65,25 +72,30 @@ def plain_merges(counts: Counter[bytes], room: int) -> list[Pair]:
     return merges
 
 
-def train_bpe(input_path: str | Path, vocab_size: int, special_tokens: list[str]) -> tuple[dict[int, bytes], list[Pair]]:
+def train_bpe(input_path: str | Path, vocab_size: int,
+              special_tokens: list[str]) -> tuple[dict[int, bytes], list[Pair]]:
     """Learn a byte-level BPE vocabulary from a UTF-8 text file.
 
     Args:
         input_path: the text.
-        vocab_size: entries in all: 256 bytes, the merges, and the special tokens. Fewer come back when the text has
-            no pair left to join.
+        vocab_size: entries in all: 256 bytes, the merges, and the special tokens. Fewer come back
+            when the text has no pair left to join.
         special_tokens: strings that stay whole and are never counted, such as "<|endoftext|>".
 
     Returns:
-        vocab, id -> bytes (first the 256 bytes, then one per merge, the special tokens last), and the merges in the
-        order in which they were made. Ties go to the lexicographically greater pair.
+        vocab, id -> bytes (first the 256 bytes, then one per merge, the special tokens last), and
+        the merges in the order in which they were made. Ties go to the lexicographically greater
+        pair.
 
     Raises:
         ValueError: if vocab_size leaves no room for the bytes and the special tokens.
     """
     room = vocab_size - 256 - len(special_tokens)
     if room < 0:
-        raise ValueError(f"A vocabulary of {vocab_size} cannot hold 256 bytes and {len(special_tokens)} special tokens.")
+        raise ValueError(
+            f"A vocabulary of {vocab_size} cannot hold 256 bytes and {len(special_tokens)} special "
+            "tokens."
+        )
 
     from ch_pretrain.fast.merges import fast_merges  # what `plain_merges` gives; it needs this file
 

@@ -16,17 +16,25 @@ from common.sampling import GREEDY, Sampling, next_tokens
 @torch.inference_mode()
 def stream(model: GPT2, prompt: list[int], max_new_tokens: int, eot_id: int, how: Sampling = GREEDY,
            generator: torch.Generator | None = None) -> Iterator[int]:
-    """The tokens of one continuation as they come, until end-of-text, `max_new_tokens`, or until
-    the context is full."""
+    """The tokens of one continuation as they come: read the text, choose the next token, repeat.
+
+    It ends at `eot_id` (which is not given), after `max_new_tokens`, or when the context is full.
+    Without a cache, each pass would read the whole text: `model(ids)[:, -1]`. With one, keys and
+    values of what was read are kept, and a pass reads the new token alone.
+
+    Args:
+        prompt: token ids.
+        how: greedy, or how to sample. generator: the randomness of the sampling.
+    """
     room = min(max_new_tokens, model.config.n_positions - len(prompt))
-    cache = KVCache(len(prompt) + room)  # keys and values of what was read: it is read once
-    text = list(prompt)
-    ids = torch.tensor([text], device=model.device)  # [1, T]
+    cache = KVCache(len(prompt) + room)
+    tokens = list(prompt)
+    ids = torch.tensor([tokens], device=model.device)  # [1, T]: first the whole prompt
     for _ in range(room):
-        hidden = run(model, ids, cache)  # [1, T or 1, D]
-        token = next_tokens(model.logits(hidden[:, -1]), how, [text], generator)  # [1]
+        hidden = run(model, ids, cache)  # [1, T, D], later [1, 1, D]
+        token = next_tokens(model.logits(hidden[:, -1]), how, [tokens], generator)  # [1]
         if token.item() == eot_id:
             return
-        text.append(int(token))
-        yield text[-1]
-        ids = token[:, None]  # the next pass reads the new token alone
+        tokens.append(int(token))
+        yield tokens[-1]
+        ids = token[:, None]  # [1, 1]: then the new token alone

@@ -14,7 +14,7 @@ def own_template(model: str) -> str:
     if is_there(alone):
         with reading(alone, "no chat template"):
             return alone.read_text(encoding="utf-8")
-    template = read_json(beside, {str: object}).get("chat_template") if beside.exists() else ""
+    template = read_json(beside, {str: object}).get("chat_template") if is_there(beside) else ""
     return template if isinstance(template, str) else ""
 
 

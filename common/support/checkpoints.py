@@ -85,15 +85,15 @@ class Keeper:
         """The validation loss. The plain one, whatever is trained, so that all arms of an experiment are judged alike."""
         return evaluate(self.model, self.validation, next_token_loss, self.options.batch_size, self.options.precision)
 
-    def judge(self, steps_back: int) -> None:
+    def judge(self, average_over: int) -> None:
         """Evaluate, tell, and save the checkpoint if it is the best so far (or if there is nothing to judge it by).
 
-        steps_back: the training loss that is told is the mean over so many steps.
+        average_over: the training loss that is told is the mean over so many steps.
         """
         run, row = self.run, self.run.history[-1]
         if len(self.validation):
             row["validation_loss"] = self.evaluate()
-        train_loss = fmean(recent["train_loss"] for recent in run.history[-steps_back:] if recent["step"] > 0)
+        train_loss = fmean(recent["train_loss"] for recent in run.history[-average_over:] if recent["step"] > 0)
         better = row.get("validation_loss", -math.inf) < run.best_loss  # without validation, always
         run.waited = 0 if better else run.waited + 1
         if better:

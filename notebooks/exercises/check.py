@@ -75,6 +75,29 @@ def mark(cell: NotebookNode) -> dict:
     return found if isinstance(found, dict) else {}
 
 
+def defined(cell: NotebookNode) -> set[str]:
+    """The functions and classes that a cell defines, whether or not it is whole Python."""
+    return set(re.findall(r"^(?:def|class)\s+(\w+)", cell.source, re.MULTILINE))
+
+
+def answers_in(student: NotebookNode, source: NotebookNode) -> list[NotebookNode]:
+    """The student's code without the tests, whose marks may be lost or copied: some tools strip them, and a cell that is split
+    or copied hands its mark on. So a test is what reads like one; or is marked as one and defines nothing of its own."""
+    tests = [cell for notebook in (source, student_version(source)) for cell in notebook.cells if is_test(cell)]
+    texts, known = {cell.source.strip() for cell in tests}, set().union(*map(defined, tests))
+    return [cell for cell in student.cells if cell.cell_type == "code" and cell.source.strip() not in texts
+            and not (is_test(cell) and defined(cell) <= known)]
+
+
+def lost_cells(answers: list[NotebookNode], source: NotebookNode) -> list[str]:
+    """A sentence about each cell for an answer that is not there any more."""
+    ids, names = {mark(cell).get("grade_id") for cell in answers}, set().union(*map(defined, answers))
+    wanted = [cell for cell in source.cells if cell.cell_type == "code" and not is_test(cell) and defined(cell)]
+    return [f"The cell for {' and '.join(sorted(defined(cell) - names))} is not in the notebook; copy it from the exercise as "
+            "it was given out, and write your answer there." for cell in wanted
+            if mark(cell).get("grade_id") not in ids and not defined(cell) & names]
+
+
 def error_of(cell: NotebookNode) -> tuple[str, str] | None:
     """The kind and text of the error that a cell ended with, if it did."""
     return next(((output.ename, output.evalue) for output in cell.get("outputs", ()) if output.output_type == "error"), None)
@@ -158,7 +181,7 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
     Raises:
         InputError: if no code can be run.
     """
-    answers = [copy.deepcopy(cell) for cell in student.cells if cell.cell_type == "code" and not is_test(cell)]
+    answers = copy.deepcopy(answers_in(student, source))
     titles, tests = [], []
     for cell in source.cells:
         if cell.cell_type == "markdown" and cell.source.startswith("#"):
@@ -180,7 +203,7 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
         errors = [("Ended", "") if any(test is cell for cell in ended) else error_of(test) for test in tests]
         notes = [f"{begins(cell)} {ENDED}; it was left out." for cell in answers if any(cell is other for other in ended)]
         notes += [f"{begins(cell)} stops with {error[0]}: {error[1]}" for cell in answers if (error := error_of(cell))]
-        notes += borrowed(answers, source)
+        notes += borrowed(answers, source) + lost_cells(answers, source)
 
     verdicts = []
     for title, test, error in zip(titles, tests, errors):
@@ -198,11 +221,15 @@ def grade_file(number: str, path: Path, source: NotebookNode) -> tuple[list[Verd
     """
     student = read_notebook(path)
 
-    def ids(notebook: NotebookNode) -> set[str]:
-        return {mark(cell)["grade_id"] for cell in notebook.cells if mark(cell).get("grade_id")}
+    def belongs_to(exercise: NotebookNode) -> bool:
+        """By a mark, or where these are lost by the text of a task or of a test."""
+        ids = {grade_id for cell in exercise.cells if (grade_id := mark(cell).get("grade_id"))}
+        texts = {cell.source.strip() for cell in student_version(exercise).cells if is_test(cell) or ("\n" in cell.source
+                 and cell.cell_type == "markdown")}
+        return any(mark(cell).get("grade_id") in ids or cell.source.strip() in texts for cell in student.cells)
 
-    if not ids(source) & ids(student):
-        other = [known for known in exercise_numbers() if ids(read_notebook(tests_path(known))) & ids(student)]
+    if not belongs_to(source):
+        other = [known for known in exercise_numbers() if belongs_to(read_notebook(tests_path(known)))]
         raise InputError(f"{path} holds nothing of exercise {number}" + (f", but exercise {other[0]}" if other else "")
                          + f"; start from {release_path(number).name} in release/{number}.")
     return grade(student, source, path.resolve().parent)

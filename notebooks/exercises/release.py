@@ -38,7 +38,7 @@ from notebooks.execute import read_notebook, write_notebook
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
-STUDENTS_GET = ("README.md", "LICENSE", ".github/CONTRIBUTING.md", "pyproject.toml", "requirements*.txt", "common/**/*",
+STUDENTS_GET = ("LICENSE", ".github/CONTRIBUTING.md", "pyproject.toml", "requirements*.txt", "common/**/*",
                 "ch_*/**/*", "notebooks/**/*")
 TEACHERS_KEEP = {"source", "release", "wrong", "right", "rubric.md"}  # release is made anew: somebody may have answered in it
 STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")
@@ -104,9 +104,10 @@ def student_version(source: NotebookNode) -> NotebookNode:
 
 
 def students_files() -> dict[str, Path]:
-    """What students get as it lies: path in their folder -> file. Their page is notebooks/README.md there."""
+    """What students get as it lies: path in their folder -> file. README.md and notebooks/README.md there are theirs."""
     found = {path.relative_to(ROOT).as_posix(): path for pattern in STUDENTS_GET for path in sorted(ROOT.glob(pattern))
              if path.is_file() and not {*TEACHERS_KEEP, "__pycache__", ".ipynb_checkpoints"} & {*path.relative_to(ROOT).parts}}
+    found["README.md"] = found.pop("notebooks/students.md")  # the project's speaks of tests, which students do not get
     found["notebooks/README.md"] = found.pop("notebooks/questions.md")
     return found
 

@@ -238,6 +238,8 @@ def test_few_shot_puts_chosen_examples_into_the_prompt(run, small, in_process, t
 def test_the_bench_runs(monkeypatch, capsys):
     pytest.importorskip("submodlib", reason="submodlib-py is not installed (requirements-dev.txt)")
     monkeypatch.setattr(bench, "peak_megabytes", lambda work, *args: work(*args) or 1.0)  # for want of time, not measured
+    monkeypatch.setattr(bench, "NEIGHBOURS", (2, 8))
+    monkeypatch.setattr(bench, "DENSE", 8)
     monkeypatch.setattr("sys.argv", ["bench.py", "--smoke", "--targets", "4", "--candidates", "1", "--rounds", "1"])
     bench.main()
     told = capsys.readouterr().out

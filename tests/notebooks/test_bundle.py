@@ -37,7 +37,7 @@ def test_students_get_chapters_notebooks_checker_and_exercises(students):
 
 def test_students_get_no_solution_no_hidden_test_and_no_page_for_teachers(students):
     there = files(students)
-    kept = r"(^|/)(source|wrong|right|tests|__pycache__)/|rubric|questions\.md"
+    kept = r"(^|/)(source|wrong|right|tests|__pycache__)/|rubric|(questions|students)\.md"
     assert [name for name in there if re.search(kept, name)] == []
     solution = r"### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)\n *### END"
     secrets = [text for number in exercise_numbers() for cell in read_notebook(source_path(number)).cells
@@ -47,6 +47,13 @@ def test_students_get_no_solution_no_hidden_test_and_no_page_for_teachers(studen
              for cell in read_notebook(students / name).cells]
     assert [secret for secret in secrets if any(secret in source for source in given)] == []
     assert (students / "notebooks" / "README.md").read_bytes() == (ROOT / "notebooks" / "questions.md").read_bytes()
+
+
+def test_the_students_first_page_names_only_what_they_get(students):
+    page = (students / "README.md").read_text(encoding="utf-8")
+    assert page == (ROOT / "notebooks" / "students.md").read_text(encoding="utf-8") and "pytest" not in page
+    named = re.findall(r"`((?:common|notebooks)/[^`.]*(?:\.md)?)`", page) + re.findall(r"python (\S+\.py)", page)
+    assert len(named) >= 4 and [name for name in named if not (students / name).exists()] == []
 
 
 def test_links_in_the_students_pages_lead_to_files(students):

@@ -130,6 +130,16 @@ def test_what_cannot_be_learnt_is_refused_by_name(tmp_path, row, fields, words):
     assert_one_sentence(str(refused.value), data, "record 1", *words)
 
 
+def test_the_fields_of_data_hold_for_a_target_of_the_same_form(tmp_path):
+    """--target and --known are read beside --data: by --fields if they have these keys, else by the known forms."""
+    same, other = (save(tmp_path / name, [row]) for name, row in (("a.json", {"q": "a?", "a": "b"}), ("b.json", WANTED)))
+    for file, record in ((same, {"instruction": "a?", "output": "b"}), (other, WANTED), ("classroom", None)):
+        found = load_records(file, "--target", ["instruction=q", "output=a"]).records
+        assert record is None or found == [record]
+    with pytest.raises(InputError, match="change --fields instruction=q"):
+        load_records(other, fields=["instruction=q", "output=a"])
+
+
 def test_known_sets_need_no_fields():
     with pytest.raises(InputError, match="the keys of classroom are known"):
         load_records("classroom", fields=["instruction=q"])
