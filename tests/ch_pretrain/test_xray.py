@@ -306,6 +306,15 @@ def test_a_model_of_other_sizes_is_shown_and_saved(tmp_path, in_process):
     assert "http://" not in page and "https://" not in page and 'name="off-0-1"' in page
 
 
+@pytest.mark.parametrize("view", ["sentence", "record", "between", "example"])
+def test_the_sites_saved_pages_are_of_this_page(view):
+    """Made by `python ch_pretrain/xray.py --view VIEW --save docs/xray/VIEW.html`, that of the sentence with a list twice."""
+    text = (ROOT / "docs" / "xray" / f"{view}.html").read_text(encoding="utf-8")
+    assert xray.SCRIPT in text and f'value="{view}" checked' in text and 'id="saved"' in text and len(text) < 200_000
+    links = [path for path in ROOT.glob("ch_*/README.md") if f"](../docs/xray/{view}.html)" in path.read_text(encoding="utf-8")]
+    assert len(links) == 1
+
+
 # --- in a real browser
 
 
