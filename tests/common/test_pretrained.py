@@ -536,7 +536,7 @@ def further_tensor(folder: Path) -> None:
     ({}, drop("adapter_model.safetensors"), "no such file"),
     ({}, lambda f: change_json(f / "adapter_config.json", peft_type="IA3"), "peft_type = 'IA3'"),
     ({}, lambda f: change_json(f / "adapter_config.json", later_setting=3), "later_setting = 3"),
-    ({}, lambda f: (f / "adapter_config.json").write_text("[]"), "not the adapter_config.json of a LoRA")], ids=str)
+    ({}, lambda f: (f / "adapter_config.json").write_text("[]"), "not the adapter_config.json of a LoRA")])
 def test_other_adapters_are_refused(settings, damage, words, peer_folder, tmp_path):
     adapter(peer_folder, tmp_path / "adapter", **settings)
     if damage:
