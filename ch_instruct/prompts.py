@@ -12,7 +12,8 @@ def format_prompt(record: dict, style: str = "alpaca") -> str:
 
     Args:
         record: has "instruction" and, optionally, "input"; or has "messages", see `format_turns`.
-        style: "alpaca" (Taori et al., 2023: a preamble and ### headings) or "phi3" (<|User|> and <|Assistant|>).
+        style: "alpaca" (Taori et al., 2023: a preamble and ### headings) or "phi3" (<|User|> and
+            <|Assistant|>).
 
     Raises:
         ValueError: for another style.
@@ -24,13 +25,14 @@ def format_prompt(record: dict, style: str = "alpaca") -> str:
 def format_turns(record: dict, style: str = "alpaca") -> list[str]:
     """The record as a list of texts that take turns: prompt, response, prompt, response, ...
 
-    Every prompt ends with the response header. Only the first holds what opens the whole: the preamble, which a system
-    message replaces. A record of "instruction" and "input" is a conversation of one turn.
+    Every prompt ends with the response header. Only the first holds what opens the whole: the
+    preamble, which a system message replaces. A record of "instruction" and "input" is a
+    conversation of one turn.
 
     Args:
-        record: "messages" is a list of {"role", "content"}: perhaps one of role system, then user and assistant in turn.
-            If the last one is the user's, the list ends with the prompt that asks for an answer; likewise if a record of
-            "instruction" has no "output".
+        record: "messages" is a list of {"role", "content"}: perhaps one of role system, then user
+            and assistant in turn. If the last one is the user's, the list ends with the prompt that
+            asks for an answer; likewise if a record of "instruction" has no "output".
         style: "alpaca" or "phi3".
 
     Raises:
@@ -46,7 +48,11 @@ def format_turns(record: dict, style: str = "alpaca") -> list[str]:
     turns, before = [], _opening(style)
     for message in record["messages"]:
         if message["role"] == "system":
-            before = f"{message['content']}\n\n" if style == "alpaca" else f"<|System|>\n{message['content']}\n\n"
+            before = (
+                f"{message['content']}\n\n"
+                if style == "alpaca"
+                else f"<|System|>\n{message['content']}\n\n"
+            )
         elif message["role"] == "user":
             turns.append(before + _request(style, message["content"]))
             before = "\n\n"  # between a response and the next request
@@ -57,8 +63,14 @@ def format_turns(record: dict, style: str = "alpaca") -> list[str]:
 
 def _opening(style: str, context: str = "") -> str:
     given = ", paired with an input that provides further context" if context else ""
-    return (f"Below is an instruction that describes a task{given}. "
-            "Write a response that appropriately completes the request.\n\n") if style == "alpaca" else ""
+    return (
+        (
+            f"Below is an instruction that describes a task{given}. "
+            "Write a response that appropriately completes the request.\n\n"
+        )
+        if style == "alpaca"
+        else ""
+    )
 
 
 def _request(style: str, instruction: str, context: str = "") -> str:
@@ -70,7 +82,8 @@ def _request(style: str, instruction: str, context: str = "") -> str:
 
 
 def question_text(record: dict[str, str], between: str = "\n\n") -> str:
-    """A record's question as people and judges see it: the instruction and its input, if any, an empty line `between` them."""
+    """A record's question as people and judges see it: the instruction and its input, if any, an
+    empty line `between` them."""
     return between.join(filter(None, (record["instruction"], record.get("input"))))
 
 
@@ -79,7 +92,8 @@ def one_line(record: dict[str, str]) -> str:
     return f"{shorten(question_text(record, ' | '), 60)} -> {shorten(record['output'], 40)}"
 
 
-# A system message takes the preamble's place. Each answer ends with end-of-text; the generation prompt asks for the next.
+# A system message takes the preamble's place. Each answer ends with end-of-text; the generation
+# prompt asks for the next.
 CHAT = """\
 {%- for message in messages %}
   {%- if message.role == "system" %}
@@ -102,10 +116,11 @@ CHAT = """\
 
 
 def chat_template(style: str = "alpaca") -> str:
-    """The style as a Jinja template, which other tools read from tokenizer_config.json and then ask as in training.
+    """The style as a Jinja template, which other tools read from tokenizer_config.json and then ask
+    as in training.
 
-    The texts in it are cut from `format_prompt`, so the two can never differ. A chat knows no "input"; whoever has one
-    writes it into the message, below the instruction.
+    The texts in it are cut from `format_prompt`, so the two can never differ. A chat knows no
+    "input"; whoever has one writes it into the message, below the instruction.
     """
     before, after = format_prompt({"instruction": "\0"}, style).split("\0")
     preamble, gap, request = before.rpartition("\n\n")  # phi3 has no preamble

@@ -1,4 +1,5 @@
-"""Scores of answers whose right wording is known: exact match, ROUGE-L, and the share that stopped."""
+"""Scores of answers whose right wording is known: exact match, ROUGE-L, and the share that
+stopped."""
 
 import re
 import unicodedata
@@ -7,16 +8,21 @@ from statistics import fmean
 
 import regex
 
-APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc"), "'")  # typographic ones -> the plain one
-FULL_STOP = re.compile("[.\u3002\u0964\u06d4]$")  # Latin and most others, Chinese and Japanese, Hindi, Urdu
-UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"  # no spaces between words
+# typographic ones -> the plain one
+APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc"), "'")
+# Latin and most others, Chinese and Japanese, Hindi, Urdu
+FULL_STOP = re.compile("[.\u3002\u0964\u06d4]$")
+# no spaces between words
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
 # A character of these with its marks, or a run of letters, marks and digits of the others.
-WORD = regex.compile(rf"(?V1)[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+")
+WORD = regex.compile(
+    rf"(?V1)[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+"
+)
 
 
 def normalise(text: str) -> str:
-    """What exact match compares: case, spacing, the kind of apostrophe, the way in which accents are stored (Unicode's NFC)
-    and a full stop at the end do not matter."""
+    """What exact match compares: case, spacing, the kind of apostrophe, the way in which accents
+    are stored (Unicode's NFC) and a full stop at the end do not matter."""
     text = unicodedata.normalize("NFC", _fold(text)).translate(APOSTROPHES)
     return FULL_STOP.sub("", " ".join(text.split())).rstrip()
 
@@ -33,13 +39,15 @@ def exact_match(answer: str, expected: str) -> bool:
 def rouge_l(answer: str, expected: str) -> float:
     """ROUGE-L (Lin, 2004): the F1 of the longest common subsequence of words, from 0 to 1.
 
-    Words are runs of letters and digits, whatever their case; for a-z and 0-9 it equals the `rouge-score` package without
-    stemming, which knows no other letters. Scripts that put no spaces between words count by characters.
+    Words are runs of letters and digits, whatever their case; for a-z and 0-9 it equals the
+    `rouge-score` package without stemming, which knows no other letters. Scripts that put no spaces
+    between words count by characters.
     """
     a, b = (WORD.findall(_fold(text)) for text in (answer, expected))
     if not a or not b:
         return 0.0
-    row = [0] * (len(b) + 1)  # row[j]: longest common subsequence of the words of `a` so far and b[:j]
+    # row[j]: longest common subsequence of the words of `a` so far and b[:j]
+    row = [0] * (len(b) + 1)
     for word in a:
         diagonal = 0
         for j, other in enumerate(b, 1):
@@ -49,11 +57,12 @@ def rouge_l(answer: str, expected: str) -> float:
 
 
 def score(responses: list[dict]) -> dict:
-    """Means over responses that have "answer", "output" (the expected one), "stopped" and maybe "family".
+    """Means over responses that have "answer", "output" (the expected one), "stopped" and maybe
+    "family".
 
     Returns:
-        exact_match, rouge_l and stopped, shares between 0 and 1, and families, family -> exact match (None if the
-        records name no families).
+        exact_match, rouge_l and stopped, shares between 0 and 1, and families, family -> exact
+        match (None if the records name no families).
     """
     matches = [exact_match(r["answer"], r["output"]) for r in responses]
     by_family = defaultdict(list)

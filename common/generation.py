@@ -10,7 +10,7 @@ import torch
 from common.fast.cache import KVCache
 from common.fast.views import run
 from common.gpt2 import GPT2
-from common.sampling import GREEDY, Sampling, next_tokens
+from common.sampling import GREEDY, Sampling, next_logits, next_tokens
 
 
 @torch.inference_mode()
@@ -32,7 +32,7 @@ def stream(model: GPT2, prompt: list[int], max_new_tokens: int, eot_id: int, how
     ids = torch.tensor([tokens], device=model.device)  # [1, T]: first the whole prompt
     for _ in range(room):
         hidden = run(model, ids, cache)  # [1, T, D], later [1, 1, D]
-        token = next_tokens(model.logits(hidden[:, -1]), how, [tokens], generator)  # [1]
+        token = next_tokens(next_logits(model, hidden[:, -1]), how, [tokens], generator)  # [1]
         if token.item() == eot_id:
             return
         tokens.append(int(token))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from common.gpt2 import GPT2
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -35,6 +37,13 @@ def asked_for(args: Namespace) -> Sampling:
     """What the options of a command line (`SamplingOptions`) ask for."""
     return Sampling(0.0 if args.greedy else args.temperature, args.top_k, args.top_p,
                     args.repetition_penalty, args.no_repeat_ngram)
+
+
+def next_logits(model: GPT2, hidden: Tensor) -> Tensor:
+    """Logits [B, V] after hidden states [B, D]; -inf for ids that no token has, so that none of
+    them is chosen. (A vocabulary may be padded; see `load_pretrained`.)"""
+    logits, unused = model.logits(hidden), getattr(model, "without_token", None)
+    return logits if unused is None else logits.masked_fill(unused, -torch.inf)
 
 
 def next_tokens(logits: Tensor, how: Sampling = GREEDY, before: Sequence[Sequence[int]] = (),

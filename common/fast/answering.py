@@ -14,7 +14,7 @@ from common.fast.cache import KVCache
 from common.fast.prepacked import prepacked_weights
 from common.fast.views import run
 from common.gpt2 import GPT2
-from common.sampling import GREEDY, Sampling, next_tokens
+from common.sampling import GREEDY, Sampling, next_logits, next_tokens
 from common.support.console import Progress
 from common.support.device import send
 
@@ -159,7 +159,7 @@ class _Relay:
         self.cache.replace_rows(send(slots, device), cache, send(lengths + len(beginning), device))
         self.starts[slots] = self.cache.length - lengths - len(beginning)
         last = hidden.flatten(0, 1)[send(torch.arange(len(own)) * T + lengths - 1, device)]  # [R, D]
-        self.tokens[send(slots, device)] = self.choose(self.model.logits(last), [i for _, i in places])
+        self.tokens[send(slots, device)] = self.choose(next_logits(self.model, last), [i for _, i in places])
         for slot, i in places:
             self.rows[slot] = i
 
@@ -171,7 +171,7 @@ class _Relay:
             self.cache.forget_first(unused)
             self.starts -= unused
         hidden = run(self.model, self.tokens[:, None], self.cache, self.starts)  # [B, 1, D]
-        self.tokens = self.choose(self.model.logits(hidden[:, -1]), self.rows)
+        self.tokens = self.choose(next_logits(self.model, hidden[:, -1]), self.rows)
 
     def shrink(self) -> None:
         """Nobody waits any more: go on with the rows that still run."""

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,6 +70,22 @@ def test_greedy_texts_without_repeated_n_grams_are_those_of_the_plain_decoder(st
     assert together == [list(stream(stopping_model, prompt, 12, EOT, how)) for prompt in prompts]
     assert together != [text.ids for text in continue_all(stopping_model, prompts, 12, EOT, 3)]
     assert all(len({*prompt, *new}) == len({*prompt}) + len(new) for prompt, new in zip(prompts, together))
+
+
+def test_an_id_without_a_token_is_never_said(stopping_model):
+    """Rows by which a checkpoint pads its vocabulary, here those that are said otherwise."""
+    def said() -> set[int]:
+        sampled = continue_all(stopping_model, [[5, 6]] * 6, 8, EOT, 4, how=Sampling(2.0))
+        greedy = continue_all(stopping_model, [[5, 6], [7]], 8, EOT)
+        streamed = stream(stopping_model, [5, 6], 8, EOT)
+        return {*streamed} | {token for text in sampled + greedy for token in text.ids}
+
+    unused = said()
+    stopping_model.register_buffer("without_token", torch.tensor([i in unused for i in range(257)]), persistent=False)
+    try:
+        assert len(unused) > 9 and not unused & said()
+    finally:
+        del stopping_model.without_token
 
 
 def test_equal_prompts_are_sampled_apart(stopping_model):
