@@ -69,7 +69,7 @@ def test_dropout_reaches_every_layer(dropout, tmp_path):
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
     model = prepare(FineTuning(model=str(tmp_path / "model"), smoke=True, dropout=dropout, device="cpu")).model
     shares = [model.config.dropout, model.drop.p, *(share for block in model.h for share in (
-        block.attn.dropout, block.attn.resid_dropout.p, block.mlp.dropout.p))]
+        block.attn.attn_dropout.p, block.attn.resid_dropout.p, block.mlp.dropout.p))]
     assert shares == [dropout] * 8
 
 
