@@ -1,4 +1,5 @@
-"""Examples as vectors: the mean of their hidden states. Cheap (one pass per example), symmetric, blind to what helps."""
+"""Examples as vectors: the mean of their hidden states. Cheap (one pass per example), symmetric,
+blind to what helps."""
 
 from collections.abc import Sequence
 
@@ -12,7 +13,8 @@ from common.support.console import Progress
 from common.support.device import evaluating
 
 
-def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str = "fp32", batch_size: int = 32) -> np.ndarray:
+def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str = "fp32",
+                       batch_size: int = 32) -> np.ndarray:
     """The mean over each text's tokens of the hidden state after the final LayerNorm.
 
     Args:
@@ -28,7 +30,10 @@ def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str =
         for batch in (order[i:i + batch_size] for i in range(0, len(order), batch_size)):
             lengths = torch.tensor([len(ids[i]) for i in batch])  # [B]
             T = int(lengths.max())
-            inputs = torch.tensor([ids[i] + [0] * (T - len(ids[i])) for i in batch], device=model.device)  # [B, T]
+            # [B, T]
+            inputs = torch.tensor(
+                [ids[i] + [0] * (T - len(ids[i])) for i in batch], device=model.device
+            )
             real = torch.arange(T) < lengths[:, None]  # [B, T], false at padding
             hidden = run(model, inputs, needed=real).float()  # [B, T, D], 0 at padding
             means = hidden.sum(dim=1).cpu() / lengths[:, None]  # [B, D]
@@ -39,10 +44,11 @@ def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str =
 
 
 def cosine(a: np.ndarray, b: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
-    """Cosine of the angle between every row of a [M, D] and every row of b [N, D]: float32 [M, N], between -1 and 1.
+    """Cosine of the angle between every row of a [M, D] and every row of b [N, D]: float32 [M, N],
+    between -1 and 1.
 
-    `centre` [D], by default the mean of b, is subtracted first: hidden states of one model lie in a narrow cone, where
-    all angles are small.
+    `centre` [D], by default the mean of b, is subtracted first: hidden states of one model lie in a
+    narrow cone, where all angles are small.
     """
     centre = b.mean(axis=0) if centre is None else centre
     return unit(a - centre) @ unit(b - centre).T
@@ -53,13 +59,16 @@ def unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-def nearest(a: np.ndarray, b: np.ndarray, k: int, rows_at_once: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+def nearest(a: np.ndarray, b: np.ndarray, k: int,
+            rows_at_once: int = 1024) -> tuple[np.ndarray, np.ndarray]:
     """The k rows of b [N, D] with the largest cosine for every row of a [M, D], nearest first.
 
-    Of equal cosines the lower number comes first. A part of a is compared at a time, so memory grows with M · k.
+    Of equal cosines the lower number comes first. A part of a is compared at a time, so memory
+    grows with M · k.
 
     Returns:
-        Their numbers, int64 [M, k], and their cosines, float32 [M, k]; with fewer than k rows in b, all of them.
+        Their numbers, int64 [M, k], and their cosines, float32 [M, k]; with fewer than k rows in b,
+        all of them.
     """
     k = min(k, len(b))
     centre, ids, cosines = b.mean(axis=0), [], []
@@ -67,10 +76,13 @@ def nearest(a: np.ndarray, b: np.ndarray, k: int, rows_at_once: int = 1024) -> t
     with Progress("neighbours", len(a), "text") as progress:
         for i in range(0, len(a), rows_at_once):
             found = a[i:i + rows_at_once] @ columns  # [rows, N]
-            # Sorting whole rows is for nothing: find the k-th largest, take what is larger, and of its equals the first ones.
+            # Sorting whole rows is for nothing: find the k-th largest, take what is larger, and of
+            # its equals the first ones.
             smallest = np.partition(found, -k, axis=1)[:, -k, None]  # [rows, 1]
             larger, equal = found > smallest, found == smallest
-            chosen = larger | (equal & (equal.cumsum(axis=1) <= k - larger.sum(axis=1, keepdims=True)))
+            chosen = larger | (
+                equal & (equal.cumsum(axis=1) <= k - larger.sum(axis=1, keepdims=True))
+            )
             nearby = np.nonzero(chosen)[1].reshape(len(found), k)  # the lower number first
             values = np.take_along_axis(found, nearby, axis=1)
             order = np.argsort(-values, axis=1, kind="stable")

@@ -1,6 +1,5 @@
 """The experiment of this chapter: one model, trained on different choices of the data under the same conditions."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,79 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ch_delift.baselines import gradient_scores, gradient_sketches, highest, random_subset
+from ch_delift.greedy import maximize
 from ch_delift.plots import draw_fractions
-from ch_delift.selection import Pairs, Similarities, budget_of, objective
+from ch_delift.selection import Similarities, budget_of, objective
+from ch_delift.support.delift_options import Delift
 from ch_instruct import pipeline
 from ch_instruct.perplexity import response_perplexities
-from ch_instruct.pipeline import Arm, FineTuning, Work
+from ch_instruct.pipeline import Arm, Work
 from ch_instruct.prompts import one_line
 from common.losses import next_token_loss
 from common.support import files, plots
 from common.support.checkpoints import Run
 from common.support.console import is_main, say
-from common.support.files import InputError
-from common.support.options import option, share, whole
 
-ARMS = ("random", "se", "gradient", "high-loss", "low-loss", "full")
 FRACTIONS = (0.1, 0.2, 0.3, 0.5)  # of --curve
-OTHER = {"instruction": None, "task": "target", "continual": "known"}  # the second group of records each stage needs
-
-
-def pairs_option(text: str) -> str:
-    """all, columns:M or neighbours:K."""
-    try:
-        Pairs.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not allowed, it must be all, columns:M or neighbours:K, as in neighbours:64") from error
-    return text
-
-
-def fraction_option(text: str) -> float:
-    """A share above 0, at most 1."""
-    value = share(text)
-    if not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a share above 0 and at most 1")
-    return value
-
-
-@dataclass(frozen=True)
-class Delift(FineTuning):
-    """The options of this command."""
-
-    stage: str = option("instruction", "instruction: cover the data (FL); task: cover --target (FLMI); continual: cover what "
-                        "--known does not (FLCG) (default: %(default)s)", choices=list(OTHER))
-    fraction: float = option(0.3, "share of the training records to choose (default: %(default)s)", fraction_option,
-                             metavar="X")
-    target: str | None = option(None, "records of the task to become good at; for --stage task", metavar="FILE")
-    known: str | None = option(None, "records that the model has learnt already; for --stage continual", metavar="FILE")
-    compare: tuple[str, ...] = option(
-        ("random", "se", "full"), "what else to train on: random, random subsets; se, the same objective on hidden-state "
-        "similarity; gradient, the nearest gradients (after LESS); high-loss or low-loss, the highest or lowest perplexity; "
-        "full, all data (default: random se full)", nargs="*", choices=ARMS, metavar="ARM")
-    pairs: str = option("neighbours:32", "whose utility is measured: all pairs; columns:M, M random candidates; neighbours:K, "
-                        "for each target the K candidates with the nearest hidden states (default: %(default)s)", pairs_option,
-                        metavar="P")
-    kernel: str = option("positive", "similarity from utility: max(U, 0), or min-max over the matrix (default: %(default)s)",
-                         choices=["positive", "minmax"])
-    flmi: str = option("query", "which of two functions called FLMI, for --stage task (default: %(default)s)",
-                       choices=["query", "saturating"])
-    kernel_model: str | None = option(None, "measure utilities and hidden states with this model instead of --model, say a "
-                                      "fine-tuned one", metavar="M")
-    utility: Path | None = option(None, "take the utilities that an earlier run measured; FOLDER is that run's folder", Path,
-                                  metavar="FOLDER")
-    curve: bool = option(False, "also train on 10, 20, 30 and 50 %% and draw score against fraction")
-    seeds: int = option(1, "repeat all training with N seeds and print means and 95 %% intervals (default: %(default)s)",
-                        whole, metavar="N")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, value in (("target", self.target), ("known", self.known)):
-            wanted = OTHER[self.stage] == name
-            if (value is not None) != wanted:
-                raise InputError(f"--stage {self.stage} {'needs' if wanted else 'does not use'} --{name}.")
-        if self.curve and "full" not in self.compare:
-            raise InputError("--curve needs full among --compare, to know where the curve ends.")
 
 
 class Choice(NamedTuple):
@@ -112,11 +52,11 @@ def choose_all(work: Work, other: Work | None, similarities: Similarities, given
     With --curve, DELIFT's is longer than the budget: greedy choices of all sizes begin alike.
     """
     most = max(budget, budget_of(max(FRACTIONS), len(work.train_ids))) if given.curve else budget  # greedy goes on so far
-    chosen = {"delift": Choice(*similarities.choose(objective(given.stage, similarities.by_utility, given.flmi), most))}
+    chosen = {"delift": Choice(*maximize(objective(given.stage, similarities.by_utility, given.flmi), most))}
     for arm in given.compare:
         if arm == "se":
             function = objective(given.stage, similarities.by_hidden_states, given.flmi)
-            chosen[arm] = Choice(*similarities.choose(function, budget))
+            chosen[arm] = Choice(*maximize(function, budget))
         elif arm == "full":
             chosen[arm] = Choice(list(range(len(work.train_ids))), [])
         elif arm != "random":  # that one is drawn anew for each seed
@@ -142,8 +82,8 @@ class Experiment:
         """Train on these training examples and test. With equal steps, as many as the full data would take in --epochs."""
         given = self.work.train_options()
         per_epoch = given.steps_per_epoch(len(self.work.train_ids))  # of the full data
-        schedule: dict[str, Any] = {"steps": given.epochs * per_epoch, "evaluate_every": per_epoch} if equal_steps else {}
-        told = f"{schedule['steps']} steps" if equal_steps else f"{given.epochs} epochs"
+        schedule: dict[str, Any] = {"max_steps": given.epochs * per_epoch, "evaluate_every": per_epoch} if equal_steps else {}
+        told = f"{schedule['max_steps']} steps" if equal_steps else f"{given.epochs} epochs"
         say(f"\n{arm}: {len(places)} examples, {told}, seed {seed}")
         data = pipeline.example_dataset([self.work.examples["train"][i] for i in places], self.work.tokenizer,
                                         self.work.options.loss_on, seed)

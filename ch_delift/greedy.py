@@ -1,24 +1,26 @@
 """Greedy selection: always take the candidate that adds most.
 
-For a monotone function with diminishing returns this reaches at least 1 - 1/e = 63 % of the best possible value (Nemhauser,
-Wolsey and Fisher, 1978); in practice far more.
+For a monotone function with diminishing returns this reaches at least 1 - 1/e = 63 % of the best
+possible value (Nemhauser, Wolsey and Fisher, 1978); in practice far more.
 """
 
 import numpy as np
 
 from ch_delift.submodular import FacilityLocation
 
-BLOCK = 16  # gains that are brought up to date together: one is too few for NumPy, many are often for nothing
+# gains that are brought up to date together: one is too few for NumPy, many are often for nothing
+BLOCK = 16
 
 
-def maximize(function: FacilityLocation, budget: int, method: str = "lazy") -> tuple[list[int], list[float]]:
+def maximize(function: FacilityLocation, budget: int,
+             method: str = "lazy") -> tuple[list[int], list[float]]:
     """Choose `budget` candidates. Of equal gains the lowest number wins.
 
     Args:
         function: has `n` candidates, none chosen yet; the chosen ones are added to it.
         budget: how many, from 1 to n.
-        method: "naive" computes every gain in every step. "lazy" chooses exactly the same, but recomputes a gain only
-            when it could be the largest.
+        method: "naive" computes every gain in every step. "lazy" chooses exactly the same, but
+            recomputes a gain only when it could be the largest.
 
     Returns:
         The chosen numbers and what each added, in the order of choice.
@@ -27,7 +29,9 @@ def maximize(function: FacilityLocation, budget: int, method: str = "lazy") -> t
         ValueError: for another budget or method.
     """
     if not 1 <= budget <= function.n:
-        raise ValueError(f"The budget is {budget}; it must be from 1 to the number of candidates, {function.n}.")
+        raise ValueError(
+            f"The budget is {budget}; it must be from 1 to the number of candidates, {function.n}."
+        )
     if method not in ("naive", "lazy"):
         raise ValueError(f"There is no method {method!r}; use naive or lazy.")
     picks = (_lazy if method == "lazy" else _naive)(function, budget)
@@ -48,8 +52,8 @@ def _naive(function: FacilityLocation, budget: int) -> list[tuple[int, float]]:
 
 
 def _lazy(function: FacilityLocation, budget: int) -> list[tuple[int, float]]:
-    """An old gain is an upper bound of today's (diminishing returns; Minoux, 1978): whoever has the largest bound, and it
-    is up to date, is the best."""
+    """An old gain is an upper bound of today's (diminishing returns; Minoux, 1978): whoever has the
+    largest bound, and it is up to date, is the best."""
     picks: list[tuple[int, float]] = []
     size = min(BLOCK, function.n)
     bounds = function.gains()

@@ -23,7 +23,7 @@ def save_choice(folder: Path, similarities: Similarities, places: list[int], gai
         other: the group that the map also shows.
         families: of the examples in each group; "" where there are none.
     """
-    save_picture(folder / "gains.png", lambda ax: draw_gains(ax, gains, len(similarities.candidates)))
+    save_picture(folder / "gains.png", lambda ax: draw_gains(ax, gains, len(similarities.groups["data"])))
     vectors = similarities.hidden("data")
     save_picture(folder / "map.png", lambda ax: draw_map(
         ax, vectors, places[:budget], similarities.hidden(other) if other else None, other or ""))
@@ -31,12 +31,12 @@ def save_choice(folder: Path, similarities: Similarities, places: list[int], gai
     # Like stands by like: sorted by family, and within by the main direction of the hidden states.
     direction = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)[2][0]
 
-    def order(group: str, ids: list[int]) -> list[int]:
+    def order(group: str) -> list[int]:
         along = similarities.hidden(group) @ direction
-        ids = sorted(ids, key=lambda i: (families[group][i], along[i]))
+        ids = sorted(range(len(along)), key=lambda i: (families[group][i], along[i]))
         return ids[::-(-len(ids) // MOST_CELLS)]  # every n-th where there are too many
 
-    row_ids, column_ids = order(rows, list(range(len(similarities.groups[rows])))), order("data", similarities.candidates)
+    row_ids, column_ids = order(rows), order("data")
     grid = similarities.grid(rows, row_ids, column_ids)
     save_picture(folder / "utility.png", lambda ax: draw_utility(
         ax, grid, np.isin(column_ids, places[:budget]), [families[rows][i] for i in row_ids],

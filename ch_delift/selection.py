@@ -4,19 +4,17 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
 from ch_delift import submodular
-from ch_delift.baselines import random_subset
 from ch_delift.embedding import cosine, mean_hidden_states, nearest
 from ch_delift.fast.matrix_file import read
 from ch_delift.fast.shared_prefix import Targets
-from ch_delift.greedy import maximize
 from ch_delift.submodular import Matrix
+from ch_delift.support.delift_options import Pairs
 from ch_delift.utility import shown, similarity, utility_matrix
 from ch_instruct.encoding import Example
 from common.gpt2 import GPT2
@@ -25,35 +23,11 @@ from common.support.device import check_memory, evaluating
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
 
-TRIAL = 4, 32  # candidates that are timed before the work begins, and the most targets each is tried on
-# (rows, columns) -> similarities of these two groups of examples; a group is called "data", "target" or "known".
+# candidates that are timed before the work begins, and the most targets each is tried on
+TRIAL = 4, 32
+# (rows, columns) -> similarities of these two groups of examples; a group is called "data",
+# "target" or "known".
 SimilarityOf = Callable[[str, str], Matrix]
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Which pairs are compared: "all"; "columns", a random `number` of candidates; or "neighbours", for each row the
-    `number` of candidates with the nearest hidden states."""
-
-    kind: str
-    number: int = 0
-
-    @classmethod
-    def parse(cls, text: str) -> "Pairs":
-        """all, columns:M or neighbours:K.
-
-        Raises:
-            ValueError: for anything else.
-        """
-        kind, _, number = text.partition(":")
-        if text == "all":
-            return cls("all")
-        if kind not in ("columns", "neighbours") or not number.isdecimal() or not int(number):
-            raise ValueError(f"There are no pairs {text!r}; use all, columns:M or neighbours:K.")
-        return cls(kind, int(number))
-
-    def __str__(self) -> str:
-        return self.kind if self.kind == "all" else f"{self.kind}:{self.number}"
 
 
 def budget_of(fraction: float, n: int) -> int:
@@ -64,19 +38,23 @@ def budget_of(fraction: float, n: int) -> int:
     """
     budget = math.floor(fraction * n + 1e-9)  # never rounded up: 30 % of 1,756 are 526
     if budget < 1:
-        raise InputError(f"--fraction {fraction:g} of {n} training records is less than one record; choose a larger fraction.")
+        raise InputError(
+            f"--fraction {fraction:g} of {n} training records is less than one record; choose a "
+            "larger fraction."
+        )
     return budget
 
 
 def check_pairs(rows: int, columns: int) -> None:
-    """Refuse a dense matrix that this machine cannot hold: greedy needs all of it in memory, twice for a moment.
+    """Refuse a dense matrix that this machine cannot hold: greedy needs all of it in memory, twice
+    for a moment.
 
     Raises:
         InputError: naming what it needs and what there is.
     """
     # 4 bytes a number; greedy turns the matrix round, so it is there twice
     check_memory(2 * 4 * rows * columns, f"The utilities of {rows:,} x {columns:,} pairs need",
-                 "use --pairs neighbours:32, or columns:M with a small M")
+                 "use --pairs neighbours:32")
 
 
 def check_utility(folder: Path, facts: dict[str, object]) -> None:
@@ -86,16 +64,28 @@ def check_utility(folder: Path, facts: dict[str, object]) -> None:
         InputError: naming what differs.
     """
     if not (folder / "utility" / "facts.json").exists():
-        raise InputError(f"--utility {folder} holds no utilities (no utility/facts.json); give the folder of a finished "
-                         "ch_delift run.")
-    recorded = files.read_json(folder / "utility" / "facts.json", {str: object}, "no note of a ch_delift run",
-                               "give the folder of another run, or leave --utility out")
+        raise InputError(
+            f"--utility {folder} holds no utilities (no utility/facts.json); give the folder of a "
+            "finished "
+            "ch_delift run."
+        )
+    recorded = files.read_json(
+        folder / "utility" / "facts.json",
+        {str: object},
+        "no note of a ch_delift run",
+        "give the folder of another run, or leave --utility out",
+    )
     for name, value in facts.items():
         if recorded.get(name) != value:
-            raise InputError(f"--utility {folder} was measured with {name} {str(recorded.get(name))[:16]}, and this run has "
-                             f"{str(value)[:16]}; give the same model, data and options, or leave --utility out.")
+            raise InputError(
+                f"--utility {folder} was measured with {name} {str(recorded.get(name))[:16]}, "
+                "and this run has "
+                f"{str(value)[:16]}; give the same model, data and options, or leave --utility out."
+            )
     if not list((folder / "utility").glob("*.npy")):
-        raise InputError(f"--utility {folder} holds no finished matrix; finish that run with --resume first.")
+        raise InputError(
+            f"--utility {folder} holds no finished matrix; finish that run with --resume first."
+        )
 
 
 def check_matrices(folder: Path, sizes: dict[str, int], pairs: Pairs) -> None:
@@ -107,29 +97,38 @@ def check_matrices(folder: Path, sizes: dict[str, int], pairs: Pairs) -> None:
     for file in sorted((folder / "utility").glob("*.npy")):
         rows, _, columns = file.stem.partition("-")
         width = sizes.get(columns, 0)
-        if pairs.kind == "neighbours":
-            width = min(pairs.number, width)
-        elif pairs.kind == "columns" and columns == "data":
-            width = pairs.number
-        read(file, (sizes.get(rows, 0), width))
+        read(
+            file,
+            (sizes.get(rows, 0), min(pairs.number, width) if pairs.kind == "neighbours" else width),
+        )
 
 
-def objective(stage: str, similarity_of: SimilarityOf, form: str = "query") -> submodular.FacilityLocation:
-    """What DELIFT maximises in this stage, with similarities from `similarity_of`. `form` is that of FLMI."""
+def objective(stage: str, similarity_of: SimilarityOf,
+              form: str = "query") -> submodular.FacilityLocation:
+    """What DELIFT maximises in this stage, with similarities from `similarity_of`. `form` is that
+    of FLMI."""
     if stage == "instruction":  # FL: every example should have one like it in the subset
         return submodular.FacilityLocation(similarity_of("data", "data"))
     if stage == "continual":  # FLCG: ... beyond what known examples do for it already
-        return submodular.FacilityLocationConditionalGain(similarity_of("data", "data"), similarity_of("data", "known"))
+        return submodular.FacilityLocationConditionalGain(
+            similarity_of("data", "data"), similarity_of("data", "known")
+        )
     if form == "query":  # FLMI: every target should have one that helps it
         return submodular.FacilityLocationMutualInformation(similarity_of("target", "data"))
-    return submodular.SaturatingMutualInformation(similarity_of("data", "data"), similarity_of("data", "target"))
+    return submodular.SaturatingMutualInformation(
+        similarity_of("data", "data"), similarity_of("data", "target")
+    )
 
 
 def needed_matrices(stage: str, form: str = "query") -> list[tuple[str, str]]:
     """Rows and columns of the matrices that `objective` asks for."""
     if stage == "task" and form == "query":
         return [("target", "data")]
-    return [("data", "data")] + {"instruction": [], "continual": [("data", "known")], "task": [("data", "target")]}[stage]
+    return [("data", "data")] + {
+        "instruction": [],
+        "continual": [("data", "known")],
+        "task": [("data", "target")],
+    }[stage]
 
 
 class Similarities:
@@ -138,55 +137,73 @@ class Similarities:
     Args:
         groups: "data" and maybe "target" or "known" -> examples, as they are trained on.
         folder: where utility matrices are kept, as ROWS-COLUMNS.npy.
-        seed: of the random candidates, with "columns".
     """
 
-    def __init__(self, model: GPT2, tokenizer: Tokenizer, groups: dict[str, list[Example]], folder: Path,
-                 precision: str = "fp32", pairs: Pairs = Pairs("all"), kernel: str = "positive", seed: int = 0):
+    def __init__(self, model: GPT2, tokenizer: Tokenizer, groups: dict[str, list[Example]],
+                 folder: Path, precision: str = "fp32", pairs: Pairs = Pairs("all"),
+                 kernel: str = "positive"):
         self.model, self.tokenizer, self.groups, self.folder = model, tokenizer, groups, folder
         self.precision, self.pairs, self.kernel = precision, pairs, kernel
-        n = len(groups["data"])
-        # Only candidates can be chosen. With "columns" they are a random part, so fewer utilities have to be measured.
-        self.candidates = sorted(random_subset(n, pairs.number, seed)) if pairs.kind == "columns" else list(range(n))
         self.vectors: dict[str, np.ndarray] = {}  # what was computed already, by group
         self.found: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
-
-    def columns(self, group: str) -> list[Example]:
-        """The examples of a group that are columns: of "data" the candidates, of others all."""
-        return [self.groups[group][i] for i in self.candidates] if group == "data" else self.groups[group]
 
     def hidden(self, group: str) -> np.ndarray:
         """Mean hidden states of a group's examples, computed once. float32 [examples, D]."""
         if group not in self.vectors:
-            self.vectors[group] = mean_hidden_states(self.model, [e.ids for e in self.groups[group]], self.precision)
+            self.vectors[group] = mean_hidden_states(
+                self.model, [e.ids for e in self.groups[group]], self.precision
+            )
         return self.vectors[group]
 
     def neighbours(self, rows: str, columns: str) -> tuple[np.ndarray, np.ndarray]:
         """For each row the nearest columns: numbers and cosines, each [rows, K]."""
         if (rows, columns) not in self.found:
-            self.found[rows, columns] = nearest(self.hidden(rows), self.hidden(columns), self.pairs.number)
+            self.found[rows, columns] = nearest(
+                self.hidden(rows), self.hidden(columns), self.pairs.number
+            )
         return self.found[rows, columns]
 
     def utility(self, rows: str, columns: str) -> np.ndarray:
-        """The utility matrix of two groups, read from its file if it is there. [rows, columns], or [rows, K] of neighbours."""
+        """The utility matrix of two groups, read from its file if it is there. [rows, columns], or
+        [rows, K] of neighbours."""
         tried = self.neighbours(rows, columns)[0] if self.pairs.kind == "neighbours" else None
-        return utility_matrix(self.model, self.tokenizer, self.groups[rows], self.columns(columns), self.precision, tried,
-                              self.folder / f"{rows}-{columns}.npy")
+        return utility_matrix(
+            self.model,
+            self.tokenizer,
+            self.groups[rows],
+            self.groups[columns],
+            self.precision,
+            tried,
+            self.folder / f"{rows}-{columns}.npy",
+        )
 
     def estimate(self, rows: str, columns: str) -> float:
-        """Seconds that `utility` will take for these two groups, by a few random candidates on random targets."""
-        targets, candidates = self.groups[rows], self.columns(columns)
-        tried = min(self.pairs.number, len(candidates)) if self.pairs.kind == "neighbours" else len(candidates)  # by a target
-        count = min(TRIAL[1], math.ceil(len(targets) * tried / len(candidates)))  # targets of a candidate
+        """Seconds that `utility` will take for these two groups, by a few random candidates on
+        random targets."""
+        targets, candidates = self.groups[rows], self.groups[columns]
+        # by a target
+        tried = (
+            min(self.pairs.number, len(candidates))
+            if self.pairs.kind == "neighbours"
+            else len(candidates)
+        )
+        # targets of a candidate
+        count = min(TRIAL[1], math.ceil(len(targets) * tried / len(candidates)))
         draw = random.Random("trial")
-        some_targets, some = draw.sample(targets, count), draw.sample(candidates, min(TRIAL[0], len(candidates)))
-        ready, context = Targets(self.model, some_targets, self.tokenizer.eot_id), self.model.config.n_positions
+        some_targets, some = (
+            draw.sample(targets, count),
+            draw.sample(candidates, min(TRIAL[0], len(candidates))),
+        )
+        ready, context = (
+            Targets(self.model, some_targets, self.tokenizer.eot_id),
+            self.model.config.n_positions,
+        )
         start = time.monotonic()
         with evaluating(self.model, self.precision):
             for front in (shown(candidate, self.tokenizer) for candidate in some):
-                fits = [i for i, target in enumerate(some_targets) if len(front) + len(target.ids) - 1 <= context]
-                if fits:  # what does not fit is not measured, here as later
-                    ready.distances(front, ready.parts(fits))
+                ready.distances(front, [i for i, target in enumerate(some_targets)
+                                        # what does not fit is not measured
+                                        if len(front) + len(target.ids) - 1 <= context])
         per_pair = (time.monotonic() - start) / (len(some) * count)
         return per_pair * len(targets) * tried / distributed.world_size()
 
@@ -198,26 +215,29 @@ class Similarities:
         """Those of the "SE" baseline: cosines of mean hidden states, 0 instead of negative ones."""
         if self.pairs.kind == "neighbours":
             return self.spread(np.maximum(self.neighbours(rows, columns)[1], 0), rows, columns)
-        b = self.hidden(columns)
-        return np.maximum(cosine(self.hidden(rows), b[self.candidates] if columns == "data" else b), 0)
+        return np.maximum(cosine(self.hidden(rows), self.hidden(columns)), 0)
 
     def spread(self, values: np.ndarray, rows: str, columns: str) -> Matrix:
-        """Values [rows, K] of neighbours at their places in a sparse [rows, columns] matrix; other values as they are."""
+        """Values [rows, K] of neighbours at their places in a sparse [rows, columns] matrix; other
+        values as they are."""
         if self.pairs.kind != "neighbours":
             return values
         ids, _ = self.neighbours(rows, columns)  # [rows, K]
         row = np.repeat(np.arange(len(ids)), ids.shape[1])
-        return sparse.coo_array((values.ravel(), (row, ids.ravel())), shape=(len(ids), len(self.groups[columns])))
+        return sparse.coo_array(
+            (values.ravel(), (row, ids.ravel())), shape=(len(ids), len(self.groups[columns]))
+        )
 
     def grid(self, rows: str, row_ids: list[int], candidates: list[int]) -> np.ndarray:
-        """Utilities of some rows for some examples of "data", NaN where not measured. [row_ids, candidates]."""
+        """Utilities of some rows for some examples of "data", NaN where not measured. [row_ids,
+        candidates]."""
         utility = self.utility(rows, "data")[row_ids]  # [row_ids, candidates or K]
         whole = np.full((len(row_ids), len(self.groups["data"])), np.nan, dtype=np.float32)
-        ids = self.neighbours(rows, "data")[0][row_ids] if self.pairs.kind == "neighbours" else np.array([self.candidates])
+        everybody = np.arange(whole.shape[1])[None]
+        ids = (
+            self.neighbours(rows, "data")[0][row_ids]
+            if self.pairs.kind == "neighbours"
+            else everybody
+        )
         np.put_along_axis(whole, np.broadcast_to(ids, utility.shape), utility, axis=1)
         return whole[:, candidates]
-
-    def choose(self, function: submodular.FacilityLocation, budget: int) -> tuple[list[int], list[float]]:
-        """Greedy choice of `budget` candidates: their numbers in "data", and gains, in the order of choice."""
-        picks, gains = maximize(function, budget)  # picks count candidates, which may be a part of the data
-        return [self.candidates[pick] for pick in picks], gains

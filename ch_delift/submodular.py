@@ -1,14 +1,16 @@
-"""What a good subset is, as functions with diminishing returns: the more is chosen, the less one more example adds.
+"""What a good subset is, as functions with diminishing returns: the more is chosen, the less one
+more example adds.
 
-A similarity s[i, j] >= 0 says how well candidate j covers row i. All functions here are one, facility location, on a
-changed matrix; that is also how they are computed. In DELIFT's three stages (arXiv 2411.04425):
+A similarity s[i, j] >= 0 says how well candidate j covers row i. All functions here are one,
+facility location, on a changed matrix (one of them with a bonus for each candidate). That is also
+how they are computed. In DELIFT's three stages (arXiv 2411.04425):
 
     instruction tuning   FacilityLocation                    cover all of the data
     task-specific        FacilityLocationMutualInformation   cover a target set
     continual            FacilityLocationConditionalGain     cover what known data does not
 
-s may be rectangular and need not be symmetric. It is an array, or a SciPy sparse matrix where most pairs were never compared
-(they count as 0).
+s may be rectangular and need not be symmetric. It is an array, or a SciPy sparse matrix where most
+pairs were never compared (they count as 0).
 """
 
 from collections.abc import Callable, Sequence
@@ -33,21 +35,28 @@ class FacilityLocation:
     """
 
     def __init__(self, similarity: Matrix):
-        # One candidate's column is read at a time, so each lies in one piece: candidates are the rows of `columns`.
+        # One candidate's column is read at a time, so each lies in one piece: candidates are the
+        # rows of `columns`.
         if sparse.issparse(similarity):
             self.columns = sparse.csr_array(similarity.T, dtype=np.float32)
         else:
-            self.columns = np.ascontiguousarray(np.asarray(similarity, dtype=np.float32).T)  # [candidates, rows]
+            # [candidates, rows]
+            self.columns = np.ascontiguousarray(np.asarray(similarity, dtype=np.float32).T)
         values = self.columns.data if sparse.issparse(similarity) else self.columns
         if values.size and not values.min() >= 0:  # NaN fails this too
-            raise ValueError("Similarities must be numbers from 0 up; use similarity() on a utility matrix.")
+            raise ValueError(
+                "Similarities must be numbers from 0 up; use similarity() on a utility matrix."
+            )
         self.n = self.columns.shape[0]
         self.chosen: list[int] = []
-        self.cover = np.zeros(self.columns.shape[1], dtype=np.float32)  # max_{j∈A} s_ij for every row i
-        self.bonus = np.zeros(self.n, dtype=np.float64)  # what a candidate adds whatever else is chosen
+        # max_{j∈A} s_ij for every row i
+        self.cover = np.zeros(self.columns.shape[1], dtype=np.float32)
+        # what a candidate adds whatever else is chosen
+        self.bonus = np.zeros(self.n, dtype=np.float64)
 
     def gains(self, candidates: Ids | None = None) -> np.ndarray:
-        """f(A + j) - f(A) for each of these candidates (default: all), A being what was added so far. float64 [len]."""
+        """f(A + j) - f(A) for each of these candidates (default: all), A being what was added so
+        far. float64 [len]."""
         ids = np.arange(self.n) if candidates is None else np.asarray(candidates)
         parts = [self._covered_anew(ids[i:i + AT_ONCE]) for i in range(0, len(ids), AT_ONCE)]
         return np.concatenate(parts) + self.bonus[ids]
@@ -66,7 +75,9 @@ class FacilityLocation:
         """Put one more candidate into A."""
         self.chosen.append(int(candidate))
         column = self.columns[[candidate]]
-        self.cover = np.maximum(self.cover, column.toarray()[0] if sparse.issparse(column) else column[0])
+        self.cover = np.maximum(
+            self.cover, column.toarray()[0] if sparse.issparse(column) else column[0]
+        )
 
     def value(self, candidates: Ids | None = None) -> float:
         """f of these candidates, computed from nothing; without an argument, f(A)."""
@@ -95,8 +106,8 @@ class FacilityLocationMutualInformation(FacilityLocation):
 class SaturatingMutualInformation(FacilityLocation):
     """FLMI, saturating form: f(A) = Σ_{i∈D} min( max_{j∈A} s_ij, η max_{q∈T} s_iq ).
 
-    Cover the data, but each row only as far as the targets cover it. As min(max_j s_ij, c) = max_j min(s_ij, c), it is
-    facility location on a clipped matrix.
+    Cover the data, but each row only as far as the targets cover it. As min(max_j s_ij, c) = max_j
+    min(s_ij, c), it is facility location on a clipped matrix.
 
     Args:
         similarity: [data, candidates].
@@ -111,8 +122,8 @@ class SaturatingMutualInformation(FacilityLocation):
 class FacilityLocationConditionalGain(FacilityLocation):
     """FLCG: f(A) = Σ_{i∈D} max( max_{j∈A} s_ij - ν max_{e∈E} s_ie, 0 ).
 
-    Cover the data beyond what known examples E cover already. As max(max_j s_ij - c, 0) = max_j max(s_ij - c, 0), it is
-    facility location on what is left of the matrix.
+    Cover the data beyond what known examples E cover already. As max(max_j s_ij - c, 0) = max_j
+    max(s_ij - c, 0), it is facility location on what is left of the matrix.
 
     Args:
         similarity: [data, candidates].
@@ -121,7 +132,13 @@ class FacilityLocationConditionalGain(FacilityLocation):
     """
 
     def __init__(self, similarity: Matrix, known_similarity: Matrix, nu: float = 1.0):
-        super().__init__(by_row(lambda s, c: np.maximum(s - c, 0), similarity, nu * largest(known_similarity, axis=1)))
+        super().__init__(
+            by_row(
+                lambda s, c: np.maximum(s - c, 0),
+                similarity,
+                nu * largest(known_similarity, axis=1),
+            )
+        )
 
 
 def largest(matrix: Matrix, axis: int) -> np.ndarray:
@@ -130,9 +147,13 @@ def largest(matrix: Matrix, axis: int) -> np.ndarray:
     return found.toarray().ravel() if sparse.issparse(matrix) else found
 
 
-def by_row(function: Callable[[np.ndarray, np.ndarray], np.ndarray], matrix: Matrix, per_row: np.ndarray) -> Matrix:
+def by_row(function: Callable[[np.ndarray, np.ndarray], np.ndarray], matrix: Matrix,
+           per_row: np.ndarray) -> Matrix:
     """function(s_ij, c_i) for every entry; of a sparse matrix, for the entries that are there."""
     if sparse.issparse(matrix):
         entries = sparse.coo_array(matrix)
-        return sparse.coo_array((function(entries.data, per_row[entries.row]), (entries.row, entries.col)), entries.shape)
+        return sparse.coo_array(
+            (function(entries.data, per_row[entries.row]), (entries.row, entries.col)),
+            entries.shape,
+        )
     return function(matrix, per_row[:, None])

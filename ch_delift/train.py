@@ -19,11 +19,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ch_delift.support.delift_options import OTHER, Delift, Pairs
+from common.support import files, options
+from common.support.console import is_main, say
+from common.support.files import InputError
+
+
+def parse() -> Delift:
+    return options.parse(Delift, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 from ch_delift import plots
 from ch_delift.experiment import (
     FRACTIONS,
-    OTHER,
-    Delift,
     Experiment,
     choose_all,
     curve,
@@ -31,7 +42,7 @@ from ch_delift.experiment import (
     read_aloud,
     run_arms,
 )
-from ch_delift.selection import Pairs, Similarities, budget_of, check_matrices, check_pairs, check_utility, needed_matrices
+from ch_delift.selection import Similarities, budget_of, check_matrices, check_pairs, check_utility, needed_matrices
 from ch_instruct import pipeline
 from ch_instruct.pipeline import Work
 from ch_instruct.records import load_records, split_records
@@ -39,14 +50,12 @@ from ch_instruct.support import cost
 from ch_instruct.support.subset import write_subset
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained
-from common.support import files, options, reports, runs
-from common.support.console import is_main, say
-from common.support.files import InputError
+from common.support import reports, runs
 
 
 def load_other(work: Work, name: str, path: str) -> Work:
     """Read --target or --known; return the same work with these records instead of the data."""
-    loaded = load_records(path, f"--{name}")
+    loaded = load_records(path, f"--{name}", work.options.fields, bad_rows=work.options.bad_rows)
     say(f"{name.capitalize()} records, {path}: {len(loaded.records)} records")
     parts = pipeline.encode_splits(split_records(loaded.records, work.options.seed), work.tokenizer, work.options,
                                    work.model.config.n_positions)
@@ -64,11 +73,9 @@ def open_similarities(work: Work, other: Work | None, given: Delift) -> tuple[Pa
     if given.curve and n * min(FRACTIONS) < 1:
         raise InputError(f"--curve trains on {min(FRACTIONS):.0%} of the data too, and of {n} training records that is less "
                          "than one; leave it out.")
-    most = budget_of(max(given.fraction, *FRACTIONS) if given.curve else given.fraction, n)
-    if pairs.kind == "columns" and not most <= pairs.number <= n:
-        raise InputError(f"--pairs {pairs} must have at least the {most} candidates that will be chosen, and at most all {n}.")
-    if pairs.kind != "neighbours":
-        check_pairs(n, pairs.number or n)
+    budget_of(given.fraction, n)
+    if pairs.kind == "all":
+        check_pairs(n, n)
     groups = {"data": work.examples["train"]}
     if other is not None:
         groups[str(OTHER[given.stage])] = other.examples["train"]
@@ -80,8 +87,7 @@ def open_similarities(work: Work, other: Work | None, given: Delift) -> tuple[Pa
             raise InputError(f"--kernel-model {given.kernel_model} cannot read what {given.model} is trained on: it must have "
                              f"the same vocabulary and read {longest} tokens; use a model fine-tuned from the same one.")
     # What the matrices depend on, kept beside them: --utility takes none that was measured otherwise.
-    facts: dict[str, Any] = {"model_sha256": runs.model_hash(model), "format": given.format, "pairs": given.pairs,
-                             "seed": given.seed}
+    facts: dict[str, Any] = {"model_sha256": runs.model_hash(model), "format": work.options.style, "pairs": given.pairs}
     for group, examples in groups.items():  # the examples as they are trained on, cut ones as cut
         facts[f"{group}_sha256"] = runs.data_hash([[example.ids, example.spans] for example in examples])
     if given.utility is not None:
@@ -91,7 +97,7 @@ def open_similarities(work: Work, other: Work | None, given: Delift) -> tuple[Pa
     utilities = (given.utility or folder) / "utility"
     if given.utility is None and is_main():
         files.write_json(utilities / "facts.json", facts)
-    return folder, Similarities(model, tokenizer, groups, utilities, work.precision, pairs, given.kernel, given.seed)
+    return folder, Similarities(model, tokenizer, groups, utilities, work.precision, pairs, given.kernel)
 
 
 def tell_cost(experiment: Experiment, similarities: Similarities, given: Delift, budget: int) -> None:
@@ -108,7 +114,7 @@ def tell_cost(experiment: Experiment, similarities: Similarities, given: Delift,
 
 
 def main() -> None:
-    given = options.parse(Delift, __doc__)
+    given = parse()
     work = pipeline.prepare(given)
     n, name = len(work.train_ids), OTHER[given.stage]
     budget = budget_of(given.fraction, n)

@@ -3,8 +3,8 @@
     python ch_instruct/chat.py --model runs/ch_instruct/001
     python ch_instruct/chat.py --model runs/ch_instruct/001 --greedy --system "Answer in one sentence."
 
-The answer appears as it is made. Every question is asked with the whole conversation before it, in the very form in
-which conversations are trained on. Use the --format that the model was trained with.
+The answer appears as it is made. Lines that are pasted at once are one question. Every question is asked with the whole
+conversation before it, in the very form in which conversations are trained on and in the model's own prompt style.
 
     /reset          forget the conversation
     /save FILE      write it as a .json file that --data takes
@@ -17,21 +17,43 @@ which conversations are trained on. Use the --format that the model was trained 
 import argparse
 import codecs
 import contextlib
+import os
+import select
+import sys
 from pathlib import Path
+
+from common.support import files, options
+from common.support.console import say
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption)
+    options.add(parser, options.FormatOption)
+    parser.add_argument("--system", metavar="TEXT", help="a message to the model before the conversation (default: none)")
+    options.add(parser, options.SamplingOptions)
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.prompts import STYLES
+from ch_instruct.support.prompt_style import choose_style
 from common.fast.prepacked import prepacked_weights
 from common.generation import stream
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
-from common.support import files, options
-from common.support.console import say
+from common.sampling import asked_for
 from common.support.device import evaluating, pick_device, pick_precision
 from common.tokenizer import Tokenizer
 
 with contextlib.suppress(ImportError):  # not everywhere
     import readline  # noqa: F401  from here on, input() knows arrow keys and earlier lines
+
+AT_ONCE = 0.05  # seconds: nobody types a line in less
 
 
 class Chat:
@@ -77,8 +99,7 @@ class Chat:
         try:
             print("model> ", end="", flush=True)
             with evaluating(self.model, self.precision), prepacked_weights(self.model):
-                for token in stream(self.model, ids, room, self.tokenizer.eot_id, 0.0 if args.greedy else args.temperature,
-                                    args.top_k):
+                for token in stream(self.model, ids, room, self.tokenizer.eot_id, asked_for(args)):
                     text = decoder.decode(self.tokenizer.decode_bytes([token]))
                     answer, count = answer + text, count + 1
                     print(text, end="", flush=True)
@@ -129,25 +150,27 @@ class Chat:
             say(f"[{path} cannot be written: {error.strerror}]")
 
 
+def read_turn() -> str:
+    """What is typed, or pasted: lines that come at once from a terminal are one turn. Those of a file are a turn each."""
+    lines = [input("you> ")]
+    with contextlib.suppress(EOFError):
+        while os.name == "posix" and sys.stdin.isatty() and select.select([sys.stdin], [], [], AT_ONCE)[0]:
+            lines.append(input())
+    return "\n".join(lines).strip()
+
+
 def main() -> None:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    options.add(parser, options.FormatOption)
-    parser.add_argument("--system", metavar="TEXT", help="a message to the model before the conversation (default: none)")
-    parser.add_argument("--max-new-tokens", type=options.whole, default=256, metavar="N",
-                        help="longest continuation in tokens (default: %(default)s)")
-    options.add(parser, options.SamplingOptions)
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
-    args = parser.parse_args()
+    args = parse()
 
     model, tokenizer = load_pretrained(args.model, pick_device(args.device))
+    args.format = choose_style(args.model, args.format)
     chat = Chat(model, tokenizer, args)
     say(f"{args.model}, {args.format} prompts, {model.config.n_positions} tokens of context. Ctrl-C stops an answer, "
         "/help lists commands, Ctrl-D ends.")
     while True:
         try:
-            line = input("you> ").strip()
-            if line.startswith("/"):
+            line = read_turn()
+            if line.startswith("/") and "\n" not in line:
                 if not chat.command(line):
                     break
             elif line:

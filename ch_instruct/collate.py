@@ -1,7 +1,7 @@
 """From examples to a batch: pad, shift by one, and hide from the loss what is not to be learnt.
 
-All masks come from positions. Nothing is searched for in token ids, and a token that looks like padding inside a text is
-left alone.
+All masks come from positions. Nothing is searched for in token ids, and a token that looks like
+padding inside a text is left alone.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from common.losses import IGNORE_INDEX
 from common.tokenizer import Tokenizer
 
 
-def collate(examples: Sequence[Example], pad_id: int = 0, loss_on: str = "response") -> tuple[Tensor, Tensor]:
+def collate(examples: Sequence[Example], pad_id: int = 0,
+            loss_on: str = "response") -> tuple[Tensor, Tensor]:
     """Turn examples into one batch.
 
     The target of position t is token t + 1 of the example:
@@ -23,9 +24,9 @@ def collate(examples: Sequence[Example], pad_id: int = 0, loss_on: str = "respon
         inputs    p0 p1 p2 r0 r1
         targets    .  . r0 r1 end             with loss_on="all": p1 p2 r0 r1 end
 
-    The end-of-text after each response is a target. What follows the last one, in rows shorter than the longest, is
-    padding: `pad_id` in the inputs, IGNORE_INDEX in the targets. Padding stands to the right, where causal attention
-    never looks, so it changes nothing for the rest.
+    The end-of-text after each response is a target. What follows the last one, in rows shorter than
+    the longest, is padding: `pad_id` in the inputs, IGNORE_INDEX in the targets. Padding stands to
+    the right, where causal attention never looks, so it changes nothing for the rest.
 
     Args:
         examples: with at least two ids each; plain tuples of ids and prompt_length will do.
@@ -54,11 +55,15 @@ def collate(examples: Sequence[Example], pad_id: int = 0, loss_on: str = "respon
 
 
 def show_batch(inputs: Tensor, targets: Tensor, tokenizer: Tokenizer, row: int = 0) -> str:
-    """One row of a batch as a table of position, input, target and whether the target is in the loss."""
+    """One row of a batch as a table of position, input, target and whether the target is in the
+    loss."""
     lines = [("position", "input", "target", "in loss")]
     for t, (given, target) in enumerate(zip(inputs[row].tolist(), targets[row].tolist())):
         has_target = target != IGNORE_INDEX
         shown = repr(tokenizer.decode([target])) if has_target else str(IGNORE_INDEX)
         lines.append((str(t), repr(tokenizer.decode([given])), shown, "yes" if has_target else "-"))
     _, wide, wider, _ = (max(map(len, column)) for column in zip(*lines))
-    return "\n".join(f"{t:>8}  {given:<{wide}}  {target:<{wider}}  {in_loss}" for t, given, target, in_loss in lines)
+    return "\n".join(
+        f"{t:>8}  {given:<{wide}}  {target:<{wider}}  {in_loss}"
+        for t, given, target, in_loss in lines
+    )

@@ -8,6 +8,10 @@ from ch_instruct.records import last_turn
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
 
+MANY = 0.1  # a larger share of records that are left out gets a warning
+ENGLISH = "GPT-2's vocabulary takes about 0.25 for English, up to 3 for other scripts"
+FOREIGN = "take a model whose vocabulary was made for this language: one of the hub, or of ch_pretrain/train.py"
+
 
 class Example(NamedTuple):
     """One encoded record: prompt, response, end-of-text; in a conversation, this again for every further turn.
@@ -70,13 +74,16 @@ class Encoded(NamedTuple):
     note: str  # a sentence on lengths
 
 
-def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_length: int, over_length: str) -> Encoded:
+def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_length: int, over_length: str, part: str = "",
+                   longest: int | None = None) -> Encoded:
     """Encode records; apply the policy to those of more than `max_length` tokens.
 
     Args:
         over_length: "drop" leaves them out; "truncate" cuts the response at its end (and leaves out those whose prompt
             alone is too long), in a conversation the last response that begins in time, and drops the turns after it;
             "error" stops.
+        part: what the records are for, for the sentences: train, validation or test.
+        longest: tokens that the model can read, if that is more.
 
     Raises:
         InputError: with "error", or if none is left.
@@ -84,22 +91,34 @@ def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_le
     examples = [encode_record(record, tokenizer, style) for record in records]
     lengths = sorted(len(example.ids) for example in examples)
     long = [i for i, example in enumerate(examples) if len(example.ids) > max_length]
+    count, what = f"{len(records)} {part}".strip(), f"more than {max_length} tokens"
+    raising = [f"raise --max-length (up to {longest})" if longest else "raise --max-length"] * (max_length != longest)
+    cutting = sum(examples[i].prompt_length < max_length for i in long) if over_length == "drop" else 0
+    keeping = [f"keep the beginning of {cutting} by --over-length truncate"] * bool(cutting)
     if long and over_length == "error":
-        raise InputError(f"{len(long)} of {len(records)} examples have more than {max_length} tokens (the longest "
-                         f"{lengths[-1]}); raise --max-length, or choose --over-length drop or truncate.")
+        raise InputError(f"{len(long)} of {count} examples have {what} (the longest {lengths[-1]}); "
+                         + ", or ".join([*raising, "choose --over-length drop or truncate."]))
+    per_character = (sum(len(examples[i].ids) for i in long)
+                     / max(1, sum(len("".join(format_turns(records[i], style))) for i in long)))
+    foreign = [FOREIGN] * (per_character > 0.6)
     if over_length == "truncate":
         records = list(records)
         for i in long:
             records[i], examples[i] = cut(records[i], examples[i], max_length)
     kept = [i for i, example in enumerate(examples)
             if len(example.ids) <= max_length and example.prompt_length < len(example.ids)]
+    shortening = "shorten or divide the texts, or take a model that reads more"
     if not kept:
-        raise InputError(f"All {len(records)} examples have more than {max_length} tokens (the shortest {lengths[0]}); raise "
-                         "--max-length or shorten the texts.")
+        raise InputError(f"All {count} examples have {what} (the shortest {lengths[0]}, {per_character:.2f} a character); "
+                         + ", or ".join([*raising, *keeping, *foreign, shortening]) + ".")
     note = f"{len(records)} examples of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]})"
     if long:
         dropped = len(records) - len(kept)
         note += f"; {len(long)} have more than {max_length}: {dropped} left out, {len(long) - dropped} cut"
+        if dropped > MANY * len(records):
+            note += (f"\n  WARNING: {dropped / len(records):.0%} of these records are not used. The long ones take "
+                     f"{per_character:.2f} tokens a character ({ENGLISH}). What helps: "
+                     + ", or ".join([*raising, *keeping, *foreign, shortening]) + ".")
     return Encoded(kept, [records[i] for i in kept], [examples[i] for i in kept], note)
 
 

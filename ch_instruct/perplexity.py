@@ -13,7 +13,8 @@ from common.training import Dataset
 
 
 def response_perplexities(model: GPT2, data: Dataset, batch_size: int, precision: str) -> Tensor:
-    """Perp(Y|X) = exp(-mean log p(y_n | x, y_<n)) of each example's targets, the end-of-text token among them.
+    """Perp(Y|X) = exp(-mean log p(y_n | x, y_<n)) of each example's targets, the end-of-text token
+    among them.
 
     Args:
         data: items that collate to inputs and targets, with the loss on the response only.
@@ -23,14 +24,18 @@ def response_perplexities(model: GPT2, data: Dataset, batch_size: int, precision
     """
     items = distributed.my_share(data.items)
     found = torch.empty(len(items), dtype=torch.float64)
-    by_length = sorted(range(len(items)), key=lambda i: data.size(items[i]))  # like lengths need little padding
+    # like lengths need little padding
+    by_length = sorted(range(len(items)), key=lambda i: data.size(items[i]))
     with Progress("perplexities", len(items), "text") as progress, evaluating(model, precision):
         for start in range(0, len(items), batch_size):
             ids = by_length[start:start + batch_size]
             inputs, targets = data.collate([items[i] for i in ids])
-            logits, wanted = head_logits(model, states_for(model, inputs, targets), targets)  # [N, V], [N]
+            # [N, V], [N]
+            logits, wanted = head_logits(model, states_for(model, inputs, targets), targets)
             losses = F.cross_entropy(logits, wanted, reduction="none").cpu().double()  # [N]
-            per_example = [part.mean() for part in losses.split((targets != IGNORE_INDEX).sum(dim=1).tolist())]
+            per_example = [
+                part.mean() for part in losses.split((targets != IGNORE_INDEX).sum(dim=1).tolist())
+            ]
             found[ids] = torch.stack(per_example).exp()
             progress.advance(len(ids))
     return torch.tensor(distributed.put_together(found.tolist()), dtype=torch.float64)

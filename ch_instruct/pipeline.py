@@ -18,64 +18,27 @@ from ch_instruct.prompts import chat_template, question_text
 from ch_instruct.records import load_records, save_records, split_places
 from ch_instruct.scoring import score
 from ch_instruct.support import html_page
-from ch_instruct.support.data_forms import field_pair
+from ch_instruct.support.fine_tuning_options import FineTuning
 from ch_instruct.support.model_card import model_card
+from ch_instruct.support.prompt_style import choose_style
 from ch_instruct.support.subset import read_subset
 from common.fast.answering import continue_all
 from common.fast.views import recompute_blocks
 from common.gpt2 import GPT2
 from common.losses import Loss, evaluate, next_token_loss
 from common.pretrained import find_folder, load_pretrained, load_weights, public_name
+from common.sampling import GREEDY, Sampling
 from common.support import distributed, files, plots, reports, runs
 from common.support.checkpoints import Run
 from common.support.console import is_main, say, shorten
 from common.support.device import check_mps, evaluating, pick_device, pick_precision
 from common.support.files import InputError
-from common.support.options import (
-    DeviceOption,
-    FormatOption,
-    ModelOption,
-    PrecisionOption,
-    RunOptions,
-    TrainingOptions,
-    default_lr,
-    option,
-    positive,
-    whole,
-)
+from common.support.options import default_lr
 from common.tokenizer import Tokenizer
 from common.training import Dataset, TrainOptions, fit
 
+SMOKE = {"train": 48, "validation": 6, "test": 6}  # records of each part that --smoke takes
 MOST_NEW_TOKENS = 256  # no answer is longer, however long the training responses are
-
-
-@dataclass(frozen=True)
-class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, FormatOption, ModelOption):
-    """The options of every chapter that trains on instruction records."""
-
-    data: str = option("classroom", "classroom, a public set by name (alpaca, dolly, ultrachat, ...), the hub id of another, "
-                       "or a .json, .jsonl, .csv or .parquet file of records: Alpaca, OpenAI messages, ShareGPT, prompt and "
-                       "completion, question and answer (default: %(default)s)", metavar="D")
-    fields: tuple[str, ...] | None = option(None, "for a --data file of another form: which of its keys hold what, as in "
-                                            "instruction=question output=answer (default: by the known forms)", field_pair,
-                                            nargs="+", metavar="OURS=THEIRS")
-    save_data: Path | None = option(None, "write the records as they were understood to this new .json or .jsonl file "
-                                    "(default: nowhere)", Path, metavar="FILE")
-    subset: Path | None = option(None, "train on these records of --data only, a subset.json from ch_delift/train.py "
-                                 "(default: on all)", Path, metavar="FILE")
-    test_limit: int = option(500, "most test questions to ask, drawn by --seed from a larger test part (default: %(default)s)",
-                             whole, metavar="N")
-    validation_limit: int = option(200, "the same for the validation part (default: %(default)s)", whole, metavar="N")
-    loss_on: str = option("response", "what is learnt: the response alone, or the prompt too (default: %(default)s)",
-                          choices=["response", "all"])
-    lr: float | None = option(None, f"peak learning rate (default: {default_lr():g}, with --lora {default_lr(lora=True):g})",
-                              positive, metavar="X")
-    lora: int | None = option(None, "learn updates of this rank instead of the weights themselves (LoRA): far less memory, and "
-                              "an adapter beside the checkpoint (default: all weights)", whole, metavar="RANK")
-    max_length: int | None = option(None, "longest example in tokens, prompt and response together (default: what the model "
-                                    "can read)", whole, metavar="N")
-    over_length: str = option("drop", "what happens to longer ones: leave them out, cut the response, or stop (default: "
-                              "%(default)s)", choices=["drop", "truncate", "error"])
 
 
 @dataclass
@@ -90,6 +53,7 @@ class Work:
     examples: dict[str, list[Example]]  # the same, encoded
     precision: str = "fp32"  # what --precision came to
     train_ids: list[int] = field(default_factory=list)  # places of the training records in the data, from 0
+    train_rows: list[int] = field(default_factory=list)  # their numbers in the file, from 1
     facts: dict[str, Any] = field(default_factory=dict)  # for run.json: hashes, counts, and what `auto` came to
     understood: list[dict] = field(default_factory=list)  # all records of the data, for --save-data
 
@@ -100,9 +64,13 @@ class Work:
 
     @property
     def max_new_tokens(self) -> int:
-        """How long an answer may get: as long as the longest response in the training part."""
+        """How long an answer may get: twice the longest response in the training part, and at most MOST_NEW_TOKENS.
+
+        A right answer may be longer than any that was trained on; cut off, it would count as wrong. Twice leaves room for it
+        and still ends the texts of a model that never stops. The expected answers of the test are not looked at.
+        """
         longest = max(end - start for example in self.examples["train"] for start, end in example.spans)
-        return min(longest, MOST_NEW_TOKENS)
+        return min(2 * longest, MOST_NEW_TOKENS)
 
     def dataset(self, split: str, loss_on: str | None = None, seed: int | None = None) -> Dataset:
         """A split's examples, for plain next-token training; loss_on and seed as given, or as on the command line."""
@@ -122,10 +90,13 @@ def example_dataset(examples: list[Example], tokenizer: Tokenizer, loss_on: str 
 
 
 def check_new_file(options: FineTuning) -> None:
-    """Refuse a --save-data that cannot be written, or that is there already and not by the run that is resumed."""
+    """Refuse a --save-data that cannot be written, that is one of the run's own files, or that is there and not by this run."""
     file = options.save_data
-    if file is not None and (file.suffix not in (".json", ".jsonl") or (file.exists() and not options.resume)):
-        raise InputError(f"--save-data {file}: give a new file that ends in .json or .jsonl.")
+    if file is None:
+        return
+    inside = options.out is not None and options.out.resolve() in file.resolve().parents
+    if file.suffix not in (".json", ".jsonl") or inside or (files.is_there(file) and not runs.is_resuming(options)):
+        raise InputError(f"--save-data {file}: give a new file that ends in .json or .jsonl, outside of --out.")
 
 
 def prepare(options: FineTuning) -> Work:
@@ -136,21 +107,25 @@ def prepare(options: FineTuning) -> Work:
     check_new_file(options)
     device = pick_device(options.device)
     distributed.start(device)
-    loaded = load_records(options.data, fields=options.fields)
-    data = smoke_records(loaded.records) if options.smoke else loaded.records
+    loaded = load_records(options.data, fields=options.fields, bad_rows=options.bad_rows)
+    data = loaded.records
     places, data_hash = split_places(data, options.seed), runs.data_hash(data)
     if options.subset is not None:
         places["train"] = take_subset(places["train"], options.subset, data_hash, len(data))
+    if options.smoke:
+        places = {split: ids[:SMOKE[split]] for split, ids in places.items()}
     folder = find_folder(options.model)
+    options = replace(options, format=choose_style(options.model, options.format))
     model, tokenizer = load_pretrained(folder, device, dropout=options.dropout)
     if options.lora is not None and options.lora > model.config.n_embd:
         raise InputError(f"--lora {options.lora} is more than the width of {options.model}, which is {model.config.n_embd}; "
                          "8 or 16 is usual.")
     if options.recompute:
         recompute_blocks(model)
-    tokenizer.chat_template = chat_template(options.format)  # saved with every checkpoint
+    tokenizer.chat_template = chat_template(options.style)  # saved with every checkpoint
 
-    say(f"Data {options.data}: {len(data)} records, {options.format} prompts"
+    say(f"Data {options.data}: {len(data)} records, {options.style} prompts"
+        + (f", {sum(map(len, places.values()))} of them for --smoke" if options.smoke else "")
         + (f"; read: {loaded.form}" if loaded.form else ""))
     parts = encode_splits({split: [data[i] for i in ids] for split, ids in places.items()}, tokenizer, options,
                           model.config.n_positions)
@@ -158,13 +133,16 @@ def prepare(options: FineTuning) -> Work:
     name, why = pick_precision(options.precision, device)
     precision = distributed.from_main(runs.recorded_precision(options, name))  # machines may differ
     check_mps(model, collate(examples["train"][:options.batch_size], tokenizer.eot_id, options.loss_on), next_token_loss)
+    train_ids = [places["train"][i] for i in parts["train"].places]
     work = Work(options, folder, model, tokenizer, {split: part.records for split, part in parts.items()}, examples,
-                precision, [places["train"][i] for i in parts["train"].places], understood=loaded.records)
+                precision, train_ids, [loaded.rows[i] for i in train_ids], understood=loaded.records)
 
     supervised, tokens = (sum(e.targets(loss_on) for e in examples["train"]) for loss_on in (options.loss_on, "all"))
     work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
                   "records": {split: len(part) for split, part in work.records.items()},
                   "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised}
+    if loaded.skipped:
+        work.facts["skipped_rows"] = loaded.skipped  # row -> why
     say(f"Model {options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {device} ({why})")
     if options.lora is not None:
         say(f"LoRA of rank {options.lora}: updates of the blocks' matrices are learnt, and nothing else")
@@ -176,7 +154,7 @@ def prepare(options: FineTuning) -> Work:
 def open_run(chapter: str, work: Work, **facts: object) -> Path:
     """Make the run folder, as `runs.open_run`, with further `facts`; and write --save-data, now that nothing is refused."""
     folder, file = runs.open_run(chapter, work.options, work.facts | facts), work.options.save_data
-    if file is not None and is_main():
+    if file is not None and is_main() and not files.is_there(file):  # what is there when a run is resumed stays as it is
         save_records(file, work.understood)
         say(f"Records as they were understood: {file}")
     return folder
@@ -195,14 +173,28 @@ def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options:
     limits = {"test": options.test_limit, "validation": options.validation_limit}
     for split, part in records.items():
         parts[split] = Encoded([], [], [], "")
+        if split == "test" and len(different := different_questions(part)) < len(part):
+            say(f"  test: {len(part) - len(different)} of {len(part):,} questions repeat an earlier one and are asked once")
+            part = different
         if len(part) > limits.get(split, len(part)):
             say(f"  {split}: {limits[split]:,} of {len(part):,} records are used (--{split}-limit)")
             places = sorted(random.Random(f"limit {options.seed}").sample(range(len(part)), limits[split]))
             part = [part[i] for i in places]
         if part:
-            parts[split] = encode_records(part, tokenizer, options.format, options.max_length or longest, options.over_length)
+            parts[split] = encode_records(part, tokenizer, options.style, options.max_length or longest, options.over_length,
+                                          split, longest)
             say(f"  {split}: {parts[split].note}")
+    if (count := len(parts["test"].records)) < reports.FEW_QUESTIONS and not options.smoke:
+        say(reports.few_questions(count))
     return parts
+
+
+def different_questions(records: list[dict]) -> list[dict]:
+    """The records without those that ask the question of an earlier one again."""
+    found: dict[tuple[str, str], dict] = {}
+    for record in records:
+        found.setdefault((record["instruction"], record.get("input", "")), record)
+    return list(found.values())
 
 
 def take_subset(training: list[int], file: Path, data_hash: str, records: int) -> list[int]:
@@ -221,21 +213,13 @@ def take_subset(training: list[int], file: Path, data_hash: str, records: int) -
     return chosen
 
 
-def smoke_records(records: list[dict]) -> list[dict]:
-    """A few records of each split, or of the file if it names none. (Where only some name one, all: that is refused.)"""
-    named = sum("split" in record for record in records)
-    if named < len(records):
-        return records if named else records[:60]
-    return [r for split, n in (("train", 48), ("validation", 6), ("test", 6))
-            for r in [r for r in records if r["split"] == split][:n]]
-
-
 def answer(model: GPT2, tokenizer: Tokenizer, records: list[dict], style: str, max_new_tokens: int,
-           batch_size: int = 32, precision: str = "fp32") -> list[dict]:
-    """Greedy answers: each record with "answer" and "stopped" (whether the model ended by itself) added."""
+           batch_size: int = 32, precision: str = "fp32", how: Sampling = GREEDY, seed: int = 0) -> list[dict]:
+    """Answers, greedy ones by default: each record with "answer" and "stopped" (whether the model ended by itself) added."""
     prompts = [encode_prompt(record, tokenizer, style) for record in distributed.my_share(records)]
     with evaluating(model, precision):
-        answers = distributed.put_together(continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size))
+        answers = distributed.put_together(continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size,
+                                                        how=how, seed=seed + distributed.rank()))
     return [record | {"answer": tokenizer.decode(new.ids).strip(), "stopped": new.stopped}
             for record, new in zip(records, answers)]
 
@@ -251,7 +235,7 @@ class Arm(NamedTuple):
 def test(work: Work, run: Run | None = None) -> Arm:
     """Put the model through the whole test part. `run` is the training that it has behind it."""
     loss = evaluate(work.model, work.dataset("test"), next_token_loss, work.options.batch_size, work.precision)
-    responses = answer(work.model, work.tokenizer, work.records["test"], work.options.format, work.max_new_tokens,
+    responses = answer(work.model, work.tokenizer, work.records["test"], work.options.style, work.max_new_tokens,
                        precision=work.precision)
     result = reports.arm_result(loss, score(responses), run.seconds if run else None)
     return Arm(result, responses, run.history if run else [])
@@ -300,10 +284,13 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
     if given.lora is not None:
         method += f", as LoRA of rank {given.lora}"
     files.write_text(folder / "README.md", model_card(
-        given.model, given.data, given.format, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
-        len(responses)))
+        given.model, given.data, given.style, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
+        len(responses), arms[tuned].history))
+    tests = {name: {"questions": len(arm.responses), "sha256": runs.data_hash(
+        [[question_text(r), r["output"]] for r in arm.responses])} for name, arm in arms.items()}
     limits = {"test_limit": given.test_limit, "validation_limit": given.validation_limit}
-    reports.finish_run(folder, {"records": work.facts["records"]} | limits | facts | {"arms": results}, by_family)
+    counts = {name: work.facts[name] for name in ("records", "skipped_rows") if name in work.facts}
+    reports.finish_run(folder, counts | limits | facts | {"tests": tests, "arms": results}, by_family)
 
 
 def merge_responses(by_arm: dict[str, list[dict]]) -> list[dict]:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ch_instruct.support.data_forms import read_table, to_record
+from ch_instruct.support.data_files import READABLE, ending, read_file
+from ch_instruct.support.data_forms import to_record
 from ch_instruct.support.public_sets import PUBLIC_SETS, fetch_from_hub, is_hub_id
 from ch_pretrain import classroom
 from common.support.console import say
@@ -16,58 +17,118 @@ from common.support.files import InputError, reading, write_json, write_text
 
 TEST_SHARE, VALIDATION_SHARE = 0.10, 0.05
 SPLITS = ("train", "validation", "test")
+SECOND = ("--target", "--known")  # read beside --data, for which --fields are meant first
 
 
 class Loaded(NamedTuple):
     """Records, and in what form they came."""
 
     records: list[dict]
+    rows: list[int]  # of each record, its number in the file, from 1
     form: str = ""  # as in "52002 Alpaca"; empty for the classroom
+    skipped: dict[int, str] | None = None  # rows that could not be used, and why
 
 
-def load_records(data: str, option: str = "--data", fields: Sequence[str] | None = None, answered: bool = True) -> Loaded:
-    """Read "classroom", a public set by name, any set of the hub, or a .json, .jsonl, .csv or .parquet file of records in one
-    of the forms of `data_forms.FORMS`, or with keys as `fields` says ("instruction=question", ...).
+def load_records(data: str, option: str = "--data", fields: Sequence[str] | None = None, answered: bool = True,
+                 bad_rows: str = "refuse") -> Loaded:
+    """Read "classroom", a public set by name, any set of the hub, or a file of `data_forms.READABLE` with records in one of the
+    forms of `data_forms.FORMS`, or with keys as `fields` says ("instruction=question", ...).
 
     An Alpaca record has the texts "instruction" and "output" and may have "input". A conversation has "messages"; it
     gets instruction, input and output of its last turn (see `last_turn`). Both may also have "split" (train, validation
-    or test) and "family"; other keys are kept and ignored. Records with an empty instruction, output or message teach
-    nothing and are left out; exact duplicates are counted. Both are said, with their row numbers, counted from 1. Where
-    they need not be `answered`, an Alpaca record may lack its output, and gets an empty one.
+    or test) and "family"; other keys are kept and ignored. Said are: keys that nothing is learnt from, records that are left
+    out because an instruction, output or message is empty, and exact duplicates, with their row numbers, counted from 1.
+    Where they need not be `answered`, a record may lack its output, and gets an empty one.
+
+    Args:
+        option: where the name was given, for errors.
+        bad_rows: what becomes of records that cannot be used, "refuse" or "skip".
 
     Raises:
-        InputError: if the file is missing, cannot be read, holds no records, or a record lacks a text. `option` says where
-            its name was given.
+        InputError: if the file is missing, cannot be read, holds no records, or a record cannot be used.
     """
-    if fields and (data == "classroom" or data in PUBLIC_SETS):
+    if fields and option not in SECOND and (data == "classroom" or data in PUBLIC_SETS):
         raise InputError(f"--fields {' '.join(fields)}: the keys of {data} are known; give --fields with a file of your own.")
     if data == "classroom":
-        return Loaded(classroom.records())
+        records = classroom.records()
+        return Loaded(records, list(range(1, len(records) + 1)))
+    rows = _read(data, option)
+    if option in SECOND and fields and not _fits(rows[0], fields):
+        fields = None  # they are those of --data
+    forms: Counter[str] = Counter()
+    unused: Counter[str] = Counter()
+    good: dict[int, dict] = {}
+    bad: dict[int, str] = {}
+    for number, row in enumerate(rows, 1):
+        try:
+            if isinstance(row, InputError):
+                raise row
+            form, record, others = to_record(row, where := f"{data}, record {number}", fields, answered)
+            if not answered and "messages" not in record:
+                record.setdefault("output", "")
+            _check(record, where, answered)
+        except InputError as error:
+            bad[number] = str(error)
+            continue
+        good[number] = record
+        forms[form] += 1
+        unused.update(others)
+    if bad and (bad_rows == "refuse" or not good):
+        raise InputError(_refusal(bad, len(rows)))
+    if bad:
+        first = _reason(next(iter(bad.values())))
+        say(f"{option} {data}, skipped, cannot be used: {count_rows(list(bad))}; the first: {first}")
+    if unused:
+        say(f"{option} {data}, not used: " + ", ".join(f"{key} ({count} record{'s' * (count > 1)})"
+                                                       for key, count in unused.most_common()))
+    return _keep(good, f"{option} {data}", answered)._replace(
+        form=", ".join(f"{count} {form}" for form, count in forms.items()), skipped=bad)
+
+
+def _read(data: str, option: str) -> list:
+    """The rows of a public set, a set of the hub, or a file."""
     if data in PUBLIC_SETS:
         known = PUBLIC_SETS[data]
         path = known.fetch(data)
         with reading(path, f"not the set {data}", "delete it and try again"):
-            rows = [known.convert(row) for row in read_rows(path)]
-    else:
-        path = fetch_from_hub(data) if is_hub_id(data) else Path(data)
-        if path.suffix in (".json", ".jsonl"):
-            rows = read_rows(path, option)
-        elif path.suffix in (".csv", ".parquet"):
-            rows = read_table(path, option)
-        else:
-            raise InputError(f"{option} {data}: use classroom, {', '.join(PUBLIC_SETS)}, the hub id of a data set, OWNER/NAME, "
-                             "or a file that ends in .json, .jsonl, .csv or .parquet.")
-    forms: Counter[str] = Counter()
-    for number, row in enumerate(rows, 1):
-        form, rows[number - 1] = to_record(row, where := f"{data}, record {number}", fields)
-        forms[form] += 1
-        if not answered:
-            rows[number - 1].setdefault("output", "")
-        _check(rows[number - 1], where)
+            return [known.convert(row) for row in read_rows(path)]
+    path = fetch_from_hub(data) if is_hub_id(data) else Path(data)
+    if not ending(path.name):
+        raise InputError(f"{option} {data}: use classroom, {', '.join(PUBLIC_SETS)}, the hub id of a data set, OWNER/NAME, "
+                         f"or a file that ends in {', '.join(READABLE)}, or in one of these and .gz.")
+    return read_file(path, option)
 
-    kept, empty, repeated = [], [], []
+
+def _fits(row: object, fields: Sequence[str]) -> bool:
+    return isinstance(row, dict) and row.keys() >= {pair.partition("=")[2] for pair in fields}
+
+
+def _reason(message: str) -> str:
+    """What is wrong, without the advice."""
+    return message.rstrip(".").rpartition("; ")[0] or message.rstrip(".")
+
+
+def _refusal(bad: dict[int, str], total: int) -> str:
+    """One sentence on so many bad records of so many: the first with the advice, two more, how many they are."""
+    first, *others = bad.values()
+    if total == 1:
+        return first
+    first = first.rstrip(".")
+    if len(bad) == total:
+        first = _reason(first) if "--bad-rows" in first else first  # nothing would be left
+        return f"{first}; none of the {total} records can be used."
+    if not others:
+        return f"{first}; --bad-rows skip leaves this one of {total} records out."
+    also = ", ".join("record " + _reason(message).rpartition(", record ")[2] for message in others[:2])
+    return f"{first}; {len(bad)} of {total} records cannot be used (also {also}), --bad-rows skip leaves them out."
+
+
+def _keep(rows: dict[int, dict], where: str, answered: bool) -> Loaded:
+    """Those records that hold something, with the texts of their last turn; tells which are left out, and which repeated."""
+    kept: dict[int, dict] = {}
+    empty, repeated = [], []
     seen: dict[tuple[str, ...], int] = {}
-    for number, row in enumerate(rows, 1):
+    for number, row in rows.items():
         row = last_turn(row)
         texts = [message["content"] for message in row.get("messages", ())] or (
             [row["instruction"], row["output"]] if answered else [row["instruction"]])
@@ -77,14 +138,14 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
         text = (row["instruction"], row.get("input", ""), row["output"])
         if seen.setdefault(text, number) != number:
             repeated.append(number)
-        kept.append(row)
+        kept[number] = row
     for what, numbers in (("left out, instruction, output or message empty", empty),
                           ("exact repetitions of earlier records (kept)", repeated)):
         if numbers:
-            say(f"{option} {data}, {what}: {_rows(numbers)}")
+            say(f"{where}, {what}: {count_rows(numbers)}")
     if not kept:
-        raise InputError(f"{option} {data}: no record is left, all have an empty instruction, output or message.")
-    return Loaded(kept, ", ".join(f"{count} {form}" for form, count in forms.items()))
+        raise InputError(f"{where}: no record is left, all have an empty instruction, output or message.")
+    return Loaded(list(kept.values()), list(kept))
 
 
 def save_records(path: Path, records: list[dict]) -> None:
@@ -97,10 +158,13 @@ def save_records(path: Path, records: list[dict]) -> None:
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def load_questions(data: str) -> list[dict]:
-    """What there is to answer: the records of a file, Alpaca ones with or without outputs, or the test part of "classroom"."""
-    records = load_records(data, answered=False).records
-    return [record for record in records if record["split"] == "test"] if data == "classroom" else records
+def load_questions(data: str, option: str = "--data", fields: Sequence[str] | None = None, bad_rows: str = "refuse") -> Loaded:
+    """What there is to answer: the records of a file, with or without answers, or the test part of "classroom"."""
+    loaded = load_records(data, option, fields, answered=False, bad_rows=bad_rows)
+    if data != "classroom":
+        return loaded
+    test = [place for place, record in enumerate(loaded.records) if record["split"] == "test"]
+    return Loaded([loaded.records[i] for i in test], [loaded.rows[i] for i in test])
 
 
 def read_rows(path: Path, option: str = "--data") -> list:
@@ -109,41 +173,29 @@ def read_rows(path: Path, option: str = "--data") -> list:
     Raises:
         InputError: if there is no such file, or it is not JSON, or holds no rows. `option` says where its name was given.
     """
-    where, form = f"{option} {path}", "JSON" if path.suffix == ".json" else "JSONL"
-    if path.exists() and not path.is_file():
-        raise InputError(f"{where} is not a file; give a .json or .jsonl file.")
-    with reading(where, f"not {form} in UTF-8", "mend the file"):
-        text = path.read_text(encoding="utf-8-sig")
-    if path.suffix == ".json":
-        with reading(where, f"not {form}", "mend the file"):
-            rows = json.loads(text)
-    else:
-        rows = []
-        for number, line in enumerate(text.split("\n"), 1):  # a line feed alone ends a line of JSON
-            if line.strip():
-                with reading(f"{where}, line {number}", f"not {form}", "mend that line"):
-                    rows.append(json.loads(line))
-    if not isinstance(rows, list):
-        raise InputError(f"{option} {path} must hold a list of records, not a {type(rows).__name__}.")
-    if not rows:
-        raise InputError(f"{option} {path} holds no records.")
+    rows = read_file(path, option)
+    for row in rows:
+        if isinstance(row, InputError):
+            raise row
     return rows
 
 
 def last_turn(record: dict) -> dict:
     """A conversation with what scoring and showing ask for: "instruction" is the last message of the user, "input" what
-    was said before it, "output" the last message of the assistant. An Alpaca record comes back as it is."""
+    was said before it, "output" the last message of the assistant, empty if the user spoke last. An Alpaca record comes back as
+    it is."""
     if "messages" not in record:
         return record
-    *before, question, answer = record["messages"]
+    messages = record["messages"]
+    *before, question, answer = messages if messages[-1]["role"] == "assistant" else [*messages, {"content": ""}]
     said = "\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in before)
     return record | {"instruction": question["content"], "input": said, "output": answer["content"]}
 
 
-def _check(row: dict, where: str) -> None:
+def _check(row: dict, where: str, answered: bool = True) -> None:
     texts = ["instruction", "input", "output", "family"]
     if "messages" in row:
-        _check_messages(row["messages"], where)
+        _check_messages(row["messages"], where, answered)
         texts = ["family"]  # the others will be taken from the messages
     for key in ("instruction", "output"):
         if key in texts and key not in row:
@@ -157,7 +209,7 @@ def _check(row: dict, where: str) -> None:
     check_characters(json.dumps(row, ensure_ascii=False), where)  # other keys are kept and written, too
 
 
-def _check_messages(messages: object, where: str) -> None:
+def _check_messages(messages: object, where: str, answered: bool) -> None:
     if not isinstance(messages, list) or not messages:
         raise InputError(f"{where}: 'messages' is {reprlib.repr(messages)}; it must be a list of objects with a role and a "
                          "content.")
@@ -171,7 +223,7 @@ def _check_messages(messages: object, where: str) -> None:
         if message.get("role") not in may_be:
             raise InputError(f"{place} has the role {reprlib.repr(message.get('role'))}; {' or '.join(may_be)} belongs there: "
                              "perhaps one system message first, then user and assistant in turn.")
-    if messages[-1]["role"] != "assistant":
+    if messages[-1]["role"] != "assistant" and (answered or messages[-1]["role"] != "user"):
         raise InputError(f"{where}: 'messages' ends with the {messages[-1]['role']}; it must end with the assistant's answer.")
 
 
@@ -181,7 +233,8 @@ def check_characters(text: str, where: str) -> None:
         raise InputError(f"{where} holds half of a surrogate pair, which is no character; mend the text.")
 
 
-def _rows(numbers: list[int]) -> str:
+def count_rows(numbers: list[int]) -> str:
+    """How many rows these are, and the numbers of the first."""
     shown = ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
     return f"{len(numbers)} (row{'s' if len(numbers) > 1 else ''} {shown})"
 
@@ -194,7 +247,8 @@ def split_records(records: list[dict], seed: int) -> dict[str, list[dict]]:
 def split_places(records: list[dict], seed: int) -> dict[str, list[int]]:
     """Where the records of each split stand: as the records themselves say, or else at random by `seed`.
 
-    At random, equal records stay together, so that no test question has been trained on word for word.
+    At random, records with the same question stay together, so that no test question has been trained on word for word. A
+    question that more records ask than a part still lacks goes to training; what came out is said.
 
     Raises:
         InputError: if only some records name a split, or no record is left for training or for testing.
@@ -212,13 +266,24 @@ def split_places(records: list[dict], seed: int) -> dict[str, list[int]]:
             groups.setdefault((record["instruction"], record.get("input", "")), []).append(place)
         shuffled = list(groups.values())
         random.Random(f"split {seed}").shuffle(shuffled)
-        n_test, n_validation = (max(1, round(s * len(records))) for s in (TEST_SHARE, VALIDATION_SHARE))
+        training = []
+        shares = {"test": TEST_SHARE, "validation": VALIDATION_SHARE}
+        wanted = {split: max(1, round(share * len(records))) for split, share in shares.items()}
         for group in shuffled:
-            split = ("test" if len(parts["test"]) < n_test else
-                     "validation" if len(parts["validation"]) < n_validation else "train")
-            parts[split] += group
+            split = next((split for split, count in wanted.items() if len(parts[split]) + len(group) <= count), "")
+            if split:
+                parts[split] += group
+            else:
+                training.append(group)
+        for split in wanted:  # where every question is asked more often than that, the rarest one
+            if not parts[split] and len(training) > 1:
+                parts[split] = training.pop(training.index(min(training, key=len)))
+        parts["train"] = [place for group in training for place in group]
     for split in ("train", "test"):
         if not parts[split]:
             raise InputError(f"{len(records)} record(s) leave nothing for the {split} part; at least 3 different questions "
                              "are needed, or a 'split' in each record.")
+    if not named:
+        say(f"Split by --seed: {' / '.join(str(len(part)) for part in parts.values())} records for {', '.join(parts)} "
+            f"(wanted: {1 - TEST_SHARE - VALIDATION_SHARE:.0%} / {VALIDATION_SHARE:.0%} / {TEST_SHARE:.0%})")
     return parts

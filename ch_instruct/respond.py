@@ -3,56 +3,89 @@
     python ch_instruct/respond.py --model runs/ch_instruct/001 --data questions.json --out answers.json
 """
 
-from ch_instruct import pipeline
-from ch_instruct.encoding import encode_prompt
-from ch_instruct.records import load_questions
-from ch_instruct.scoring import score
-from ch_instruct.support import html_page
-from common.pretrained import load_pretrained
+import argparse
+
+from ch_instruct.support.data_forms import RecordOptions
 from common.support import files, options
 from common.support.console import say, table
-from common.support.device import pick_device, pick_precision
 from common.support.files import InputError
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = options.Parser(__doc__)
     options.add(parser, options.ModelOption)
     parser.add_argument("--data", default="classroom", metavar="D",
-                        help="a .json or .jsonl file of records with instruction, perhaps input, and output if the answers "
-                             "are to be scored, or with messages; or classroom for its test part (default: %(default)s)")
+                        help="a file of records as for training, which need no answers: those that have one are scored; or "
+                             "classroom for its test part (default: %(default)s)")
+    options.add(parser, RecordOptions)
+    parser.add_argument("--over-length", choices=["error", "drop"], default="error",
+                        help="what happens to questions that the model cannot read: stop, or leave them out (default: "
+                             "%(default)s)")
     parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
                         help="where to write the answers, .json; a page to read them goes beside it, .html")
+    parser.add_argument("--part", default="all", choices=["all", "test"],
+                        help="ask all records, or the held-out ones of the file that the model was trained on (default: "
+                             "%(default)s)")
     options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
+    options.add(parser, options.SamplingOptions)
+    parser.set_defaults(temperature=0.0)  # the same answers, and so the same scores, every time
+    parser.add_argument("--seed", type=options.natural, default=0, metavar="N",
+                        help="seed of the sampling (default: %(default)s)")
     parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
                         help="records answered together (default: %(default)s)")
     options.add(parser, options.DeviceOption, options.PrecisionOption)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+from ch_instruct import pipeline
+from ch_instruct.encoding import encode_prompt
+from ch_instruct.records import count_rows, load_questions
+from ch_instruct.scoring import score
+from ch_instruct.support import html_page
+from ch_instruct.support.held_out import choose_part
+from ch_instruct.support.prompt_style import choose_style
+from common.pretrained import load_pretrained
+from common.sampling import asked_for
+from common.support.device import pick_device, pick_precision
+from common.support.reports import with_interval
+
+
+def main() -> None:
+    args = parse()
     page = args.out.with_suffix(".html")
     if page == args.out:
         raise InputError(f"--out {args.out}: the answers are JSON and the page beside them is .html; choose a .json name.")
     if page.exists():
         raise InputError(f"--out: {page} already exists; choose a new file.")
 
-    records = load_questions(args.data)
+    loaded = choose_part(load_questions(args.data, "--data", args.fields, args.bad_rows), [args.model], args.part)
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
-    longest = max(len(encode_prompt(record, tokenizer, args.format)) for record in records)
-    if longest >= model.config.n_positions:
-        raise InputError(f"--data {args.data}: a prompt has {longest} tokens; {args.model} reads at most "
-                         f"{model.config.n_positions - 1} and answers after that. Shorten or leave out that record.")
+    style = choose_style(args.model, args.format)
+    longest = model.config.n_positions - 1  # one token is for the answer
+    lengths = [len(encode_prompt(record, tokenizer, style)) for record in loaded.records]
+    long = [row for row, length in zip(loaded.rows, lengths) if length > longest]
+    if long and (args.over_length == "error" or len(long) == len(lengths)):
+        raise InputError(f"--data {args.data}: the prompts of {count_rows(long)} have more than {longest} tokens (the longest "
+                         f"{max(lengths)}), which is all that {args.model} reads; shorten them"
+                         + ("." if len(long) == len(lengths) else ", or leave them out by --over-length drop."))
+    if long:
+        say(f"--data {args.data}, left out, more than {longest} tokens: {count_rows(long)}")
+    records = [record for record, length in zip(loaded.records, lengths) if length <= longest]
 
-    responses = pipeline.answer(model, tokenizer, records, args.format, args.max_new_tokens, args.batch_size,
-                                pick_precision(args.precision, device)[0])
+    responses = pipeline.answer(model, tokenizer, records, style, args.max_new_tokens, args.batch_size,
+                                pick_precision(args.precision, device)[0], asked_for(args), args.seed)
     files.write_json(args.out, responses)
     merged = pipeline.merge_responses({args.model: responses})
     files.write_text(page, html_page.make_page(merged, f"{args.model}, {args.data}"))
-    if known := [response for response in responses if response["output"].strip()]:
+    if known := pipeline.different_questions([response for response in responses if response["output"].strip()]):
         scores = score(known)
-        say(table(["", "exact match", "ROUGE-L", "stopped"],
-                  [[args.model, *(f"{scores[name]:.1%}" for name in ("exact_match", "rouge_l", "stopped"))]]) + "\n")
+        say(table(["", "exact match", "ROUGE-L", "stopped"], [
+            [args.model, with_interval(scores["exact_match"], len(known)), f"{scores['rouge_l']:.1%}",
+             f"{scores['stopped']:.1%}"]]) + "\n")
     say(f"{len(responses)} answers in {args.out}, {len(known)} of them scored, to read in {page}")
 
 

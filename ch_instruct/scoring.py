@@ -1,26 +1,42 @@
 """Scores of answers whose right wording is known: exact match, ROUGE-L, and the share that stopped."""
 
 import re
+import unicodedata
 from collections import defaultdict
 from statistics import fmean
 
+import regex
+
+APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc"), "'")  # typographic ones -> the plain one
+FULL_STOP = re.compile("[.\u3002\u0964\u06d4]$")  # Latin and most others, Chinese and Japanese, Hindi, Urdu
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"  # no spaces between words
+# A character of these with its marks, or a run of letters, marks and digits of the others.
+WORD = regex.compile(rf"(?V1)[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+")
+
 
 def normalise(text: str) -> str:
-    """What exact match compares: case, spacing and a full stop at the end do not matter."""
-    return " ".join(text.casefold().split()).removesuffix(".").rstrip()
+    """What exact match compares: case, spacing, the kind of apostrophe, the way in which accents are stored (Unicode's NFC)
+    and a full stop at the end do not matter."""
+    text = unicodedata.normalize("NFC", _fold(text)).translate(APOSTROPHES)
+    return FULL_STOP.sub("", " ".join(text.split())).rstrip()
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFD", text).casefold()
 
 
 def exact_match(answer: str, expected: str) -> bool:
-    """Whether the answer is the expected one, up to case, spacing and a final full stop."""
+    """Whether the answer is the expected one, up to what `normalise` leaves out."""
     return normalise(answer) == normalise(expected)
 
 
 def rouge_l(answer: str, expected: str) -> float:
     """ROUGE-L (Lin, 2004): the F1 of the longest common subsequence of words, from 0 to 1.
 
-    Words are runs of a-z and 0-9 after lower-casing, as in the `rouge-score` package without stemming.
+    Words are runs of letters and digits, whatever their case; for a-z and 0-9 it equals the `rouge-score` package without
+    stemming, which knows no other letters. Scripts that put no spaces between words count by characters.
     """
-    a, b = (re.findall(r"[a-z0-9]+", text.lower()) for text in (answer, expected))
+    a, b = (WORD.findall(_fold(text)) for text in (answer, expected))
     if not a or not b:
         return 0.0
     row = [0] * (len(b) + 1)  # row[j]: longest common subsequence of the words of `a` so far and b[:j]

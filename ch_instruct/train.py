@@ -1,26 +1,38 @@
 """Instruction fine-tuning, the plain way: prompt, response, cross-entropy on the response.
 
-    python ch_instruct/train.py                                           # the classroom, minutes on a laptop
-    python ch_instruct/train.py --model gpt2 --data my.json --epochs 2    # your own Alpaca-format file
+    python ch_instruct/train.py                                 # the classroom, minutes on a laptop
+    python ch_instruct/train.py --model gpt2 --data my.json     # your own file
 
-Trains on the training part, stops when the validation loss has not improved for two epochs, keeps the best checkpoint,
-then answers the test part (500 questions at most, --test-limit) and scores the answers: once with the fine-tuned model
-("ntp", for next-token prediction), once with the untouched one ("base"). The run folder is a checkpoint.
+Trains on the training part, stops when the validation loss has not improved for two epochs, keeps
+the best checkpoint, then answers the test part (500 questions at most, --test-limit) and scores the
+answers: once with the fine-tuned model ("ntp", for next-token prediction), once with the untouched
+one ("base"). The run folder is a checkpoint.
 """
+
+from ch_instruct.support.fine_tuning_options import FineTuning
+from common.support import options
+
+
+def parse() -> FineTuning:
+    return options.parse(FineTuning, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 from ch_instruct import pipeline
 from ch_instruct.support import cost
 from common.losses import next_token_loss
-from common.support import options
 
 PATIENCE = 2  # epochs without a better validation loss
 
 
 def main() -> None:
-    work = pipeline.prepare(options.parse(pipeline.FineTuning, __doc__))
+    work = pipeline.prepare(parse())
     folder = pipeline.open_run("ch_instruct", work)
     data, given = work.dataset("train"), work.options
-    cost.tell(work, [cost.Training(data, next_token_loss, work.train_options(), given.epochs * len(data))])
+    items = given.epochs * len(data)
+    cost.tell(work, [cost.Training(data, next_token_loss, work.train_options(), items)])
     run = pipeline.train(work, data, next_token_loss, folder, given.seed, patience=PATIENCE)
     tuned, base = pipeline.test(work, run), pipeline.test_base(work)
     pipeline.finish(work, folder, {"base": base, "ntp": tuned}, {"fine-tuning": run.history}, "ntp",

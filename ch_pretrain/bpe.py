@@ -1,12 +1,12 @@
 """Byte-pair encoding, trained by hand: how a vocabulary is made.
 
-Start with the 256 bytes. Count which two neighbours occur together most often, join them into a new token, and repeat
-until the vocabulary is full (Sennrich et al., 2016; on bytes: Radford et al., 2019). Text is first cut into words by
-GPT-2's pattern, and no token ever crosses a cut.
+Start with the 256 bytes. Count which two neighbours occur together most often, join them into a new
+token, and repeat until the vocabulary is full (Sennrich et al., 2016; on bytes: Radford et al.,
+2019). Text is first cut into words by GPT-2's pattern, and no token ever crosses a cut.
+`plain_merges` is that in code; `fast/merges.py` gives the same, fast.
 """
 
-import heapq
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import regex
@@ -14,28 +14,23 @@ import regex
 from common.tokenizer import SPLIT_PATTERN
 
 Pair = tuple[bytes, bytes]
-
-
-class _Candidate:
-    """A pair in the heap. The most frequent comes first; among equals, the lexicographically greater."""
-
-    __slots__ = ("count", "pair")
-
-    def __init__(self, count: int, pair: Pair):
-        self.count, self.pair = count, pair
-
-    def __lt__(self, other: "_Candidate") -> bool:
-        return (self.count, self.pair) > (other.count, other.pair)
+LONGEST = 1000  # characters of a word
 
 
 def count_words(text: str, special_tokens: list[str]) -> Counter[bytes]:
-    """Cut text at the special tokens, then by GPT-2's pattern; count each distinct piece as bytes."""
+    """Cut text at the special tokens, then by GPT-2's pattern; count each distinct piece as
+    bytes."""
     parts = [text]
     if special_tokens:
         # The longest first, so that of two special tokens that start alike the whole one is taken.
         longest_first = sorted(special_tokens, key=len, reverse=True)
         parts = regex.split("|".join(map(regex.escape, longest_first)), text)
-    return Counter(word.group().encode() for part in parts for word in regex.finditer(SPLIT_PATTERN, part))
+    words = (word.group() for part in parts for word in regex.finditer(SPLIT_PATTERN, part))
+    # Of a word without end, each merge would look at all its pairs again. No language has such; a
+    # line of emoji is one.
+    return Counter(
+        word[i : i + LONGEST].encode() for word in words for i in range(0, len(word), LONGEST)
+    )
 
 
 def join(word: tuple[bytes, ...], pair: Pair) -> tuple[bytes, ...]:
@@ -51,61 +46,61 @@ def join(word: tuple[bytes, ...], pair: Pair) -> tuple[bytes, ...]:
     return tuple(joined)
 
 
-def train_bpe(input_path: str | Path, vocab_size: int, special_tokens: list[str]) -> tuple[dict[int, bytes], list[Pair]]:
+def plain_merges(counts: Counter[bytes], room: int) -> list[Pair]:
+    """Byte-pair encoding by its definition: join the most frequent pair of neighbours, again and
+    again.
+
+    Args:
+        counts: how often each word occurs; no pair crosses the end of a word.
+        room: how many merges to make. Fewer come back when no pair is left.
+
+    Returns:
+        The merges in the order in which they were made. Ties go to the lexicographically greater
+        pair.
+    """
+    words = {tuple(bytes([byte]) for byte in word): count for word, count in counts.items()}
+    merges: list[Pair] = []
+    while len(merges) < room:
+        pairs: Counter[Pair] = Counter()
+        for word, count in words.items():
+            for pair in zip(word, word[1:]):
+                pairs[pair] += count
+        if not pairs:
+            break
+        merges.append(max(pairs, key=lambda pair: (pairs[pair], pair)))
+        words = {join(word, merges[-1]): count for word, count in words.items()}
+    return merges
+
+
+def train_bpe(input_path: str | Path, vocab_size: int,
+              special_tokens: list[str]) -> tuple[dict[int, bytes], list[Pair]]:
     """Learn a byte-level BPE vocabulary from a UTF-8 text file.
 
     Args:
         input_path: the text.
-        vocab_size: entries in all: 256 bytes, the merges, and the special tokens. Fewer come back when the text has
-            no pair left to join.
+        vocab_size: entries in all: 256 bytes, the merges, and the special tokens. Fewer come back
+            when the text has no pair left to join.
         special_tokens: strings that stay whole and are never counted, such as "<|endoftext|>".
 
     Returns:
-        vocab, id -> bytes (first the 256 bytes, then one per merge, the special tokens last), and the merges in the
-        order in which they were made. Ties go to the lexicographically greater pair.
+        vocab, id -> bytes (first the 256 bytes, then one per merge, the special tokens last), and
+        the merges in the order in which they were made. Ties go to the lexicographically greater
+        pair.
 
     Raises:
         ValueError: if vocab_size leaves no room for the bytes and the special tokens.
     """
     room = vocab_size - 256 - len(special_tokens)
     if room < 0:
-        raise ValueError(f"A vocabulary of {vocab_size} cannot hold 256 bytes and {len(special_tokens)} special tokens.")
+        raise ValueError(
+            f"A vocabulary of {vocab_size} cannot hold 256 bytes and {len(special_tokens)} special "
+            "tokens."
+        )
 
-    counts = count_words(Path(input_path).read_bytes().decode("utf-8"), special_tokens)
-    words = [tuple(bytes([byte]) for byte in word) for word in counts]  # each word as its tokens so far
-    weights = list(counts.values())
+    from ch_pretrain.fast.merges import fast_merges  # what `plain_merges` gives; it needs this file
 
-    pair_counts: Counter[Pair] = Counter()
-    where: defaultdict[Pair, set[int]] = defaultdict(set)  # pair -> the words that may hold it
-    for w, word in enumerate(words):
-        for pair in zip(word, word[1:]):
-            pair_counts[pair] += weights[w]
-            where[pair].add(w)
-    heap = [_Candidate(count, pair) for pair, count in pair_counts.items()]
-    heapq.heapify(heap)
-
-    merges: list[Pair] = []
-    while len(merges) < room and heap:
-        best = heapq.heappop(heap)
-        if best.count != pair_counts[best.pair]:
-            continue  # an outdated entry: the pair's present count stands in a later one
-        if best.count == 0:
-            break
-        merges.append(best.pair)
-
-        changed: set[Pair] = set()
-        for w in where.pop(best.pair):
-            for pair in zip(words[w], words[w][1:]):
-                pair_counts[pair] -= weights[w]
-                changed.add(pair)
-            words[w] = join(words[w], best.pair)
-            for pair in zip(words[w], words[w][1:]):
-                pair_counts[pair] += weights[w]
-                where[pair].add(w)
-                changed.add(pair)
-        for pair in changed:
-            heapq.heappush(heap, _Candidate(pair_counts[pair], pair))
-
+    counts = count_words(Path(input_path).read_bytes().decode("utf-8-sig"), special_tokens)
+    merges = fast_merges(counts, room)
     tokens = [bytes([byte]) for byte in range(256)] + [left + right for left, right in merges]
     tokens += [token.encode() for token in special_tokens]
     return dict(enumerate(tokens)), merges

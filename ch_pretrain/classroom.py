@@ -356,7 +356,7 @@ def pages(count: int, seed: int) -> Iterator[str]:
         elif form == "list":
             yield f"{TITLES[name]}\n\n" + "\n".join(f"{item.label}: {item.value}" for item in items)
         elif form == "worksheet":
-            # Half the labels stand within a line: "Paris" at the start of one and " Paris" are different tokens.
+            # Half of the labels begin a line and half stand within one: "Norway" and " Norway" are different tokens.
             yield gap.join(rng.choice((f"{upper_first(item.label)}:", f"Task: {item.label}."))
                            + f"\n{item.output}" for item in items)
         elif form == "mixture":

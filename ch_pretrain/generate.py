@@ -2,30 +2,43 @@
 
     python ch_pretrain/generate.py --prompt "The capital of France"
     python ch_pretrain/generate.py --model gpt2 --prompt "Once upon a time" --temperature 0.8 --top-k 40 --num-samples 3
+    python ch_pretrain/generate.py --prompt "There was" --greedy --no-repeat-ngram 3      # no loops, without chance
 """
 
-from common.fast.answering import continue_all
-from common.pretrained import load_pretrained
+import argparse
+
 from common.support import options
 from common.support.console import say
-from common.support.device import check_memory, evaluating, pick_device, pick_precision
 from common.support.files import InputError
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = options.Parser(__doc__)
     options.add(parser, options.ModelOption)
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="the text to go on from")
-    parser.add_argument("--max-new-tokens", type=options.whole, default=60, metavar="N",
-                        help="longest continuation in tokens (default: %(default)s)")
     options.add(parser, options.SamplingOptions)
     parser.add_argument("--num-samples", type=options.whole, default=1, metavar="N",
                         help="how many continuations, made in one batch (default: %(default)s)")
     parser.add_argument("--seed", type=options.natural, default=0, help="seed of the sampling (default: %(default)s)")
     options.add(parser, options.DeviceOption, options.PrecisionOption)
     args = parser.parse_args()
-    if args.greedy and args.num_samples > 1:
-        parser.error("--greedy has one outcome; leave out --num-samples or --greedy")
+    if (args.greedy or args.temperature == 0) and args.num_samples > 1:
+        parser.error("the greedy choice (--greedy, --temperature 0) has one outcome; leave out --num-samples, or sample")
+    return args
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+
+from common.fast.answering import continue_all
+from common.pretrained import load_pretrained
+from common.sampling import asked_for
+from common.support.device import check_memory, evaluating, pick_device, pick_precision
+
+
+def main() -> None:
+    args = parse()
 
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
@@ -38,7 +51,7 @@ def main() -> None:
                  f"--num-samples {args.num_samples} needs", "lower it")
     with evaluating(model, pick_precision(args.precision, device)[0]):
         samples = continue_all(model, [prompt] * args.num_samples, args.max_new_tokens, tokenizer.eot_id, args.num_samples,
-                               "continuing", 0.0 if args.greedy else args.temperature, args.top_k, args.seed)
+                               "continuing", asked_for(args), args.seed)
     for number, sample in enumerate(samples, 1):
         if args.num_samples > 1:
             say(f"--- sample {number}")

@@ -1,9 +1,12 @@
-"""Looking into a running model: what shape everything has, what a step does, where heads look, and what is lost without one."""
+"""Looking into a running model: what shape everything has, what a step does, where heads look, what is lost without one, and
+what each layer would say."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.gpt2 import GPT2
@@ -92,21 +95,112 @@ def head_scores(model: GPT2, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @contextlib.contextmanager
-def without_heads(model: GPT2, heads: Sequence[tuple[int, int]]) -> Iterator[None]:
+def without_heads(model: GPT2, heads: Sequence[tuple[int, int]], instead: Tensor | None = None) -> Iterator[None]:
     """Within this context these heads, as (layer, head) from 0, add nothing to the stream. Afterwards the model is as it was.
 
-    They still look, but what they fetched becomes zeros before the layer's projection mixes all heads.
+    They still look, but what they fetched is replaced before the layer's projection mixes all heads.
+
+    Args:
+        instead: float [layers, H, Dh], what each head gives in the place of what it fetched, as `mean_outputs` makes it.
+            None: zeros.
     """
-    def silence(head: int):
+    def silence(layer: int, head: int):
         def hook(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
             fetched = inputs[0].unflatten(-1, (model.config.n_head, -1)).clone()  # [..., H, Dh]
-            fetched[..., head, :] = 0
+            fetched[..., head, :] = 0 if instead is None else instead[layer, head]
             return (fetched.flatten(-2),)
         return hook
 
-    hooks = [model.get_submodule(f"h.{layer}.attn.c_proj").register_forward_pre_hook(silence(head)) for layer, head in heads]
+    hooks = [model.get_submodule(f"h.{layer}.attn.c_proj").register_forward_pre_hook(silence(layer, head))
+             for layer, head in heads]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@torch.no_grad()
+def mean_outputs(model: GPT2, texts: Sequence[Tensor]) -> Tensor:
+    """What each head fetches on average over all tokens of some texts.
+
+    texts: int64 [T] each; T may differ. Returns float [layers, H, Dh].
+    """
+    sums: dict[int, list[Tensor]] = {layer: [] for layer in range(model.config.n_layer)}
+    hooks = [model.get_submodule(f"h.{layer}.attn.c_proj").register_forward_pre_hook(
+        lambda module, inputs, layer=layer: sums[layer].append(inputs[0][0])) for layer in sums]
+    for ids in texts:
+        model(ids[None])
+    for hook in hooks:
+        hook.remove()
+    return torch.stack([torch.cat(found).mean(dim=0).view(model.config.n_head, -1) for found in sums.values()])
+
+
+def logits_of(model: nn.Module, ids: Tensor) -> Tensor:
+    """The logits, float [B, T, V], of a model that may give its cache, too, as the one of exercise 05."""
+    output = model(ids)
+    return output if isinstance(output, Tensor) else output[0]
+
+
+class Lens(NamedTuple):
+    """What the head says of the stream before the first layer and after each (the logit lens; nostalgebraist, 2020)."""
+
+    p: Tensor  # float [layers + 1, T, k], the highest probabilities, the highest first
+    tokens: Tensor  # int64 [layers + 1, T, k], of which tokens
+    logits: Tensor  # float [T, V], the model's own: the last row of `p` is what they give
+
+
+@torch.no_grad()
+def logit_lens(model: GPT2, ids: Tensor, k: int = 5) -> Lens:
+    """What each position would say next if the head were put on after so many layers. ids: int64 [T]."""
+    streams: list[Tensor] = []  # what goes into each layer, [T, D]
+    hooks = [block.register_forward_pre_hook(lambda module, inputs: streams.append(inputs[0][0])) for block in model.h]
+    logits = logits_of(model, ids[None])[0].float()
+    for hook in hooks:
+        hook.remove()
+    rows = [F.linear(model.ln_f(stream), model.wte.weight).float() for stream in streams] + [logits]  # the head is tied
+    tops = [row.softmax(dim=-1).topk(k) for row in rows]
+    return Lens(torch.stack([top.values for top in tops]), torch.stack([top.indices for top in tops]), logits)
+
+
+def token_losses(logits: Tensor, ids: Tensor) -> Tensor:
+    """Loss of each token but the first, in nats. logits float [T, V], ids int64 [T] -> float [T - 1]."""
+    return F.cross_entropy(logits[:-1], ids[1:], reduction="none")
+
+
+def where_heads_look(weights: Tensor, ids: Tensor) -> dict[str, Tensor]:
+    """How much of its attention each head gives to four kinds of tokens, as a mean over the tokens that look.
+
+    Args:
+        weights: float [layers, H, T, T], as `attention_weights` gives them.
+        ids: int64 [T].
+
+    Returns:
+        Kind -> float [layers, H]. "what followed last time" counts tokens that have stood before (0 if there is none), the
+        others count all tokens but the first.
+    """
+    followed = F.pad((ids[:, None] == ids[None, :-1]).tril(-1).float(), (1, 0))  # [T, T]: one after the same token
+    again = followed.any(dim=1).nonzero()[:, 0]
+    looks = {"what followed last time": (weights * followed).sum(dim=-1)[..., again], "the first token": weights[..., 1:, 0],
+             "the token before": weights.diagonal(-1, 2, 3), "itself": weights.diagonal(0, 2, 3)[..., 1:]}
+    return {kind: shares.sum(dim=-1) / max(1, shares.size(-1)) for kind, shares in looks.items()}
+
+
+@torch.no_grad()
+def head_effects(model: GPT2, ids: Tensor, instead: Tensor, token: int) -> Tensor:
+    """How far the probability of `token` as the next one falls when a head alone is replaced by its mean.
+
+    Args:
+        ids: int64 [T].
+        instead: float [layers, H, Dh], as for `without_heads`.
+
+    Returns:
+        float [layers, H]; above 0, the head helps this token.
+    """
+    def p_without(heads: Sequence[tuple[int, int]]) -> Tensor:
+        with without_heads(model, heads, instead):
+            return logit_lens(model, ids, 1).logits[-1].softmax(dim=-1)[token]
+
+    whole = p_without([])
+    return torch.stack([torch.stack([whole - p_without([(layer, head)]) for head in range(model.config.n_head)])
+                        for layer in range(model.config.n_layer)])

@@ -10,38 +10,16 @@ run folder is a checkpoint that every other command takes as --model. With the c
 when, if ever, the model began to look back (see look_back.py).
 """
 
+import copy
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from ch_pretrain import classroom
-from ch_pretrain.bpe import train_bpe
-from ch_pretrain.lab.look_back import LOOKS_FILE, add_look, read_looks
-from ch_pretrain.pages import pages
-from ch_pretrain.plots import draw_looking_back
-from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
-from common.fast.answering import continue_all
-from common.fast.views import recompute_blocks
-from common.gpt2 import GPT2, Attention, GPT2Config
-from common.losses import next_token_loss
-from common.pretrained import LARGEST, count_parameters, load_pretrained
-from common.support import distributed, options, plots, reports, runs
+from common.support import options
 from common.support.console import is_main, say
-from common.support.device import check_memory, check_mps, pick_device, pick_precision
-from common.support.files import InputError, reading
-from common.support.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, positive, whole
+from common.support.files import InputError, reading, regular
+from common.support.options import DeviceOption, PrecisionOption, RunOptions, TrainingOptions, flag, option, rate, whole
 from common.tokenizer import END_OF_TEXT, Tokenizer
-from common.training import TrainOptions, fit
-
-CORPORA = {"classroom": pages, "plain": classroom.pages}  # who makes their pages
-PAGES, PAGES_SEED = 300_000, 1
-VALIDATION_SHARE, MOST_VALIDATION = 0.02, 700  # of the documents, and at most so many of them
-WARMUP, EVALUATIONS = 0.02, 20  # share of the steps, and how often to evaluate and save
-STRENGTH = 2  # how much larger than usual attention's weights begin
-FOR_VOCABULARY = 40_000  # documents at most; the others hold the same words
-SAMPLE_PROMPTS = ("The capital of", "The opposite of", "Plurals\n\n")
 
 
 @dataclass(frozen=True)
@@ -60,20 +38,14 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
                              metavar="N")
     epochs: int = option(1, "passes over the text (default: %(default)s)", whole, metavar="N")
     batch_size: int = option(4, "windows in one forward pass (default: %(default)s)", whole, metavar="N")
-    lr: float = option(1e-3, "peak learning rate (default: %(default)s)", positive, metavar="X")
+    snapshots: int = option(0, "keep the model N times on the way, in half precision, for the X-ray (default: %(default)s)",
+                            options.natural, metavar="N")
+    lr: float = option(1e-3, "peak learning rate (default: %(default)s)", rate, metavar="X")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.width % self.heads:
             raise InputError(f"--heads {self.heads} does not divide --width {self.width}; choose one that does.")
-        for name, size in (("layers", "n_layer"), ("width", "n_embd"), ("max_length", "n_positions"),
-                           ("vocab_size", "vocab_size")):
-            if getattr(self, name) > LARGEST[size]:
-                raise InputError(f"{flag(name)} {getattr(self, name)} is more than {LARGEST[size]}; choose a smaller one.")
-        least = count_parameters(GPT2Config(257, self.max_length, self.width, self.layers, self.heads))
-        if self.model is None:  # weights, gradients and AdamW's two averages, 4 bytes each
-            check_memory(16 * least, f"To train a model of {least:,} parameters and more needs",
-                         "lower --width, --layers or --max-length")
         if self.vocab_size < 257:
             raise InputError(f"--vocab-size {self.vocab_size} is too small: 256 bytes and {END_OF_TEXT} need 257 entries.")
 
@@ -83,6 +55,56 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
         return len(self.data) == 1 and self.data[0] in CORPORA
 
 
+def parse() -> Pretraining:
+    return options.parse(Pretraining, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+import torch
+
+from ch_pretrain import classroom
+from ch_pretrain.bpe import train_bpe
+from ch_pretrain.lab.growing import SNAPSHOTS
+from ch_pretrain.lab.look_back import LOOKS_FILE, add_look, read_looks
+from ch_pretrain.pages import pages
+from ch_pretrain.plots import draw_looking_back
+from ch_pretrain.windows import encode_documents, page_dataset, window_dataset
+from common.fast.answering import continue_all
+from common.fast.views import recompute_blocks
+from common.gpt2 import GPT2, Attention, GPT2Config
+from common.losses import next_token_loss
+from common.pretrained import LARGEST, count_parameters, load_pretrained, save_pretrained
+from common.support import distributed, plots, reports, runs
+from common.support.device import check_memory, check_mps, pick_device, pick_precision
+from common.training import TrainOptions, fit
+
+CORPORA = {"classroom": pages, "plain": classroom.pages}  # who makes their pages
+PAGES, PAGES_SEED = 300_000, 1
+VALIDATION_SHARE, MOST_VALIDATION = 0.02, 700  # of the documents, and at most so many of them
+WARMUP, EVALUATIONS = 0.02, 20  # share of the steps, and how often to evaluate and save
+STRENGTH = 2  # how much larger than usual attention's weights begin
+FOR_VOCABULARY = 40_000  # documents at most; the others hold the same words
+SAMPLE_PROMPTS = ("The capital of", "The opposite of", "Plurals\n\n")
+
+
+def check_sizes(given: Pretraining) -> None:
+    """Refuse a new model that is larger than any can be, or than this machine can train.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name, size in (("layers", "n_layer"), ("width", "n_embd"), ("max_length", "n_positions"),
+                       ("vocab_size", "vocab_size")):
+        if getattr(given, name) > LARGEST[size]:
+            raise InputError(f"{flag(name)} {getattr(given, name)} is more than {LARGEST[size]}; choose a smaller one.")
+    least = count_parameters(GPT2Config(257, given.max_length, given.width, given.layers, given.heads))
+    if given.model is None:  # weights, gradients and AdamW's two averages, 4 bytes each
+        check_memory(16 * least, f"To train a model of {least:,} parameters and more needs",
+                     "lower --width, --layers or --max-length")
+
+
 def read_documents(given: Pretraining) -> list[str]:
     """The documents to learn from: pages of the classroom, or files cut at the end-of-text token."""
     if given.of_pages:
@@ -90,7 +112,7 @@ def read_documents(given: Pretraining) -> list[str]:
     documents: list[str] = []
     for name in given.data:
         with reading(f"--data {name}", "no text in UTF-8", "save it again in that form"):
-            text = Path(name).read_bytes().decode("utf-8")
+            text = regular(Path(name)).read_bytes().decode("utf-8-sig")  # without the mark with which some files begin
         documents += [document for document in text.split(END_OF_TEXT) if document.strip()]
     if not documents:
         raise InputError(f"--data {' '.join(given.data)}: there is no text in it.")
@@ -142,7 +164,8 @@ def begin_alike(model: GPT2) -> None:
 
 
 def main() -> None:
-    given = options.parse(Pretraining, __doc__)
+    given = parse()
+    check_sizes(given)
     if given.smoke:
         given = replace(given, layers=2, width=64, heads=2, epochs=1, vocab_size=min(given.vocab_size, 512),
                         max_length=min(given.max_length, 64))
@@ -181,27 +204,30 @@ def main() -> None:
     total = how.total_steps(len(data))
     every = max(1, total // EVALUATIONS)
 
-    def look(row: dict) -> None:
-        """At each evaluation: does it look back by now?"""
-        step = row["step"]
-        if is_main() and (step % every == 0 or step == total):
-            epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
-            windows = epochs * len(data) + rest * how.step_size
-            add_look(folder / LOOKS_FILE, model, tokenizer, step, windows * context)
-
     # Only on the classroom's pages, and where a token and the same again fit.
     looking = given.of_pages and model.config.n_positions > 2
+
+    def look(row: dict) -> None:
+        """At each evaluation: does it look back by now? And now and then keep a snapshot, as a checkpoint."""
+        step = row["step"]
+        epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
+        tokens = (epochs * len(data) + rest * how.step_size) * context
+        if is_main() and looking and (step % every == 0 or step == total):
+            add_look(folder / LOOKS_FILE, model, tokenizer, step, tokens)
+        if is_main() and given.snapshots and step * given.snapshots // total > (step - 1) * given.snapshots // total:
+            save_pretrained(copy.deepcopy(model).half(), tokenizer, folder / SNAPSHOTS / f"{tokens:012d}")
+
     run = fit(model, tokenizer, data, validation, next_token_loss, replace(how, evaluate_every=every), folder, given.resume,
-              look if looking else None)
+              look)
     if is_main():
         plots.save_picture(folder / "losses.png", lambda ax: plots.draw_losses(ax, {"pretraining": run.history}))
         if (folder / LOOKS_FILE).exists():
             plots.save_picture(folder / "looking_back.png", lambda ax: draw_looking_back(ax, read_looks(folder / LOOKS_FILE)))
         reports.finish_run(folder, {"arms": {"pretrained": reports.arm_result(run.best_loss, None, run.seconds)},
                                     "weights_sha256": runs.model_hash(model)})
-        prompts = [tokenizer.encode(prompt) for prompt in SAMPLE_PROMPTS]
-        say("\nHow it goes on (greedily):")
-        for prompt, new in zip(SAMPLE_PROMPTS, continue_all(model, prompts, 24, tokenizer.eot_id)):
+        prompts = {prompt: ids for prompt in SAMPLE_PROMPTS if len(ids := tokenizer.encode(prompt)) < model.config.n_positions}
+        say("\nHow it goes on (greedily):" if prompts else "")
+        for prompt, new in zip(prompts, continue_all(model, list(prompts.values()), 24, tokenizer.eot_id)):
             say(f"  {prompt!r} -> {tokenizer.decode(new.ids)!r}")
         say(f"\nNext: python ch_pretrain/generate.py --model {folder} --prompt \"...\"")
 

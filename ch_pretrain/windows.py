@@ -11,14 +11,17 @@ from common.training import Dataset
 
 def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
     """All documents in one row of tokens, each followed by end-of-text. int64 [tokens]."""
-    return torch.cat([torch.tensor([*tokenizer.encode(document), tokenizer.eot_id]) for document in documents])
+    return torch.cat(
+        [torch.tensor([*tokenizer.encode(document), tokenizer.eot_id]) for document in documents]
+    )
 
 
 def window_starts(tokens: int, context: int, stride: int | None = None) -> list[int]:
     """Where windows of `context` tokens begin so that each has a next token for its last position.
 
-    With stride = context (the default) every token is a target once; with a smaller one windows overlap. The last
-    window is moved back to end with the text; a text shorter than a window has one window that is shorter too.
+    With stride = context (the default) every token but the first is a target at least once. The
+    last window is moved back to end with the text, so it may overlap the one before. With a smaller
+    stride all windows overlap. A text shorter than a window has one window that is shorter too.
     """
     last = max(tokens - 1 - context, 0)
     starts = list(range(0, last + 1, stride or context))
@@ -26,21 +29,35 @@ def window_starts(tokens: int, context: int, stride: int | None = None) -> list[
 
 
 def collate_windows(starts: list[int], row: Tensor, context: int) -> tuple[Tensor, Tensor]:
-    """Cut windows out of a row of tokens: inputs, and the same shifted by one as targets. int64 [B, T] each."""
-    inputs = torch.stack([row[start:start + context] for start in starts])
-    length = min(context, row.size(0) - 1)
-    targets = torch.stack([row[start + 1:start + 1 + length] for start in starts])
-    return inputs[:, :length], targets
+    """Cut windows out of a row of tokens: inputs, and the same shifted by one as targets.
+
+    A window may span documents; the end-of-text token between them is the only border.
+
+        row      The  goose  lives  in  the  meadow
+        inputs   The  goose  lives  in  the
+        targets  goose  lives  in  the  meadow
+
+    int64 [B, T] each.
+    """
+    T = min(context, row.size(0) - 1)
+    inputs = torch.stack([row[start:start + T] for start in starts])
+    targets = torch.stack([row[start + 1:start + 1 + T] for start in starts])
+    return inputs, targets
 
 
 def window_dataset(row: Tensor, context: int, seed: int = 0) -> Dataset:
     """All windows of a row of tokens, as the training loop takes them."""
-    return Dataset(window_starts(row.numel(), context), lambda starts: collate_windows(starts, row, context),
-                   lambda start: min(context, row.numel() - 1), seed)
+    return Dataset(
+        window_starts(row.numel(), context),
+        lambda starts: collate_windows(starts, row, context),
+        lambda start: min(context, row.numel() - 1),
+        seed,
+    )
 
 
 def page_starts(row: Tensor, context: int, eot_id: int) -> list[int]:
-    """Where windows begin that all begin with a page: the rest of the page that a window cuts is left out.
+    """Where windows begin that all begin with a page: the rest of the page that a window cuts is
+    left out.
 
     A page in which one has to look back is of no use without its beginning.
     """
@@ -55,7 +72,8 @@ def page_starts(row: Tensor, context: int, eot_id: int) -> list[int]:
 
 
 class InOrder(Dataset):
-    """Items that are read in the order in which they stand, so that what comes first is learnt first."""
+    """Items that are read in the order in which they stand, so that what comes first is learnt
+    first."""
 
     def order(self, epoch: int) -> list:
         """All items, as they are."""
@@ -64,5 +82,8 @@ class InOrder(Dataset):
 
 def page_dataset(row: Tensor, context: int, eot_id: int) -> InOrder:
     """Windows that begin with pages, in the pages' order."""
-    return InOrder(page_starts(row, context, eot_id), lambda starts: collate_windows(starts, row, context),
-                   lambda start: min(context, row.numel() - 1))
+    return InOrder(
+        page_starts(row, context, eot_id),
+        lambda starts: collate_windows(starts, row, context),
+        lambda start: min(context, row.numel() - 1),
+    )

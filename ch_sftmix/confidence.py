@@ -1,4 +1,5 @@
-"""Confidence from training dynamics: how sure the model was of each response while it learnt (SFTMix, arXiv 2410.05248)."""
+"""Confidence from training dynamics: how sure the model was of each response while it learnt
+(SFTMix, arXiv 2410.05248)."""
 
 import random
 
@@ -19,25 +20,35 @@ def confidence(perplexities: Tensor) -> Tensor:
 
 
 def negative_loss(perplexities: Tensor) -> Tensor:
-    """-(1/C) Σ_c log Perp_c: like confidence, but one bad checkpoint cannot outweigh the others. [C, N] -> [N]."""
+    """-(1/C) Σ_c log Perp_c, an alternative: one bad checkpoint cannot outweigh the others.
+
+    [C, N] -> [N].
+    """
     return -torch.as_tensor(perplexities).log().mean(dim=0)
 
 
-def split(confidence: Tensor) -> tuple[list[int], list[int]]:
+def split(sure: Tensor) -> tuple[list[int], list[int]]:
     """Cut the examples into two equal halves at the median.
 
-    What happens to ties and odd numbers is not documented. Here, of equal confidences the lower id counts as surer, and
-    of an odd number the middle one is confident.
+    The paper does not say what to do with ties and odd numbers. Here, of equal confidences the
+    lower id counts as surer, and of an odd number the middle one is confident.
 
     Args:
-        confidence: float [N].
+        sure: float [N], from `confidence` or `negative_loss`.
 
     Returns:
         Ids of the confident half (ceil(N/2), surest first) and of the unconfident half.
     """
-    order = torch.as_tensor(confidence).argsort(descending=True, stable=True).tolist()
+    order = torch.as_tensor(sure).argsort(descending=True, stable=True).tolist()
     half = (len(order) + 1) // 2
     return order[:half], order[half:]
+
+
+def without_least_sure(confidence: Tensor, share: float) -> list[int]:
+    """Ids of all examples but this share of them, the least sure ones (rounded down), surest first.
+    [N] -> ids."""
+    surest_first = [i for half in split(confidence) for i in half]
+    return surest_first[:len(surest_first) - int(share * len(surest_first) + 1e-9)]
 
 
 def random_split(n: int, seed: int) -> tuple[list[int], list[int]]:

@@ -4,6 +4,7 @@
     python ch_sftmix/train.py --model gpt2 --data my.json --epochs 3  # your own Alpaca-format file
     python ch_sftmix/train.py --seeds 5                               # with 95 % intervals
     python ch_sftmix/train.py --split random                          # the control: do the halves matter?
+    python ch_sftmix/train.py --leave-out 0.1                         # and plainly, without the least sure tenth
 
 What happens: (1) a reference run by plain next-token prediction (NTP), noting the perplexity of every training response
 at C checkpoints; (2) confidence = minus the mean perplexity, and two halves at its median; (3) the SFTMix run, from the
@@ -21,24 +22,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from ch_instruct import pipeline
-from ch_instruct.perplexity import response_perplexities
-from ch_instruct.pipeline import FineTuning, Work
-from ch_instruct.prompts import one_line
-from ch_instruct.support import cost
-from ch_sftmix.confidence import confidence, negative_loss, random_split, split
-from ch_sftmix.mixup import PairDataset, sftmix_loss, sftmix_terms
-from ch_sftmix.plots import draw_confidence, draw_data_map
-from common.gpt2 import GPT2
-from common.losses import next_token_loss
-from common.support import distributed, files, options, plots, reports
-from common.support.checkpoints import Run
+from ch_instruct.support.fine_tuning_options import FineTuning
+from common.support import files, options
 from common.support.console import is_main, say
 from common.support.files import InputError
-from common.support.options import not_negative, option, positive, whole
+from common.support.options import not_negative, option, positive, positive_share, repeats, whole
+
+TEXTS = ("instruction", "input", "output")
 
 
 @dataclass(frozen=True)
@@ -53,13 +43,41 @@ class SFTMix(FineTuning):
                         "minus the mean loss (default: %(default)s)", choices=["confidence", "random", "loss"])
     checkpoints: int | None = option(None, "how often the reference run is asked for perplexities, at equal distances "
                                      "(default: once an epoch)", whole, metavar="C")
+    leave_out: float | None = option(None, "also train plainly without this share of the records, those of which the reference "
+                                     "run was least sure, and list them: where answers are wrong, they are among these "
+                                     "(default: do not)", positive_share, metavar="X")
     seeds: int = option(1, "repeat the comparison with N seeds and print means and 95 %% intervals (default: %(default)s)",
-                        whole, metavar="N")
+                        repeats, metavar="N")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.batch_size % 2:
             raise InputError(f"--batch-size {self.batch_size} is odd; a batch holds as many confident as unconfident examples.")
+
+
+def parse() -> SFTMix:
+    return options.parse(SFTMix, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+import torch
+from torch import Tensor
+
+from ch_instruct import pipeline
+from ch_instruct.perplexity import response_perplexities
+from ch_instruct.pipeline import Work
+from ch_instruct.prompts import one_line
+from ch_instruct.support import cost
+from ch_instruct.support.subset import write_subset
+from ch_sftmix.confidence import confidence, negative_loss, random_split, split, without_least_sure
+from ch_sftmix.mixup import PairDataset, sftmix_loss, sftmix_terms
+from ch_sftmix.plots import draw_confidence, draw_data_map
+from common.gpt2 import GPT2
+from common.losses import next_token_loss
+from common.support import distributed, plots, reports
+from common.support.checkpoints import Run
 
 
 def reference_run(work: Work, folder: Path, seed: int, count: int | None = None) -> tuple[Run, Tensor]:
@@ -101,7 +119,7 @@ def read_perplexities(path: Path, count: int) -> list[float]:
         InputError: if the file does not hold them.
     """
     advice = f"remove the folder {path.parent} and go on with --resume"
-    found = files.read_json(path, [float], "no list of perplexities", advice)
+    found = files.read_json(path, [files.FROM_0], "no list of perplexities", advice)
     if len(found) != count:
         raise InputError(f"{path} holds {len(found)} perplexities instead of {count}; {advice}.")
     return found
@@ -114,17 +132,42 @@ def make_halves(how: str, perplexities: Tensor, seed: int) -> tuple[list[int], l
     return split(confidence(perplexities) if how == "confidence" else negative_loss(perplexities))
 
 
-def write_dynamics(path: Path, records: list[dict], perplexities: Tensor, halves: tuple[list[int], list[int]]) -> None:
-    """The training dynamics as a table: perplexity at each checkpoint, confidence, half, and the record's texts."""
+def write_dynamics(path: Path, records: list[dict], rows: list[int], perplexities: Tensor,
+                   halves: tuple[list[int], list[int]]) -> None:
+    """The training dynamics as a table: the record's row in the data file, from 1, its perplexity at each checkpoint, its
+    confidence and half, and its texts."""
     confident = set(halves[0])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["example", *(f"perplexity_{c + 1}" for c in range(len(perplexities))), "confidence", "half", "instruction",
-                     "output"])
+    writer.writerow(["row", *(f"perplexity_{c + 1}" for c in range(len(perplexities))), "confidence", "half", "instruction",
+                     "input", "output"])
     for i, (column, sure) in enumerate(zip(perplexities.T.tolist(), confidence(perplexities).tolist())):
-        writer.writerow([i, *column, sure, "confident" if i in confident else "unconfident",
-                         records[i]["instruction"], records[i]["output"]])
+        writer.writerow([rows[i], *column, sure, "confident" if i in confident else "unconfident",
+                         records[i]["instruction"], records[i].get("input", ""), records[i]["output"]])
     files.write_text(path, text.getvalue())
+
+
+def leave_out(work: Work, perplexities: Tensor, share: float, folder: Path, seed: int) -> Run:
+    """Plain training without the least sure records, with as many steps as on all. left_out.csv lists them, subset.json the
+    others."""
+    data, sure = work.examples["train"], confidence(perplexities)
+    kept = without_least_sure(sure, share)
+    left = sorted({*range(len(data))} - {*kept}, key=sure.tolist().__getitem__)  # the least sure one first
+    if is_main():
+        text = io.StringIO()
+        rows = [[work.train_rows[i], sure[i].item(), *(work.records["train"][i].get(name, "") for name in TEXTS)] for i in left]
+        csv.writer(text, lineterminator="\n").writerows([["row", "confidence", *TEXTS], *rows])
+        files.write_text(folder / "left_out.csv", text.getvalue())
+        write_subset(folder / "subset.json", [work.train_ids[i] for i in kept], sure[kept].tolist(), {
+            "data_sha256": work.facts["data_sha256"], "model_sha256": work.facts["model_sha256"], "seed": seed,
+            "made": f"all training records but the {len(left)} of {len(data)} of which the reference run was least sure"})
+        say(f"{len(left)} of {len(data)} records are left out; read them in {folder / 'left_out.csv'}. Every training command "
+            f"goes without them by --subset {folder / 'subset.json'}")
+    given = work.train_options()
+    per_epoch = given.steps_per_epoch(len(data))
+    part = pipeline.example_dataset([data[i] for i in kept], work.tokenizer, work.options.loss_on, seed)
+    return pipeline.train(work, part, next_token_loss, folder / "left-out", seed, max_steps=given.epochs * per_epoch,
+                          evaluate_every=per_epoch)
 
 
 def read_aloud(records: list[dict], perplexities: Tensor) -> None:
@@ -169,8 +212,9 @@ def tell_cost(work: Work, given: SFTMix) -> None:
     """Say what all comparisons will cost. The halves are not known yet: pairs cost what they cost with random ones."""
     plain, usual = work.dataset("train"), work.train_options()
     pairs = pair_dataset(work, random_split(len(plain), given.seed), given.seed, given.alpha, given.mu)
+    plainly = given.seeds * (1 + (given.leave_out is not None))
     cost.tell(work, [
-        cost.Training(plain, next_token_loss, usual, given.seeds * given.epochs * len(plain), given.seeds),
+        cost.Training(plain, next_token_loss, usual, plainly * given.epochs * len(plain), plainly),
         cost.Training(pairs, sftmix_loss, replace(usual, batch_size=usual.batch_size // 2),
                       given.seeds * given.epochs * len(pairs), given.seeds)],
         readings=given.seeds * readings(work, given.checkpoints))
@@ -189,12 +233,17 @@ def run_arms(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], f
     say(f"\n3. SFTMix run from the pretrained model, α = {given.alpha:g}, μ = {given.mu:g}")
     mix_run = mixup_run(work, halves, folder, seed, given.alpha, given.mu)
     sftmix = pipeline.test(work, mix_run)
-    arms = {"base": test_base(), "ntp": ntp, "sftmix": sftmix}
+    arms, curves = {"ntp": ntp, "sftmix": sftmix}, {"NTP": ntp_run.history, "SFTMix": mix_run.history}
+    if given.leave_out is not None:
+        say(f"\n4. Plain training without the {given.leave_out:.0%} of which the model is least sure")
+        run = leave_out(work, perplexities, given.leave_out, folder, seed)
+        arms["left out"], curves["left out"] = pipeline.test(work, run), run.history
+    arms = {"base": test_base()} | arms
     if is_main():
-        write_dynamics(folder / "dynamics.csv", work.records["train"], perplexities, halves)
+        write_dynamics(folder / "dynamics.csv", work.records["train"], work.train_rows, perplexities, halves)
         plots.save_picture(folder / "confidence.png", lambda ax: draw_confidence(ax, perplexities, halves))
         plots.save_picture(folder / "data_map.png", lambda ax: draw_data_map(ax, perplexities, halves))
-    pipeline.finish(work, folder, arms, {"NTP": ntp_run.history, "SFTMix": mix_run.history}, "sftmix",
+    pipeline.finish(work, folder, arms, curves, "sftmix",
                     f"SFTMix (arXiv 2410.05248), α = {given.alpha:g}, μ = {given.mu:g}, halves by {given.split}",
                     "SFTMix's training loss without the mixup term", seed=seed)
     say(f"\nSFTMix needs the reference run too: {ntp_run.seconds + mix_run.seconds:.0f} s of training in all.")
@@ -202,10 +251,13 @@ def run_arms(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], f
 
 
 def main() -> None:
-    given = options.parse(SFTMix, __doc__)
+    given = parse()
     work = pipeline.prepare(given)
     if len(work.train_ids) < 2:
         raise InputError("One training record cannot be halved; SFTMix needs at least 2.")
+    if given.leave_out is not None and not 0 < int(given.leave_out * len(work.train_ids) + 1e-9) < len(work.train_ids):
+        raise InputError(f"--leave-out {given.leave_out} of {len(work.train_ids)} training records is none, or all; choose a "
+                         "share that leaves out some of them.")
     folder = pipeline.open_run("ch_sftmix", work)
     tell_cost(work, given)
     test_base = cache(partial(pipeline.test_base, work))  # once, whatever the seeds
@@ -216,7 +268,7 @@ def main() -> None:
     seeds = list(range(given.seed, given.seed + given.seeds))
     arms = [run_arms(work, given, test_base, folder / f"seed-{seed}", seed) for seed in seeds]
     if is_main():
-        reports.finish_comparison(folder, seeds, arms, [("sftmix", "ntp")])
+        reports.finish_comparison(folder, seeds, arms, [(arm, "ntp") for arm in arms[0] if arm in ("sftmix", "left out")])
 
 
 if __name__ == "__main__":

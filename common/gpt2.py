@@ -64,8 +64,7 @@ class Attention(nn.Module):
 
     def heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values side by side [B, T, 3D] -> q, k, v, each [B, H, T, Dh]."""
-        B, T, _ = qkv.shape
-        return tuple(x.view(B, T, self.n_head, -1).transpose(1, 2) for x in qkv.chunk(3, dim=2))
+        return tuple(x.unflatten(2, (self.n_head, -1)).transpose(1, 2) for x in qkv.chunk(3, dim=2))
 
     def attend(self, qkv: Tensor) -> Tensor:
         """softmax(q kᵀ / sqrt(Dh)) v, each token blind to later ones: [B, T, 3D] -> [B, T, D]."""
@@ -130,12 +129,12 @@ class GPT2(nn.Module):
         self.apply(self._init_weights)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """GPT-2's start: N(0, 0.02). What each layer adds to the stream, twice, is smaller."""
+        """N(0, 0.02). Each layer adds to the stream twice, so its `c_proj` start smaller."""
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
-        if isinstance(module, (Attention, MLP)):
+        if isinstance(module, (Attention, MLP)):  # comes after the linear layers inside it
             nn.init.normal_(module.c_proj.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
 
     @property
@@ -166,5 +165,5 @@ class GPT2(nn.Module):
         return F.linear(hidden, self.wte.weight)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Token ids int64 [B, T] -> logits float [B, T, V]; row t scores the token at t + 1."""
+        """Token ids int64 [B, T] -> logits float [B, T, V]; those at t score the token at t + 1."""
         return self.logits(self.hidden_states(ids))

@@ -10,19 +10,30 @@ The paper adapts queries and values; here, as is usual since, all four linear la
 """
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from common.gpt2 import GPT2
 from common.support import files
+from common.support.files import InputError
 
 ALPHA = 16  # α. With α / r, a good learning rate depends little on r, so α is left alone
 ADAPTED = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))  # of each block
+
+# What adapter_config.json may say. These settings change what is computed: the values with which it is the formula above.
+PLAIN = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, False, None, "gaussian"),
+         "revision": (None, "main")}
+# These change nothing when the adapter is read. All others must be off.
+HARMLESS = {"auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out", "inference_mode",
+            "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "peft_version",
+            "qalora_group_size", "r", "rank_pattern", "runtime_config", "target_modules", "task_type", "use_rslora"}
+THEIR_NAME = re.compile(r"base_model\.model\.(?:transformer\.)?(.+)\.lora_([AB])\.weight")
 
 
 class LoRALinear(nn.Linear):
@@ -94,3 +105,38 @@ def save_adapter(model: GPT2, base: str, folder: Path) -> None:
     tensors = {f"base_model.model.transformer.{name}.lora_{letter}.weight": getattr(layer, letter).detach().contiguous()
                for name, layer in layers.items() for letter in "AB"}
     files.write_whole(folder / "adapter_model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+
+
+def read_adapter_config(folder: Path) -> dict:
+    """adapter_config.json of an adapter that `peft` or `save_adapter` wrote.
+
+    Raises:
+        InputError: if it is none, or one that is no plain LoRA.
+    """
+    path = folder / "adapter_config.json"
+    config = files.read_json(path, {"base_model_name_or_path": str, "lora_alpha": float, "r": int, "peft_type": str},
+                             "not the adapter_config.json of a LoRA", "fetch or copy it again")
+    for key, value in config.items():
+        if value not in PLAIN.get(key, (value,) if key in HARMLESS else (None, False, {}, [])):
+            raise InputError(f"{path} says {key} = {value!r}, which is no plain LoRA; merge it with peft's merge_and_unload "
+                             "and use the merged folder.")
+    return config
+
+
+def adapter_updates(folder: Path) -> dict[str, Tensor]:
+    """The updates of an adapter that `peft` wrote: (α / r) B A by the name of their matrix, float32 [d, k].
+
+    Raises:
+        InputError: if the folder holds something else besides.
+    """
+    config, path = read_adapter_config(folder), folder / "adapter_model.safetensors"
+    with files.reading(path, "not to be read as safetensors, it may be cut off", "fetch or copy it again"):
+        halves: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in load_file(path).items():
+            found = THEIR_NAME.fullmatch(name)
+            if not found or found[1].split(".")[-2:] not in [list(pair) for pair in ADAPTED]:
+                raise InputError(f"{path} holds {name}, which is no update of a block's linear layer; merge it with peft's "
+                                 "merge_and_unload and use the merged folder.")
+            halves.setdefault(f"{found[1]}.weight", {})[found[2]] = tensor.float()
+        return {name: config["lora_alpha"] / (math.sqrt(len(ab["A"])) if config.get("use_rslora") else len(ab["A"]))
+                * ab["B"] @ ab["A"] for name, ab in halves.items()}

@@ -1,6 +1,9 @@
 """Loading and saving: a checkpoint is a Hugging Face GPT-2 folder, for public weights and for our own alike.
 
     config.json  model.safetensors  vocab.json  merges.txt  tokenizer_config.json
+
+A folder with adapter_config.json and adapter_model.safetensors, as `peft` writes it, stands for the model that it adapts,
+with the updates added.
 """
 
 import re
@@ -13,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from common.gpt2 import GPT2, GPT2Config
-from common.lora import merged_weights
+from common.lora import adapter_updates, merged_weights, read_adapter_config
 from common.support import files
 from common.support.device import check_memory
 from common.support.files import InputError
@@ -35,7 +38,8 @@ PUBLIC = {
 
 # What a hub repository may hold besides (PyTorch pickles, TensorFlow, ONNX) is never fetched.
 WANTED_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "vocab.json", "merges.txt",
-                "tokenizer.json", "tokenizer_config.json"]
+                "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
+                "adapter_config.json", "adapter_model.safetensors"]
 
 # Settings of config.json that change the computation. Other values than these describe a model that GPT2 is not.
 FIXED_SETTINGS = {"model_type": ("gpt2",), "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -56,25 +60,30 @@ def load_pretrained(name_or_folder: str | Path, device: str | torch.device = "cp
 
     Args:
         name_or_folder: "classroom" (ships with this repository), a public size ("gpt2", "gpt2-medium", "gpt2-large",
-            "gpt2-xl"), the hub id of a GPT-2 model ("distilbert/distilgpt2"), or a checkpoint folder.
+            "gpt2-xl"), the hub id of a GPT-2 model ("distilbert/distilgpt2"), a checkpoint folder, or that of an adapter.
         device, dtype: where the weights go, and as what.
         dropout: share of activations set to zero in training, whatever the checkpoint says.
 
     Returns:
-        The model, in evaluation mode, and the tokenizer.
+        The model, in evaluation mode, and the tokenizer. If the model has rows that no token belongs to (vocabularies are
+        padded), its buffer `without_token`, bool [V], says which, so that they are never chosen.
 
     Raises:
         InputError: if there is no such model, it cannot be fetched, or its files are not a whole GPT-2.
     """
     folder = find_folder(str(name_or_folder))
     config = replace(read_config(folder), dropout=dropout)
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = read_tokenizer(folder)
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries and the model only "
                          f"{config.vocab_size}; they do not belong together.")
     with torch.device("meta"), NoInit():  # shapes only: the weights come from the file
         model = GPT2(config)
     load_weights(model, folder, dtype)
+    if unused := tokenizer.without_token(config.vocab_size):
+        mask = torch.zeros(config.vocab_size, dtype=torch.bool)
+        mask[unused] = True
+        model.register_buffer("without_token", mask, persistent=False)
     return model.to(device).eval(), tokenizer
 
 
@@ -99,7 +108,7 @@ def find_folder(name: str) -> Path:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] not in "./":
         return download(name, Pin(name, "main"), WANTED_FILES)
     raise InputError(f"There is no model {name!r}: use classroom, {', '.join(PUBLIC)}, a hub id such as "
-                     "distilbert/distilgpt2, or a folder with config.json and model.safetensors.")
+                     "distilbert/distilgpt2, or a folder with config.json and model.safetensors, or with an adapter of peft.")
 
 
 def public_name(name: str) -> str:
@@ -107,10 +116,38 @@ def public_name(name: str) -> str:
     return PUBLIC[name].repo if name in PUBLIC else str(CLASSROOM_FOLDER) if name == "classroom" else name
 
 
+def adapted_folder(folder: Path) -> Path | None:
+    """The folder of the model to which the adapter in this one belongs; None if there is none.
+
+    Raises:
+        InputError: if there is no such model, or a model lies beside the adapter.
+    """
+    if not files.is_there(folder / "adapter_config.json"):
+        return None
+    if any(folder.glob("model*.safetensors")):
+        raise InputError(f"{folder} holds a model and an adapter_config.json, so two models could be meant; move the adapter's "
+                         "two files to a folder of their own.")
+    base = read_adapter_config(folder)["base_model_name_or_path"]
+    try:
+        return find_folder(base)
+    except InputError as error:
+        raise InputError(f"{folder} is an adapter of the model {base!r}, which cannot be found; write its name or folder as "
+                         f"base_model_name_or_path into adapter_config.json ({str(error).rstrip('.')}).") from error
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer in the folder, or, if it holds an adapter and none, that of the adapted model."""
+    base = adapted_folder(folder)
+    own = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json"))
+    return Tokenizer.from_folder(folder) if own or base is None else read_tokenizer(base)
+
+
 def read_config(folder: Path) -> GPT2Config:
     """Read `config.json`; refuse models that are not GPT-2. Its dropout is not read: it is a matter of training."""
+    if base := adapted_folder(folder):
+        return read_config(base)
     path = folder / "config.json"
-    if not path.exists():
+    if not files.is_there(path):
         raise InputError(f"{folder} is no checkpoint: it has no config.json.")
     content = files.read_json(path, {str: object}, "not the config.json of a GPT-2", "fetch or copy it again")
     for key, allowed in FIXED_SETTINGS.items():
@@ -140,20 +177,34 @@ def count_parameters(config: GPT2Config) -> int:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of `model.safetensors`, or of the parts that `model.safetensors.index.json` lists."""
+    """All tensors of `model.safetensors`, or of the parts that `model.safetensors.index.json` lists, by their names without
+    the prefix "transformer."; with the updates of an adapter added, if the folder holds one."""
+    if base := adapted_folder(folder):
+        tensors = read_tensors(base)
+        for name, update in adapter_updates(folder).items():
+            if name not in tensors or tensors[name].shape != update.T.shape:
+                raise InputError(f"{folder} has an update of {name}, {tuple(update.T.shape)}, and its model {base} no such "
+                                 "matrix; they do not belong together.")
+            tensors[name] = tensors[name].float() + update.T  # public files keep these layers as [in, out]
+        return tensors
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists():
-        return read_part(single)
-    if not index.exists():
+    if files.is_there(single):
+        return without_prefix(read_part(single))
+    if not files.is_there(index):
         raise InputError(f"{folder} has no model.safetensors; other formats (pytorch_model.bin, ...) are not read: convert "
                          "them with transformers' save_pretrained.")
     listed = files.read_json(index, {"weight_map": {str: str}}, "no list of safetensors files", "fetch or copy it again")
-    tensors: dict[str, Tensor] = {}
+    tensors = {}
     for name in sorted(set(listed["weight_map"].values())):
         if Path(name).name != name:
             raise InputError(f"{index} names the part {name!r}; parts lie in the same folder: fetch or copy it again.")
         tensors |= read_part(folder / name)
-    return tensors
+    return without_prefix(tensors)
+
+
+def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same by the names that our model has."""
+    return {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
 
 
 def read_part(path: Path) -> dict[str, Tensor]:
@@ -165,16 +216,15 @@ def read_part(path: Path) -> dict[str, Tensor]:
 def load_weights(model: GPT2, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """Fill `model` with the folder's weights.
 
-    Accepted: names with and without the prefix "transformer.", mask buffers (dropped), an `lm_head.weight` equal to
-    the embedding (dropped). Everything else must match: the set of names, and every shape.
+    Accepted: names with and without the prefix "transformer.", mask buffers (dropped), an `lm_head.weight` equal to the
+    embedding (dropped) or alone (it is the embedding, too). Everything else must match: the set of names, and every shape.
 
     Raises:
         InputError: naming what is missing, unexpected, or of the wrong shape.
     """
-    tensors = {name.removeprefix("transformer."): tensor for name, tensor in read_tensors(folder).items()}
-    tensors = {name: tensor for name, tensor in tensors.items() if not MASK_BUFFERS.fullmatch(name)}
+    tensors = {name: tensor for name, tensor in read_tensors(folder).items() if not MASK_BUFFERS.fullmatch(name)}
     head = tensors.pop("lm_head.weight", None)
-    if head is not None and "wte.weight" in tensors and not torch.equal(head, tensors["wte.weight"]):
+    if head is not None and not torch.equal(head, tensors.setdefault("wte.weight", head)):
         raise InputError(f"{folder}: lm_head.weight differs from wte.weight; GPT-2 shares one matrix between embedding and "
                          "head, so this is another model.")
 

@@ -56,7 +56,7 @@ class TrainOptions:
     clip: float = 1.0  # largest gradient norm
     evaluate_every: int | None = None  # steps between evaluations; None means once an epoch
     patience: int | None = None  # stop after so many evaluations without a new best; None: never
-    max_steps: int | None = None  # end after so many steps; None: after the epochs
+    max_steps: int | None = None  # exactly so many steps, whatever the epochs; None: the epochs
     lora: int | None = None  # rank of the updates that are learnt; None: all weights are learnt
     base: str = ""  # hub id or folder of the pretrained model, for the adapter to name
 
@@ -75,8 +75,8 @@ class TrainOptions:
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: float) -> float:
-    """The rate of step 1..total: a straight rise to the peak, then half a cosine. It would be zero
-    one step after the last: a step at a rate of zero would learn nothing."""
+    """The rate of step 1..total: a straight rise to the peak, then half a cosine down. It reaches
+    zero at step total + 1, so no step is wasted."""
     rising = max(1, round(warmup * total))  # small at first: Adam's averages rest on few gradients
     if step <= rising:
         return peak * step / rising
@@ -175,7 +175,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
             summed, targets = accumulate_gradients(model, data, loss, items, options)
             norm = take_step(model, optimizer, targets, lr, options.clip)
             train_loss = summed.item() / max(targets, 1)  # here alone a GPU is waited for
-            if not math.isfinite(train_loss):  # nothing that follows could be a number again
+            if not math.isfinite(train_loss):  # checked late: a GPU is waited for only once a step
                 raise InputError(f"The loss is {train_loss} at step {step}; lower --lr, or use "
                                  "--precision fp32.")
 
@@ -188,9 +188,9 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
             if after_step is not None:
                 after_step(row)
             if step % evaluate_every == 0 or step == total:
-                keeper.judge(evaluate_every)  # evaluate; keep the checkpoint if it is the best
-            keeper.save_state(done=step == total)  # now and then, all that is needed to go on
-            if run.done:  # or stopped early
+                keeper.judge(average_over=evaluate_every)  # keeps the checkpoint if it is the best
+            keeper.save(done=step == total)  # now and then, all that is needed to go on
+            if run.done:  # the keeper may stop early
                 break
 
     distributed.barrier()  # the main process may still be writing

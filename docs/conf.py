@@ -8,6 +8,7 @@ are MathML, and no page loads a script, a font or anything else from another sit
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,7 @@ exclude_patterns = ["**/__init__.py", "ch_delift/lab/conditions.py"]  # conditio
 extensions = ["myst_nb"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3  # links to headings, as on GitHub
+suppress_warnings = ["misc.highlighting_failure"]  # what a command printed is no shell, and stands below it uncoloured
 nb_execution_mode = "off"  # the outputs are stored
 html_theme = "furo"
 html_static_path, html_css_files = ["site.css"], ["site.css"]
@@ -58,6 +60,13 @@ def add_list(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname == root_doc:
         source[0] += "".join(f"\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n" + "\n".join(pages) + "\n```\n"
                              for caption, pages in PAGES.items())
+
+
+def colour_shell(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Say of blocks of commands, which on GitHub need no name, that they are shell."""
+    if Path(app.env.doc2path(docname)).suffix == ".md":
+        source[0] = re.sub(r"^```\n(?=(?:python3?|pip|torchrun|ruff|curl|\.ci/run) )", "```bash\n", source[0], flags=re.M)
+        source[0] = re.sub(r"^```\n(?=\$ )", "```console\n", source[0], flags=re.M)
 
 
 def describe_pictures(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -88,5 +97,6 @@ def setup(app: Sphinx) -> None:
     app.add_source_parser(CodeParser)
     app.add_html_math_renderer("mathml", (draw_math, None), (draw_math, None))
     app.connect("source-read", add_list)
+    app.connect("source-read", colour_shell)
     app.connect("source-read", describe_pictures)
     app.connect("build-finished", make_index)

@@ -8,6 +8,7 @@ Each notebook runs in a fresh Python process. It is written back with its output
 code: a test fails when the code was changed after the outputs were made. When a cell fails, nothing is written.
 """
 
+import argparse
 import hashlib
 import os
 import subprocess
@@ -15,14 +16,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from common.support import options
+from common.support.console import say
+from common.support.files import InputError, parse_json, reading, write_text
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="01, 02, ... (default: all)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: over the notebooks themselves)")
+    args = parser.parse_args()
+    if os.environ.get("NOTEBOOK_SMALL") and args.out is None:
+        raise InputError("NOTEBOOK_SMALL is set, and the notebooks hold the outputs of full runs; unset it or give --out.")
+    return args
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 import nbformat.v4
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
-
-from common.support import options
-from common.support.console import say
-from common.support.files import InputError, parse_json, reading, write_text
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -93,12 +108,7 @@ def run_notebook(notebook: NotebookNode, folder: Path, seconds_per_cell: int = 3
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="01, 02, ... (default: all)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: over the notebooks themselves)")
-    args = parser.parse_args()
-    if os.environ.get("NOTEBOOK_SMALL") and args.out is None:
-        raise InputError("NOTEBOOK_SMALL is set, and the notebooks hold the outputs of full runs; unset it or give --out.")
+    args = parse()
     paths = find_notebooks(args.numbers)
     (args.out or FOLDER).mkdir(parents=True, exist_ok=True)
     for path in paths:

@@ -1,0 +1,3 @@
+"""They mirror the source tree."""
+
+import common  # noqa: F401  # before anything here loads PyTorch

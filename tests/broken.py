@@ -3,12 +3,15 @@
     python -m tests.broken --inputs 500 --kills 60 --seed 1      # the large version, about 40 minutes
     python -m pytest tests/test_broken.py                        # the small one: a row for each kind
 
-A broken input must end in one sentence on stderr and exit status 2, and change nothing; or, where it is not broken after all,
-do its work. A run that is killed at any moment must go on with --resume, or begin anew where it had not begun, and end with
-the same weights, bit for bit.
+A broken input must end in one sentence on stderr and exit status 2, within LONGEST seconds, and change nothing; or, where it
+is not broken after all, do its work. What is surely wrong (a pipe instead of a file, a state that no training comes to, a
+server that means ill, another file where a new one belongs) must be refused. A run that is killed at any moment must go on with
+--resume, or begin anew where it had not begun, and end with the same weights, bit for bit. Ctrl-C is never a traceback.
 """
 
+import argparse
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -16,27 +19,43 @@ import random
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from common.support import options
+from common.support.files import write_json
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--inputs", type=options.natural, default=500, metavar="N", help="broken inputs (default: %(default)s)")
+    parser.add_argument("--kills", type=options.natural, default=60, metavar="N", help="killed runs (default: %(default)s)")
+    parser.add_argument("--seed", type=options.natural, default=0, help="which ones (default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import torch
 
 from common.pretrained import load_pretrained, save_pretrained
-from common.support import options
-from common.support.checkpoints import Run, save_state
-from common.support.files import write_json
+from common.support.checkpoints import STATE_FILE, Run, save_state
 from common.support.runs import data_hash
 from common.tokenizer import Tokenizer
 from common.training import TrainOptions, make_optimizer
 from tests.conftest import ENVIRONMENT, ROOT, assert_same_weights, command, make_model
 
+LONGEST = 30  # seconds that a refusal may take
 CLOSED = "http://127.0.0.1:9/v1"  # where no judge listens
 RECORDS = [{"instruction": f"Say {word}.", "input": "", "output": f"{word}!"} for word in
            "one two three four five six seven eight nine ten eleven twelve".split()]
@@ -71,6 +90,8 @@ CASES = [
                       "FOLDER/new")),
     Case("tuned/run.json", ("ch_instruct/train.py", *TUNE, "--out", "FOLDER/tuned", "--resume")),
     Case("tuned/training_state.pt", ("ch_instruct/train.py", *TUNE, "--out", "FOLDER/tuned", "--resume")),
+    Case("tuned/report.json", ("common/support/compare.py", "FOLDER/tuned", "--out", "FOLDER/c.png")),
+    Case("tuned/metrics.csv", ("common/support/compare.py", "FOLDER/tuned", "--out", "FOLDER/c.png")),
     Case("mixed/ntp/perplexities-1.json", ("ch_sftmix/train.py", *TUNE, "--out", "FOLDER/mixed", "--resume")),
     Case("chosen/utility/facts.json", ("ch_delift/train.py", *TUNE, "--compare", "--out", "FOLDER/new", "--utility",
                                        "FOLDER/chosen")),
@@ -86,6 +107,23 @@ CASES = [
                          "FOLDER/votes.jsonl", "--port", 99999)),
     Case("student.ipynb", ("notebooks/exercises/check.py", "01", "FOLDER/student.ipynb")),
 ]
+
+# What stands in the place of a file and is none. A pipe never begins, and the device never ends.
+SPECIAL: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir,
+    "link in circles": lambda path: path.symlink_to(path), "link to nothing": lambda path: path.symlink_to("nowhere")}
+# Places for new files where other files are, and would be gone.
+OVERWRITING: list[tuple[object, ...]] = [
+    *(("ch_instruct/train.py", *TUNE, "--save-data", f"FOLDER/{file}", "--out", f"FOLDER/{out}", "--resume")
+      for file, out in [("records.json", "empty"), ("tuned/responses.json", "tuned"), ("empty/run.json", "empty"),
+                        ("empty/new.json", "empty")]),
+    ("ch_instruct/train.py", *TUNE, "--save-data", "FOLDER/subset.json", "--out", "FOLDER/new"),
+    ("ch_instruct/train.py", *TUNE, "--out", "FOLDER/model"), ("ch_instruct/train.py", *TUNE, "--out", "FOLDER/text.txt"),
+    *((script, *more, "--out", "FOLDER/responses.json") for script, *more in [
+        ("ch_instruct/respond.py", "--model", "FOLDER/model", "--data", "FOLDER/records.json", "--max-new-tokens", 2),
+        ("ch_instruct/evaluation/two_turn.py", "--questions", "FOLDER/questions.jsonl", "--model", "FOLDER/model"),
+        ("ch_instruct/evaluation/to_alpaca_eval.py", "--responses", "FOLDER/responses.json", "--arm", "ntp")]),
+    ("ch_instruct/evaluation/arena.py", "--models", "FOLDER/model", "FOLDER/parts", "--votes", "FOLDER/text.txt/v.jsonl")]
 
 # Options and values that are not allowed for them, with a command that has them.
 NUMBERS = ("-1", "nan", "-inf", "", "x", "1e400", "9" * 40, "0x10", "1,5", "\ud800", "\0", "1\n2")
@@ -118,6 +156,7 @@ def prepare(folder: Path) -> None:
     write_json(folder / "records.json", RECORDS)
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
     write_json(folder / "subset.json", {"ids": list(range(len(RECORDS))), "data_sha256": data_hash(RECORDS)})
+    (folder / "empty").mkdir()
     (folder / "text.txt").write_text("one two three four five six seven\n" * 30)
     answers = {"answers": {"ntp": {"answer": "b", "stopped": True}}}
     write_json(folder / "responses.json", [record | answers for record in RECORDS])
@@ -140,6 +179,24 @@ def prepare(folder: Path) -> None:
     save_state(folder / "tuned", Run(step=1, history=[row, row | {"step": 1, "train_loss": 1.0}]), model, optimizer)
 
 
+class Hang(BaseException):
+    """A command has not ended after LONGEST seconds."""
+
+
+@contextlib.contextmanager
+def alarm() -> Iterator[None]:
+    """Raises Hang in this thread after LONGEST seconds."""
+    def ring(*_: object) -> None:
+        raise Hang
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
 
 def run_here(line: tuple[object, ...], folder: Path) -> tuple[int, str, str]:
     """Run a command in this process: exit status (1 for an exception that nobody caught), stdout, stderr."""
@@ -148,7 +205,7 @@ def run_here(line: tuple[object, ...], folder: Path) -> tuple[int, str, str]:
     os.chdir(folder)
     sys.argv = [str(part).removeprefix("FOLDER/") for part in line]  # relative: a copied run goes on in its copy
     try:
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), alarm():
             runpy.run_path(str(ROOT / sys.argv[0]), run_name="__main__")
     except SystemExit as end:
         status = int(end.code or 0)
@@ -180,6 +237,7 @@ def spoil(good: bytes, rng: random.Random) -> tuple[str, bytes]:
 def strange(rng: random.Random) -> object:
     """A value that does not belong where it is put."""
     return rng.choice([None, True, 0, -1, 0.5, 10**18, float("nan"), float("inf"), "", "x", "\ud800", "x" * 5000, [], [[]], {},
+                       10**400, -1.5, -10**18, 1e308, "\x1b[2J",
                        {"a": 1}, [None], [-1], {"": ""}])
 
 
@@ -226,6 +284,143 @@ def try_file(case: Case, content: bytes, good: Path) -> tuple[int, str]:
         return status, fault(status, stderr, before, contents(folder))
 
 
+def try_special(case: Case, kind: str, good: Path) -> str:
+    """Run a case with something else in the place of its file, which must be refused; what is wrong."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "all"
+        shutil.copytree(good, folder)
+        (folder / case.file).unlink()
+        SPECIAL[kind](folder / case.file)
+        before = contents(folder)
+        status, _, stderr = run_here(case.line, folder)
+        return fault(status, stderr, before, contents(folder)) or ("" if status == 2 else f"status {status}")
+
+
+def try_overwriting(line: tuple[object, ...], good: Path) -> str:
+    """Run a command that would write over what is there, which must be refused; what is wrong."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "all"
+        shutil.copytree(good, folder)
+        before = contents(folder)
+        status, _, stderr = run_here(line, folder)
+        return fault(status, stderr, before, contents(folder)) or ("" if status == 2 else f"status {status}")
+
+
+def wrong_state(content: dict[str, Any], rng: random.Random) -> str:
+    """Change a training state to one that no training comes to, though its types are right. Returns what was changed."""
+    state, weights, averages = content["state"], content["model"], content["optimizer"]["state"]
+    name, number = rng.choice([name for name in weights if weights[name].shape[0] > 1]), rng.choice(list(averages))
+    tensor, own = weights[name], averages[number]
+    where, key, value = rng.choice([
+        (weights, name, tensor[:1]), (weights, name, tensor.double()), (weights, name, tensor.long()),
+        (weights, name, tensor.to(torch.complex64)), (weights, name, tensor * torch.nan), (weights, name, tensor[0, ...]),
+        (weights, "more", tensor), (averages, number, {}), (averages, 10**6, own), (own, "step", own["step"] + 1),
+        (own, "exp_avg", own["exp_avg"].flatten()[:1]), (own, "exp_avg_sq", own["exp_avg_sq"] - 1), (state, "step", -5),
+        (state, "step", 10**9), (state, "best_step", 10**9), (state, "best_loss", float("nan")), (state, "done", True),
+        (state, "stopped_early", True), (state, "history", []), (state, "seconds", float("inf")), (state, "waited", -1)])
+    where[key] = value
+    return f"{key} = {str(value)[:60]!r}"
+
+
+def try_state(good: Path, rng: random.Random) -> tuple[str, str]:
+    """Resume from a state that is wrong within its types, which must be refused: how it is wrong, and what is wrong with it."""
+    [case] = [case for case in CASES if case.file.endswith(STATE_FILE)]
+    content = torch.load(good / case.file, weights_only=True)
+    how, file = wrong_state(content, rng), io.BytesIO()
+    torch.save(content, file)
+    status, problem = try_file(case, file.getvalue(), good)
+    return how, problem or ("" if status == 2 else f"status {status}")
+
+
+def endless(part: bytes, pause: float = 0.0) -> Iterator[bytes]:
+    while True:
+        yield part
+        time.sleep(pause)
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+ILL: dict[str, Callable[[], Iterator[bytes]]] = {  # how a server answers, whatever it is asked
+    "nothing": lambda: iter([b""]), "silence": lambda: endless(b"", 0.1), "bytes": lambda: iter([bytes(range(256)) * 100]),
+    "slow head": lambda: endless(b"x", 0.1),
+    "slow body": lambda: (part for parts in ([OK + b"\r\n"], endless(b" ", 0.1)) for part in parts),
+    "endless": lambda: (part for parts in ([OK + b"\r\n"], endless(b" " * 100_000)) for part in parts),
+    "continue": lambda: endless(b"HTTP/1.1 100 Continue\r\n\r\n", 0.001),
+    "chunk": lambda: (part for parts in ([OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n"], endless(b"x" * 100_000))
+                      for part in parts),
+    "deep": lambda: iter([OK + b"Content-Length: 200000\r\n\r\n" + b"[" * 100_000 + b"]" * 100_000]),
+    "head without end": lambda: endless(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 10_000),
+    "gzip bomb": lambda: iter([OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b" " * (1 << 26))]),
+    "circles": lambda: iter([b"HTTP/1.1 302 Found\r\nLocation: /v1/api/again\r\nContent-Length: 0\r\n\r\n"]),
+    "elsewhere": lambda: iter([b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n"]),
+    "names": lambda: iter([OK + b'ETag: "../../x"\r\nX-Repo-Commit: ../../x\r\nContent-Length: 15\r\n\r\n{"sha": "../.."}']),
+    "terminal": lambda: iter([b"HTTP/1.1 401 No\r\nContent-Length: 8\r\n\r\n\x1b[2J\x1b]0"])}
+
+
+@contextlib.contextmanager
+def means_ill(how: str) -> Iterator[str]:
+    """The address of a server on this machine that answers so."""
+    def answer(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.recv(1 << 16)
+            for part in ILL[how]():
+                connection.sendall(part)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listening.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def try_server(how: str, kind: str, good: Path) -> str:
+    """Run a command that asks a server which means ill, as a hub or as a judge; what is wrong."""
+    with tempfile.TemporaryDirectory() as place, means_ill(how) as address:
+        folder = Path(place) / "all"
+        shutil.copytree(good, folder)
+        before = contents(folder)
+        if kind == "judge":
+            status, _, stderr = run_here(("ch_instruct/evaluation/judge.py", "--responses", "FOLDER/questions.jsonl",
+                                          "--questions", "FOLDER/questions.jsonl", "--judge-model", "m", "--timeout", 1,
+                                          "--url", f"{address}/v1"), folder)
+        else:  # the client reads its settings when it is imported
+            environment = ENVIRONMENT | {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": f"{place}/cache"}
+            try:
+                done = subprocess.run(command(*generate("someone/tiny")), cwd=folder, env=environment, capture_output=True,
+                                      text=True, timeout=2 * LONGEST)
+            except subprocess.TimeoutExpired:
+                return "hangs"
+            status, stderr = done.returncode, done.stderr
+        if outside := {path.name for path in Path(place).iterdir()} - {"all", "cache"}:
+            return f"wrote {outside}"
+        wrong = "steers the terminal" if "\x1b" in stderr else ""
+        return fault(status, stderr, before, contents(folder)) or wrong or ("" if status == 2 else f"status {status}")
+
+
+def try_interrupt(script: str, line: tuple[object, ...], after: float, good: Path) -> str:
+    """Press Ctrl-C after so many seconds; what is wrong with how the run ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [str(part).replace("FOLDER", str(good)) for part in line]
+        # Where this runs in the background, Ctrl-C may be ignored, and children inherit that; at a terminal they do not.
+        process = subprocess.Popen(command(script, *words, "--out", Path(folder) / "out"), env=ENVIRONMENT, text=True,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+        time.sleep(after)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, stderr = process.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return f"Ctrl-C after {after:.2f} s: no end"
+        # Python's own start, before any of our files, is Python's.
+        wrong = "Traceback" in stderr and str(ROOT / "common") in stderr
+        return f"Ctrl-C after {after:.2f} s: {stderr.strip().splitlines()[-1]}" if wrong else ""
+
+
 def try_option(script: str, option: str, value: str) -> str:
     """Run a command with one value that is not allowed; what is wrong with how it ends."""
     needed = {"ch_pretrain/classroom.py": ("--records", "a.json"), "ch_instruct/respond.py": ("--out", "a.json"),
@@ -250,7 +445,7 @@ def try_kill(script: str, line: tuple[object, ...], after: float, straight: Path
         done = subprocess.run(command(script, *words, "--out", out, *resume), env=ENVIRONMENT, capture_output=True, text=True)
         if done.returncode:
             return f"killed after {after:.2f} s, run.json {began}: {done.stderr.strip().splitlines()[-1:]}"
-    if left := [path.name for path in out.rglob(".*.tmp")]:
+    if left := [path.name for path in out.rglob(".*.unfinished")]:
         return f"killed after {after:.2f} s: {left} is left"
     try:
         assert_same_weights(straight, out)
@@ -259,12 +454,21 @@ def try_kill(script: str, line: tuple[object, ...], after: float, straight: Path
     return ""
 
 
+def try_surely_wrong(number: int, good: Path, rng: random.Random) -> tuple[str, str]:
+    """What must be refused, of one kind after the other: what it is, and what is wrong with how it ends."""
+    case, kind, line, how = rng.choice(CASES), rng.choice(list(SPECIAL)), rng.choice(OVERWRITING), rng.choice(list(ILL))
+    if number % 2:
+        return try_state(good, rng)
+    if number % 8 == 0:
+        return f"{case.file}, {kind}", try_special(case, kind, good)
+    if number % 8 == 2:
+        return " ".join(map(str, line)), try_overwriting(line, good)
+    asked = "judge" if number % 8 == 4 else "hub"
+    return f"{asked}, {how}", try_server(how, asked, good)
+
+
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--inputs", type=options.natural, default=500, metavar="N", help="broken inputs (default: %(default)s)")
-    parser.add_argument("--kills", type=options.natural, default=60, metavar="N", help="killed runs (default: %(default)s)")
-    parser.add_argument("--seed", type=options.natural, default=0, help="which ones (default: %(default)s)")
-    args = parser.parse_args()
+    args = parse()
     rng, counts = random.Random(f"broken {args.seed}"), Counter[str]()
     with tempfile.TemporaryDirectory() as place:
         good = Path(place) / "good"
@@ -275,7 +479,13 @@ def main() -> None:
             counts["options: " + ("FAULT" if problem else "refused")] += 1
             if problem:
                 print(f"{script} {option} {value!r}: {problem}", flush=True)
-        for number in range(args.inputs - len(bad)):
+        rest = args.inputs - len(bad)
+        for number in range(rest // 4):  # a quarter is what must be refused
+            told, problem = try_surely_wrong(number, good, rng)
+            counts["surely wrong: " + ("FAULT" if problem else "refused")] += 1
+            if problem:
+                print(f"{told}: {problem}", flush=True)
+        for number in range(rest - rest // 4):
             case = CASES[number % len(CASES)]
             how, content = spoil((good / case.file).read_bytes(), rng)
             status, problem = try_file(case, content, good)
@@ -293,8 +503,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 problem = try_kill(script, line, rng.uniform(0, SECONDS[number % len(KILLED)]), straight, Path(folder))
             counts["kills: " + ("FAULT" if problem else "went on")] += 1
-            if problem:
-                print(f"{script}: {problem}", flush=True)
+            interrupted = try_interrupt(script, line, rng.uniform(0.2, 4), good)
+            counts["Ctrl-C: " + ("FAULT" if interrupted else "ended")] += 1
+            for told in filter(None, (problem, interrupted)):
+                print(f"{script}: {told}", flush=True)
     for name, count in sorted(counts.items()):
         print(f"{count:5} {name}")
     sys.exit(any("FAULT" in name for name in counts))

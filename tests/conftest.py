@@ -1,13 +1,18 @@
 """What many tests need: tiny models, a tokenizer without files, and ways to run, refuse, kill and resume a command."""
 
+import contextlib
+import io
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # each process of the tests has a core; PyTorch reads this when imported
+os.environ["OMP_NUM_THREADS"] = "1"  # each process of the tests has a core; PyTorch reads this when imported
 
 import pytest
 import torch
@@ -24,6 +29,12 @@ ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("certain", derandomize=True)
 settings.load_profile("certain")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # one thread, and no hub
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: a worker that begins with one at the end keeps everybody waiting."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # otherwise in their order
 
 
 @pytest.fixture
@@ -59,10 +70,11 @@ def stopping_model():
 
 
 def command(script: str, *options: object, ranks: int = 1) -> list[str]:
-    """The command line `python SCRIPT OPTIONS`, or that of so many processes under torchrun."""
+    """The command line `python SCRIPT OPTIONS` (or `python -m MODULE OPTIONS`), or that of so many processes under torchrun."""
     launcher = [] if ranks == 1 else ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--master-port=0",
                                       "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    return [sys.executable, *launcher, str(ROOT / script), *map(str, options)]
+    program = [str(ROOT / script)] if str(script).endswith(".py") else ["-m", script]
+    return [sys.executable, *launcher, *program, *map(str, options)]
 
 
 def run_command(script: str, *options: object, folder: Path, check: bool = True, ranks: int = 1,
@@ -74,22 +86,49 @@ def run_command(script: str, *options: object, folder: Path, check: bool = True,
     return done
 
 
-@pytest.fixture
-def in_process(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process (many cases, one import) and in a folder of its own; gives what a user would see."""
-    def run(script: str, *options: object) -> subprocess.CompletedProcess:
-        (tmp_path / "cwd").mkdir(exist_ok=True)  # where a test may have put something
-        monkeypatch.chdir(tmp_path / "cwd")
-        monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
-        status = 0
+def run_here(script: str, *options: object, folder: Path, check: bool = True) -> subprocess.CompletedProcess:
+    """The same in this process: to start one and to load PyTorch takes longer than what most tests let a command do.
+
+    It shows all but what needs a process of its own: several ranks, a kill, the environment, a terminal, what is imported.
+    """
+    status, out, err = 0, io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [script, *map(str, options)])
         try:
             runpy.run_path(str(ROOT / script), run_name="__main__")
         except SystemExit as end:
             status = end.code or 0
-        seen = capsys.readouterr()
-        return subprocess.CompletedProcess(script, status, seen.out, seen.err)
+    done = subprocess.CompletedProcess(script, status, out.getvalue(), err.getvalue())
+    assert not check or status == 0, f"{script} ended with {status}:\n{done.stdout}\n{done.stderr}"
+    return done
 
-    return run
+
+@pytest.fixture
+def in_process(monkeypatch, tmp_path):
+    """Runs commands by `run_here`, each test's in a folder of its own; gives what a user would see."""
+    (tmp_path / "cwd").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / "cwd")
+    return partial(run_here, folder=tmp_path / "cwd", check=False)
+
+
+@pytest.fixture
+def browser(tmp_path) -> Iterator:
+    """Headless Chromium, driven by selenium."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (requirements-dev.txt)")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("chromium or chromedriver is not installed (Debian: apt-get install chromium chromium-driver)")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync",
+                 "--disable-background-networking", "--disable-component-update", "--window-size=1100,900",
+                 f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    yield browser
+    browser.quit()
 
 
 def kill_and_resume(script: str, *options: object, folder: Path, when: str) -> None:
@@ -102,7 +141,7 @@ def kill_and_resume(script: str, *options: object, folder: Path, when: str) -> N
     process.kill()
     process.wait()
     assert not (folder / "report.json").exists(), "killed too late to show anything"
-    run_command(script, *options, "--out", folder, "--resume", folder=folder.parent)
+    run_here(script, "--out", folder, "--resume", folder=folder.parent)  # run.json knows the other options
 
 
 def assert_same_weights(one: Path, two: Path) -> None:

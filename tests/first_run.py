@@ -1,7 +1,7 @@
 """The first day on a machine: does everything compute here what it should, and how fast? One text file, to read or to send.
 
-    python tests/first_run.py                   # the model that ships with the repository, a minute
-    python tests/first_run.py --model gpt2      # public weights, fetched at first use; on a GPU where there is one
+    python -m tests.first_run                   # the model that ships with the repository, a minute
+    python -m tests.first_run --model gpt2      # public weights, fetched at first use; on a GPU where there is one
 
 Parts: the machine and its versions; the weights and their hash; the model against transformers, layer by layer; ten training
 steps; twenty answers; some utilities. The last three run on the CPU in fp32, on the device in fp32, and on the device in the
@@ -9,6 +9,7 @@ precision that training would take, and are compared with the first of these. A 
 next one goes on. Exit status 1 if anything failed or differs.
 """
 
+import argparse
 import platform
 import sys
 import time
@@ -20,6 +21,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from common.support import options
+from common.support.console import say, shorten, table
+from common.support.files import InputError, sha256, write_text
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption, options.PrecisionOption)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
+                        help="where to compute (default: %(default)s)")
+    parser.add_argument("--out", type=options.new_file, default="first_run.txt", metavar="FILE",
+                        help="a new file for the report (default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 import numpy as np
 import torch
 
@@ -29,10 +48,7 @@ from ch_instruct.lab.bench import memory_rate, needed_operations, product_rates,
 from ch_pretrain import classroom
 from common.fast.answering import Continuation, continue_all
 from common.pretrained import PUBLIC, find_folder, load_pretrained
-from common.support import options
-from common.support.console import say, shorten, table
 from common.support.device import evaluating, pick_device, pick_precision
-from common.support.files import InputError, sha256, write_text
 from common.support.runs import git_commit
 from common.support.verify import against_transformers, likely_cause
 
@@ -206,13 +222,7 @@ def read_setting(name: str, device_name: str, precision: str) -> Setting:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption, options.PrecisionOption)
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
-                        help="where to compute (default: %(default)s)")
-    parser.add_argument("--out", type=options.new_file, default="first_run.txt", metavar="FILE",
-                        help="a new file for the report (default: %(default)s)")
-    args = parser.parse_args()
+    args = parse()
     given = read_setting(args.model, args.device, args.precision)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report, wrong = [f"First run of {given.name}\n"], []

@@ -5,7 +5,22 @@ import json
 import pytest
 
 from tests import broken
-from tests.broken import CASES, OPTIONS, prepare, try_file, try_option
+from tests.broken import (
+    CASES,
+    ILL,
+    OPTIONS,
+    OVERWRITING,
+    SPECIAL,
+    TUNE,
+    prepare,
+    try_file,
+    try_interrupt,
+    try_option,
+    try_overwriting,
+    try_server,
+    try_special,
+    try_state,
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +37,46 @@ def good(tmp_path_factory):
 def test_a_file_with_other_content_is_refused_in_one_sentence(case, content, good):
     status, problem = try_file(case, content, good)
     assert problem == ""
-    assert status == 2 or case.file in ("text.txt", "model/merges.txt")  # any UTF-8 is text, and bytes need no merges
+    assert status == 2 or case.file == "text.txt"  # any UTF-8 is text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("script", "option", "value"), OPTIONS[::7])
 def test_a_value_that_is_not_allowed_is_refused_in_one_sentence(script, option, value):
     assert try_option(script, option, value) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "kind"), [(case, list(SPECIAL)[number % len(SPECIAL)])
+                                            for number, case in enumerate(CASES)],
+                         ids=lambda one: one if isinstance(one, str) else one.file)
+def test_what_is_no_file_is_refused(case, kind, good):
+    assert try_special(case, kind, good) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", OVERWRITING, ids=lambda line: " ".join(map(str, line[-3:])))
+def test_a_file_that_is_there_is_not_written_over(line, good):
+    assert try_overwriting(line, good) == ""
+
+
+@pytest.mark.slow
+def test_a_state_that_no_training_comes_to_is_refused(good):
+    rng = broken.random.Random(0)
+    tried = dict(try_state(good, rng) for _ in range(12))
+    assert {how: problem for how, problem in tried.items() if problem} == {} and len(tried) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["names", "terminal", "deep", "chunk", "gzip bomb", "elsewhere", "circles", "bytes"])
+def test_a_judge_that_means_ill_is_refused(how, good):
+    assert how in ILL and try_server(how, "judge", good) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.6, 1.5])
+def test_ctrl_c_at_the_start_is_no_traceback(after, good):
+    assert try_interrupt("ch_instruct/train.py", TUNE, after, good) == ""
 
 
 def test_the_generator_sees_a_fault(tmp_path):

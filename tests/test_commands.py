@@ -1,6 +1,7 @@
 """The commands as a user meets them: help, bad input, run folders."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from safetensors.torch import save_file
 
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, assert_refused, make_model
+from tests.conftest import ENVIRONMENT, ROOT, assert_refused, make_model
 
 EVALUATION = "ch_instruct/evaluation/"
 TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py", "ch_delift/train.py"]
-OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/respond.py", "ch_instruct/chat.py",
+OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_pretrain/xray.py", "ch_pretrain/lab/growing.py",
+          "ch_instruct/respond.py", "ch_instruct/chat.py",
           *(EVALUATION + name for name in ("two_turn.py", "judge.py", "to_alpaca_eval.py", "arena.py", "benchmarks.py")),
           "ch_instruct/lab/bench.py", "ch_sftmix/lab/where_it_pays.py", "ch_delift/lab/few_shot.py",
           "ch_delift/lab/where_it_pays.py", "ch_delift/lab/bench.py", "tests/first_run.py", "common/support/verify.py",
@@ -22,11 +24,49 @@ OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_instruct/re
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
 
 
+COMMANDS = sorted(str(path.relative_to(ROOT))
+                  for folder in ("common", "ch_*", "notebooks", "tests") for path in ROOT.glob(f"{folder}/**/*.py")
+                  if path.read_text(encoding="utf-8").endswith("    options.run_command(main)\n"))
+TAKE_SECONDS = {"torch", "matplotlib", "scipy", "huggingface_hub", "transformers", "nbformat", "nbclient"}
+ONE_AFTER_THE_OTHER = """
+import contextlib, io, runpy, sys
+sys.path.pop(0)
+_, heavy, option, *scripts = sys.argv
+for script in scripts:
+    sys.argv = [script, option]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+    print(script, status, *sorted(set(heavy.split()) & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize(("option", "status"), [("--help", 0), ("--no-such-option", 2)])
+def test_help_and_a_wrong_option_wait_for_no_library(option, status, tmp_path):
+    """All commands in one new process: what none has loaded at the end, none loads."""
+    assert {*TRAINING, *OTHERS} <= {*COMMANDS}
+    done = subprocess.run([sys.executable, "-c", ONE_AFTER_THE_OTHER, " ".join(TAKE_SECONDS), option,
+                           *(str(ROOT / name) for name in COMMANDS)], cwd=tmp_path, env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{ROOT / name} {status}" for name in COMMANDS], done.stderr
+
+
+def test_every_command_that_reads_records_takes_fields_and_skips_bad_rows():
+    """The sentences on a file propose both."""
+    reading = [name for name in COMMANDS if "load_records(args.data" in (text := (ROOT / name).read_text(encoding="utf-8"))
+               or "records import count_rows, load_questions" in text or "records import load_questions" in text]
+    assert len(reading) >= 5
+    assert [name for name in reading if "RecordOptions" not in (ROOT / name).read_text(encoding="utf-8")] == []
+
+
 @pytest.mark.parametrize("script", TRAINING + OTHERS)
 def test_help_explains_every_option_with_its_default(script, in_process):
     done = in_process(script, "--help")
     text = done.stdout
-    assert done.returncode == 0 and f"python {script}" in text  # at least one example to copy
+    typed = "-m tests.first_run" if script == "tests/first_run.py" else script  # in tests/ a folder is called common, too
+    assert done.returncode == 0 and f"python {typed}" in text  # at least one example to copy
     if script in TRAINING:
         for option in ("--data", "--out", "--epochs", "--batch-size", "--accumulate", "--lr", "--max-length", "--device",
                        "--precision", "--seed", "--dropout", "--resume", "--smoke"):
@@ -62,9 +102,7 @@ REFUSED = [
     ("ch_delift/train.py", ["--target", "a.json"], "--stage instruction does not use --target"),
     ("ch_delift/train.py", ["--stage", "task", "--target", "a.json"], "--target a.json: there is no such file"),
     ("ch_delift/train.py", ["--stage", "continual", "--known", "a.txt"], "--known a.txt: use classroom"),
-    ("ch_delift/train.py", ["--pairs", "some"], "must be all, columns:M or neighbours:K"),
-    ("ch_delift/train.py", ["--pairs", "columns:10"], "--pairs columns:10 must have at least the 526 candidates"),
-    ("ch_delift/train.py", ["--pairs", "columns:10", "--save-data", "a.json"], "--pairs columns:10 must have at least"),
+    ("ch_delift/train.py", ["--pairs", "some"], "must be all or neighbours:K"),
     ("ch_delift/train.py", ["--compare", "best"], "invalid choice: 'best'"),
     ("ch_delift/train.py", ["--curve", "--compare", "random"], "--curve needs full among --compare"),
     ("ch_delift/train.py", ["--utility", "none"], "--utility none holds no utilities"),
@@ -89,9 +127,11 @@ REFUSED = [
     ("ch_instruct/train.py", ["--over-length", "error", "--max-length", "40"], "choose --over-length drop or truncate"),
     ("ch_pretrain/generate.py", [], "the following arguments are required: --prompt"),
     ("ch_pretrain/generate.py", ["--prompt", ""], "--prompt has 0 tokens"),
-    ("ch_pretrain/generate.py", ["--prompt", "a", "--greedy", "--num-samples", "2"], "--greedy has one outcome"),
+    ("ch_pretrain/generate.py", ["--prompt", "a", "--greedy", "--num-samples", "2"], "the greedy choice (--greedy,"),
     ("ch_pretrain/generate.py", ["--prompt", "a", "--model", "gtp2"], "There is no model 'gtp2'"),
-    ("ch_instruct/chat.py", ["--temperature", "0"], "--temperature: '0' is not allowed, it must be a number above 0"),
+    ("ch_instruct/chat.py", ["--temperature", "-1"], "--temperature: '-1' is not allowed, it must be 0 or a number above 0"),
+    ("ch_instruct/chat.py", ["--top-p", "0"], "--top-p: '0' is not allowed, it must be a share above 0 and at most 1"),
+    ("ch_instruct/respond.py", ["--out", "a.json", "--repetition-penalty", "0"], "it must be a number from 0.1 to 10"),
     ("ch_instruct/chat.py", ["--format", "chatml"], "invalid choice: 'chatml'"),
     ("ch_instruct/chat.py", ["--model", "missing-model"], "There is no model 'missing-model'"),
     (EVALUATION + "two_turn.py", [], "the following arguments are required: --out"),
@@ -138,17 +178,17 @@ def test_without_the_harness_its_requirements_are_named(in_process, monkeypatch)
 
 BAD_FILES = {
     "missing.json": (None, "there is no such file"),
-    "notes.txt": ("hello", "ends in .json, .jsonl, .csv or .parquet"),
-    "broken.json": ('[{"instruction": "a"', "is not JSON"),
-    "lines.jsonl": ('{"instruction": "a", "output": "b"}\nhello\n', "is not JSONL"),
+    "notes.txt": ("hello", "ends in .json, .jsonl, .ndjson, .csv, .tsv, .parquet"),
+    "broken.json": ('[{"instruction": "a"', "is no JSON in UTF-8"),
+    "lines.jsonl": ('{"instruction": "a", "output": "b"}\nhello\n', "line 2 is no JSON"),
     "empty.json": ("[]", "holds no records"),
-    "object.json": ("{}", "must hold a list of records"),
+    "object.json": ("{}", "record 1 is of no known form"),
     "number.json": ("[1]", "record 1 is a int"),
     "odd.json": (json.dumps([{"q": "a", "a": "b"}]), "is of no known form (its keys: 'q', 'a')"),
     "cut.csv": ("question,answer\na\n", "record 1 has more or fewer cells"),
     "no_output.json": (json.dumps([RECORD, {"instruction": "a"}]), "record 2 has no 'output'"),
     "no_instruction.json": (json.dumps([{"output": "a"}]), "record 1 has no 'instruction'"),
-    "not_text.json": (json.dumps([RECORD, RECORD | {"output": 5}]), "record 2: 'output' is 5; it must be a text"),
+    "not_text.json": (json.dumps([RECORD, RECORD | {"output": ["b"]}]), "record 2"),
     "two_users.json": (json.dumps([RECORD, {"messages": [{"role": "user", "content": "a"}] * 2}]),
                        "record 2, message 2 has the role 'user'; assistant belongs there"),
     "one.json": (json.dumps([RECORD]), "leave nothing for the"),

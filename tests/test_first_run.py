@@ -2,6 +2,7 @@
 
 import sys
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -9,16 +10,21 @@ from common.fast.answering import Continuation
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
 from tests import first_run
-from tests.conftest import assert_refused, make_model, run_command
+from tests.conftest import ROOT, assert_refused, make_model, run_command
 
 PARTS = ["machine", "weights", "parity", "training", "answers", "utilities"]
 
 
 @pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    """A tiny random model, and a machine whose rates need not be measured."""
-    save_pretrained(make_model(n_positions=400), Tokenizer.from_merges([]), tmp_path / "model")
+def fast_machine(monkeypatch):
+    """A machine whose rates need not be measured: that takes a minute where bf16 has no instructions."""
     monkeypatch.setattr(first_run, "rates_of", lambda device: {"fp32": 1e9, "bf16": 1e9, "memory": 1e9})
+
+
+@pytest.fixture
+def tiny(tmp_path, fast_machine):
+    """A folder with a tiny random model, and such a machine."""
+    save_pretrained(make_model(n_positions=400), Tokenizer.from_merges([]), tmp_path / "model")
     return tmp_path
 
 
@@ -40,13 +46,15 @@ def parts_of(report: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_on_the_classroom_model_everything_is_as_it_should_be(tmp_path):
-    told = run_command("tests/first_run.py", "--device", "cpu", "--precision", "bf16", folder=tmp_path).stdout
-    report = (tmp_path / "first_run.txt").read_text()
+def test_on_the_classroom_model_everything_is_as_it_should_be(fast_machine, in_process, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["first_run.py", "--device", "cpu", "--precision", "bf16"])
+    first_run.main()
+    told, report = capsys.readouterr().out, Path("first_run.txt").read_text()
     assert parts_of(report) == dict.fromkeys(PARTS, "as it should be")
     assert report.endswith("Everything is as it should be.\n") and "Everything is as it should be." in told
     assert report.count("cpu bf16") == report.count("cpu fp32") == 3 and "20 of 20" in report
-    assert_refused(run_command("tests/first_run.py", folder=tmp_path, check=False), "first_run.txt already exists")
+    again = run_command("tests.first_run", folder=Path.cwd(), check=False, PYTHONPATH=str(ROOT))
+    assert_refused(again, "first_run.txt already exists")
 
 
 @pytest.mark.slow

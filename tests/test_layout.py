@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 from tests.conftest import ROOT
@@ -205,6 +206,43 @@ def test_no_function_is_long():
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     assert [f"{name}:{node.name} has {node.end_lineno - node.lineno + 1} lines" for name, node in nodes(kinds)
             if node.end_lineno - node.lineno >= 75] == []
+
+
+def test_the_way_through_the_code_is_an_evening_and_names_the_right_lines():
+    """README's list: "[`file`](file):FIRST-LAST (`name` to `name`)", or a whole file."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## A way through the code")[2].partition("\n## ")[0]
+    items = re.findall(r"^\d+\. \[`(.+?)`\]\((.+?)\)(?::(\d+)-(\d+) \(`(\w+)`(?: to `(\w+)`)?\))?:", text, flags=re.M)
+    assert len(items) > 10 and len(items) == text.count("\n1") + len(re.findall(r"\n[2-9]\. ", text))
+    lines = size = 0
+    for path, link, first, last, begins, ends in items:
+        assert path == link
+        source = (ROOT / path).read_text(encoding="utf-8").splitlines(keepends=True)
+        if first:
+            at = {node.name: node for node in TREES[path].body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+            start = min([at[begins].lineno, *(decorator.lineno for decorator in at[begins].decorator_list)])
+            assert (int(first), int(last)) == (start, at[ends or begins].end_lineno), path
+            source = source[start - 1:int(last)]
+        lines, size = lines + len(source), size + len("".join(source).encode())
+    assert lines <= 1150 and size <= 50_000, (lines, size)
+
+
+# Shown on projectors, in two-pane editors and on the site.
+TAUGHT = ["common/gpt2.py", "common/losses.py", "common/training.py", "common/generation.py", "common/sampling.py",
+          "ch_pretrain/bpe.py", "ch_pretrain/windows.py", "ch_instruct/prompts.py", "ch_instruct/encoding.py",
+          "ch_instruct/collate.py", "ch_instruct/train.py", "ch_instruct/perplexity.py", "ch_sftmix/confidence.py",
+          "ch_sftmix/mixup.py", "ch_delift/utility.py", "ch_delift/submodular.py", "ch_delift/greedy.py",
+          "ch_delift/selection.py", "ch_delift/embedding.py", "ch_delift/baselines.py"]
+
+
+@pytest.mark.parametrize("path", TAUGHT)
+def test_taught_files_are_narrow(path):
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    assert [(number, len(line)) for number, line in enumerate(lines, 1) if len(line) > 100] == []
+
+
+def test_the_plain_model_training_loop_and_decoder_are_short():
+    lengths = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in TAUGHT}
+    assert lengths["common/gpt2.py"] <= 170 and lengths["common/training.py"] <= 200
 
 
 def test_lines_end_with_line_feeds_alone():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import struct
 import zipfile
 from argparse import Namespace
@@ -165,11 +166,14 @@ def test_a_checkpoint_is_loaded_or_refused(name, tmp_path):
     reads_or_refuses(tmp_path / name, load)
 
 
+OPTIONS = TrainOptions(1, 1, 1, 1e-3, "fp32")
+
+
 @pytest.fixture
 def half_way(tmp_path):
     """A model, its optimizer, and a folder with the state of an unfinished training of it."""
     model = make_model(n_embd=4, n_layer=1, n_head=2)
-    optimizer = make_optimizer(model, TrainOptions(1, 1, 1, 1e-3, "fp32"))
+    optimizer = make_optimizer(model, OPTIONS)
     model(torch.tensor([[1, 2, 3]])).sum().backward()
     optimizer.step()
     history = [{"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0, "validation_loss": 3.0},
@@ -181,8 +185,8 @@ def half_way(tmp_path):
 @pytest.mark.slow
 def test_a_training_state_is_loaded_or_refused(half_way):
     model, optimizer, folder = half_way
-    assert load_state(folder, model, optimizer).step == 1
-    reads_or_refuses(folder / STATE_FILE, lambda _: load_state(folder, model, optimizer))
+    assert load_state(folder, model, optimizer, OPTIONS).step == 1
+    reads_or_refuses(folder / STATE_FILE, lambda _: load_state(folder, model, optimizer, OPTIONS))
 
 
 def put(*keys: object, value: object) -> Callable[[dict], None]:
@@ -211,7 +215,28 @@ STATES = [drop("state"), drop("model"), drop("optimizer"), drop("rng"), drop("st
           put("optimizer", "state", 0, value={}), put("optimizer", "state", 0, "exp_avg", value=torch.ones(3)),
           put("optimizer", "param_groups", value=[]), put("rng", value=None), put("rng", value=torch.ones(3)),
           put("rng", value=torch.zeros(3, dtype=torch.uint8)), put("state", "best_loss", value="low"),
-          put("state", value=Path("elsewhere"))]  # neither a tensor nor a plain value
+          put("state", value=Path("elsewhere")),  # neither a tensor nor a plain value
+          # Right types, and values that no training comes to. Each was taken once, and the run went on wrong.
+          put("model", "wte.weight", value=torch.ones(4)), put("model", "wte.weight", value=torch.ones(257, 1)),
+          put("model", "wte.weight", value=torch.ones(257, 4, dtype=torch.int64)),
+          put("model", "wte.weight", value=torch.ones(257, 4, dtype=torch.complex64)),
+          put("model", "wte.weight", value=torch.ones(257, 4, dtype=torch.float64)),
+          put("model", "wte.weight", value=torch.full((257, 4), torch.nan)), put("model", "surprise", value=torch.ones(1)),
+          put("model", "wte.weight", value=torch.ones(257, 4).to_sparse()),
+          drop("optimizer", "state", 3), put("optimizer", "state", 99, value={}), put("optimizer", "state", value={}),
+          put("optimizer", "state", 0, "surprise", value=torch.ones(1)), 
+          put("optimizer", "state", 0, "step", value=torch.tensor(9.0)),
+          put("optimizer", "state", 0, "exp_avg", value=torch.ones(4)),
+          put("optimizer", "state", 0, "exp_avg_sq", value=-torch.ones(257, 4)),
+          put("optimizer", "param_groups", 0, "betas", value=(0.5, 2.0)),
+          put("optimizer", "param_groups", 0, "weight_decay", value=9.0),
+          put("optimizer", "param_groups", 0, "params", value=[]),
+          put("state", "step", value=-5), put("state", "step", value=10**9), put("state", "best_step", value=7),
+          put("state", "best_loss", value=math.nan), put("state", "done", value=True),
+          put("state", "stopped_early", value=True),
+          put("state", "seconds", value=math.inf), put("state", "waited", value=-1), put("state", "history", value=[]),
+          put("state", "history", 1, "epoch", value=math.nan), put("state", "history", 1, "epoch", value=3.0),
+          put("state", "history", 1, "train_loss", value=10**400), put("state", "history", 0, "step", value=-1)]
 
 
 @pytest.mark.parametrize("number", range(len(STATES)))
@@ -220,8 +245,10 @@ def test_a_state_with_other_content_is_damaged(number, half_way):
     content = torch.load(folder / STATE_FILE, weights_only=True)
     STATES[number](content)
     torch.save(content, folder / STATE_FILE)
+    before = [p.clone() for p in model.parameters()]
     with pytest.raises(InputError, match=r"training_state\.pt is damaged .*remove it, and --resume trains from the start"):
-        load_state(folder, model, optimizer)
+        load_state(folder, model, optimizer, OPTIONS)
+    assert all(map(torch.equal, before, model.parameters()))  # nothing was put back
 
 
 def test_a_damaged_state_keeps_the_best_checkpoint_and_names_the_command(half_way, tmp_path):
@@ -232,7 +259,7 @@ def test_a_damaged_state_keeps_the_best_checkpoint_and_names_the_command(half_wa
     (folder / STATE_FILE).write_bytes(state)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(InputError, match=rf"--model {folder} with your other options"):
-        load_state(folder, model, optimizer)
+        load_state(folder, model, optimizer, OPTIONS)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

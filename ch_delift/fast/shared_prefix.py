@@ -102,20 +102,22 @@ class Targets:
     def __init__(self, model: GPT2, examples: Sequence[Example], pad_id: int):
         self.model, self.examples, self.pad_id = model, examples, pad_id
         self.kinds = kinds_of_targets(examples)
-        self.everything = self.parts(range(len(examples)))
+        self.everything = self.batches(range(len(examples)))
 
-    def parts(self, rows: Sequence[int]) -> list[tuple[list[int], list[TargetBatch]]]:
+    def batches(self, rows: Sequence[int]) -> list[tuple[list[int], list[TargetBatch]]]:
         """These rows in batches, by kind, with the beginning of each kind."""
         wanted = set(rows)
         tokens = TOKENS_PER_PASS[self.model.device.type]
         return [(kind.beginning, make_batches(self.examples, [row for row in kind.rows if row in wanted], kind.beginning,
                                               self.pad_id, tokens)) for kind in self.kinds]
 
-    def distances(self, front: list[int], parts: list[tuple[list[int], list[TargetBatch]]]) -> np.ndarray:
-        """d of the targets in these parts with `front` before each ([]: nothing), float32 [targets]; others are 0."""
+    def distances(self, front: list[int], rows: Sequence[int]) -> np.ndarray:
+        """d of these targets with `front` before each ([]: nothing), float32 [targets]; those of others are 0."""
         found = np.zeros(len(self.examples), dtype=np.float32)
+        if not rows:  # the front may be too long to be read at all
+            return found
         before = SharedPrefix(self.model, front) if front else None
-        for beginning, batches in parts:
+        for beginning, batches in self.everything if len(rows) == len(self.examples) else self.batches(rows):
             prefix = SharedPrefix(self.model, beginning, before) if batches and beginning else before
             for batch in batches:
                 found[batch.rows] = distances(self.model, batch, prefix).cpu().numpy()

@@ -3,16 +3,43 @@
     python ch_delift/lab/ask_first.py --models classroom                                      # ours
     python ch_delift/lab/ask_first.py --models classroom gpt2 HuggingFaceTB/SmolLM2-135M      # any that transformers reads
     python ch_delift/lab/ask_first.py --models models/SmolLM2-135M-Instruct.Q4_1.gguf         # pip install gguf
+    python ch_delift/lab/ask_first.py --models gpt2 --data my.json                            # your own records
 
 One question of each of the classroom's families is a target. In front of it stand, in turn, it itself with its answer, other
 records of its family, and records of other families. A model whose utilities are to choose data should be helped most by
 the first, then by the second, and hardly by the third. The same is measured on more targets of two families of which the
 classroom model never read a question (`HELD_OUT` in `ch_pretrain/pages.py`): is it the example that helps, or a known family?
+Records of your own that name no family are grouped: the questions most like a target's (by ROUGE-L) are its family.
 Needs transformers (pip install -r requirements-dev.txt).
 """
 
+import argparse
+import random
 from collections.abc import Callable
 from pathlib import Path
+
+from ch_instruct.support.data_forms import RecordOptions
+from common.support import options
+from common.support.console import Progress, say, table
+from common.support.files import InputError, read_json, reading
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--models", nargs="+", default=["classroom"], metavar="M",
+                        help="classroom, gpt2, a hub id, a folder, or a .gguf file (default: classroom)")
+    parser.add_argument("--data", default="classroom", metavar="D",
+                        help="the records to ask with, as for training (default: %(default)s)")
+    options.add(parser, RecordOptions)
+    parser.add_argument("--per-family", type=options.whole, default=5, metavar="N",
+                        help="examples of each family, besides the targets (default: %(default)s)")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"],
+                        help="of the matrix products; bf16 is faster where the processor has it (default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import numpy as np
 import torch
@@ -20,15 +47,16 @@ from torch import Tensor
 
 from ch_delift.utility import plain_utility
 from ch_instruct.encoding import encode_record
-from ch_pretrain import classroom
+from ch_instruct.prompts import question_text
+from ch_instruct.records import load_records, split_places
+from ch_instruct.scoring import rouge_l
 from ch_pretrain.pages import HELD_OUT
 from common.pretrained import find_folder, load_pretrained
-from common.support import options
-from common.support.console import Progress, say, table
 from common.support.device import autocast
-from common.support.files import InputError, read_json, reading
 from common.tokenizer import Tokenizer
 
+OWN_TARGETS = 12  # drawn from records of one's own that name no family
+ROOM = 8  # tokens between an example and a target
 AT_ONCE = 8  # examples, between two steps of the progress bar
 OF_HELD_OUT = 8  # targets of each family that stood in no interview
 
@@ -36,8 +64,9 @@ OF_HELD_OUT = 8  # targets of each family that stood in no interview
 class TheirTokenizer(Tokenizer):
     """What `encode_record` needs of a tokenizer, from one of transformers."""
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer, context: int):
         self.tokenizer, self.eot_id = tokenizer, tokenizer.eos_token_id
+        self.context = context  # tokens that the model reads
 
     def encode(self, text: str) -> list[int]:
         """Text -> ids, without special tokens."""
@@ -65,17 +94,50 @@ def read_model(name: str) -> tuple[Callable[[Tensor], Tensor], int, TheirTokeniz
     with reading(name, "not to be read by transformers", "use another model"):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **extra).eval()
         return (lambda ids: model(ids, use_cache=False).logits, model.num_parameters(),
-                TheirTokenizer(AutoTokenizer.from_pretrained(folder, **extra)))
+                TheirTokenizer(AutoTokenizer.from_pretrained(folder, **extra), model.config.max_position_embeddings))
 
 
-def choose_records(per_family: int, families: tuple[str, ...] = (), of_each: int = 1) -> tuple[list[dict], list[dict]]:
-    """Training records: `of_each` of these families (of all, if none are named), and `per_family` others of every family."""
+def choose_records(records: list[dict], per_family: int, families: tuple[str, ...] = (),
+                   of_each: int = 1) -> tuple[list[dict], list[dict]]:
+    """Of these records `of_each` of these families (of all, if none are named), and `per_family` others of every family."""
     by_family: dict[str, list[dict]] = {}
-    for record in classroom.records():
-        if record["split"] == "train":
-            by_family.setdefault(record["family"], []).append(record)
+    for record in records:
+        by_family.setdefault(record["family"], []).append(record)
     targets = [record for name in families or by_family for record in by_family[name][:of_each]]
     return targets, [r for records in by_family.values() for r in records[of_each:of_each + per_family]]
+
+
+def group_by_likeness(records: list[dict], per_family: int) -> list[dict]:
+    """Some records drawn at random, each followed by the `per_family` whose questions are most like its own: a family."""
+    left = random.Random("targets").sample(records, len(records))
+    found: list[dict] = []
+    for number in range(min(OWN_TARGETS, len(records) // (per_family + 1))):
+        target, *others = left
+        others.sort(key=lambda record: rouge_l(question_text(record), question_text(target)), reverse=True)
+        found += [record | {"family": f"like {number}"} for record in [target, *others[:per_family]]]
+        left = others[per_family:]
+    return found
+
+
+def choose_parts(args: argparse.Namespace, records: list[dict],
+                 tokenizer: TheirTokenizer) -> dict[str, tuple[list[dict], list[dict]]]:
+    """What is measured with the training records: its name -> targets and other examples.
+
+    Raises:
+        InputError: if there are not enough records of which two fit into what the model reads.
+    """
+    if args.data == "classroom":
+        return {"one target of each family": choose_records(records, args.per_family),
+                f"{OF_HELD_OUT} targets each of {' and '.join(HELD_OUT)}": choose_records(
+                    records, args.per_family, HELD_OUT, OF_HELD_OUT)}
+    fit = [record for record in records if 2 * len(encode_record(record, tokenizer).ids) + ROOM <= tokenizer.context]
+    if not all("family" in record for record in fit):
+        fit = group_by_likeness(fit, args.per_family)
+    targets, others = choose_records(fit, args.per_family)
+    if len(targets) < 2:
+        raise InputError(f"--data {args.data}: {len(fit)} records of which this model reads two at once are too few for two "
+                         f"targets with {args.per_family} examples each; lower --per-family, or give more records.")
+    return {f"{len(targets)} targets of {args.data}": (targets, others)}
 
 
 def utilities(model: Callable[[Tensor], Tensor], tokenizer: Tokenizer, targets: list[dict], examples: list[dict],
@@ -103,29 +165,22 @@ def summary(U: np.ndarray, targets: list[dict], examples: list[dict]) -> dict[st
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--models", nargs="+", default=["classroom"], metavar="M",
-                        help="classroom, gpt2, a hub id, a folder, or a .gguf file (default: classroom)")
-    parser.add_argument("--per-family", type=options.whole, default=5, metavar="N",
-                        help="examples of each family, besides the targets (default: %(default)s)")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"],
-                        help="of the matrix products; bf16 is faster where the processor has it (default: %(default)s)")
-    args = parser.parse_args()
+    args = parse()
     try:
         import transformers  # noqa: F401
     except ImportError as error:
         raise InputError("This needs transformers: pip install -r requirements-dev.txt") from error
-    parts = {"one target of each family": choose_records(args.per_family),
-             f"{OF_HELD_OUT} targets each of {' and '.join(HELD_OUT)}": choose_records(args.per_family, HELD_OUT, OF_HELD_OUT)}
-    columns: dict[str, list[dict]] = {name: [] for name in parts}
+    records = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows).records
+    records = [records[i] for i in split_places(records, 0)["train"]]
+    columns: dict[str, list[dict]] = {}
     sizes = []
     for name in args.models:
         model, parameters, tokenizer = read_model(name)
         sizes.append(f"{parameters:,}")
-        for part, (targets, others) in parts.items():
+        for part, (targets, others) in choose_parts(args, records, tokenizer).items():
             say(f"{name}: {len(targets)} targets, {len(targets + others)} examples")
             U = utilities(model, tokenizer, targets, targets + others, args.precision)
-            columns[part].append(summary(U, targets, targets + others))
+            columns.setdefault(part, []).append(summary(U, targets, targets + others))
     rows = [["parameters", *sizes]]
     for part, found in columns.items():
         rows.append([f"-- {part}", *[""] * len(sizes)])

@@ -11,6 +11,7 @@ each turn. Peak memory is that of a process of its own which does only this. Nee
 (pip install -r requirements-dev.txt).
 """
 
+import argparse
 import contextlib
 import io
 import statistics
@@ -19,6 +20,34 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+
+from ch_instruct.support.data_forms import RecordOptions
+from common.support import options
+from common.support.console import say, table
+from common.support.files import InputError
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--data", default="classroom", metavar="D",
+                        help="classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)")
+    options.add(parser, RecordOptions)
+    parser.add_argument("--targets", type=options.whole, default=64, metavar="N", help="targets (default: %(default)s)")
+    parser.add_argument("--candidates", type=options.whole, default=4, metavar="N",
+                        help="candidates tried on them in each turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=options.whole, default=3, metavar="N",
+                        help="turns of each side (default: %(default)s)")
+    parser.add_argument("--records", type=options.whole, default=200, metavar="N",
+                        help="records for the comparison of cheaper kernels, all pairs of which are measured once "
+                             "(default: %(default)s)")
+    parser.add_argument("--busy", type=options.natural, default=0, metavar="N",
+                        help="other processes that compute meanwhile (default: %(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model and small kernels, to see that everything runs")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import numpy as np
 import torch
@@ -31,15 +60,12 @@ from ch_delift.greedy import maximize
 from ch_delift.submodular import FacilityLocation
 from ch_delift.utility import plain_utility, shown, similarity, utility_matrix
 from ch_instruct.encoding import Example, encode_record
-from ch_instruct.lab.bench import in_turns, median_ratio, peak_megabytes
+from ch_instruct.lab.bench import beside, in_turns, median_ratio, peak_megabytes
 from ch_instruct.records import load_records
 from ch_pretrain import classroom
 from common.gpt2 import GPT2, GPT2Config
 from common.pretrained import load_pretrained, save_pretrained
-from common.support import options
-from common.support.console import say, table
 from common.support.device import autocast, evaluating
-from common.support.files import InputError
 from common.tokenizer import Tokenizer
 
 SIDES = [(who, precision) for precision in ("fp32", "bf16") for who in ("concatenated", "ours")]
@@ -123,7 +149,7 @@ def bench_neighbours(folder: Path, targets: list[Example], examples: list[Exampl
     rows = []
 
     def behind(ready: Targets, number: int, example: Example) -> np.ndarray:
-        return ready.distances(shown(example, tokenizer), ready.parts(range(number)))
+        return ready.distances(shown(example, tokenizer), range(number))
 
     for precision in ("fp32", "bf16"):
         with evaluating(model, precision):
@@ -157,18 +183,12 @@ def bench_kernels(records: list[dict]) -> None:
     best = whole.value(maximize(FacilityLocation(s), budget)[0])
     vectors = mean_hidden_states(model, [example.ids for example in examples])
 
-    def by_columns(number: int, seed: int) -> list[int]:
-        columns = sorted(random_subset(n, number, seed))
-        return [columns[i] for i in maximize(FacilityLocation(s[:, columns]), budget)[0]]
-
     def by_neighbours(number: int) -> list[int]:
         tried, _ = nearest(vectors, vectors, number)
         values, row = np.take_along_axis(s, tried, axis=1), np.repeat(np.arange(n), number)
         return maximize(FacilityLocation(sparse.coo_array((values.ravel(), (row, tried.ravel())), (n, n))), budget)[0]
 
     choices = {("all", 1.0): [maximize(FacilityLocation(s), budget)[0]]}
-    for share in (0.75, 0.5):
-        choices[f"columns:{round(share * n)}", share] = [by_columns(round(share * n), seed) for seed in range(5)]
     for number in (64, 32, 16, 8, 4):
         if number < n:
             choices[f"neighbours:{number}", number / n] = [by_neighbours(number)]
@@ -179,26 +199,15 @@ def bench_kernels(records: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--data", default="classroom", metavar="D",
-                        help="classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)")
-    parser.add_argument("--targets", type=options.whole, default=64, metavar="N", help="targets (default: %(default)s)")
-    parser.add_argument("--candidates", type=options.whole, default=4, metavar="N",
-                        help="candidates tried on them in each turn (default: %(default)s)")
-    parser.add_argument("--rounds", type=options.whole, default=3, metavar="N",
-                        help="turns of each side (default: %(default)s)")
-    parser.add_argument("--records", type=options.whole, default=200, metavar="N",
-                        help="records for the comparison of cheaper kernels, all pairs of which are measured once "
-                             "(default: %(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="a tiny model and small kernels, to see that everything runs")
-    args = parser.parse_args()
+    args = parse()
     try:
         import submodlib  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
         raise InputError("This comparison needs transformers and submodlib-py: pip install -r requirements-dev.txt") from error
 
-    records = [r for r in load_records(args.data).records if r.get("split", "train") == "train"]
+    loaded = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows)
+    records = [r for r in loaded.records if r.get("split", "train") == "train"]
     needed = args.targets + args.candidates * args.rounds
     if len(records) < needed:
         raise InputError(f"--data {args.data} has {len(records)} records; {args.targets} targets and {args.rounds} rounds of "
@@ -209,8 +218,8 @@ def main() -> None:
     turns = [rest[i:i + args.candidates] for i in range(0, len(rest), args.candidates)]
     torch.manual_seed(0)
     shape = {"n_layer": 2, "n_embd": 64, "n_head": 2} if args.smoke else {}
-    say(f"{torch.get_num_threads()} threads, {args.rounds} rounds")
-    with tempfile.TemporaryDirectory() as folder:
+    say(f"{torch.get_num_threads()} threads, {args.busy} other processes compute meanwhile, {args.rounds} rounds")
+    with tempfile.TemporaryDirectory() as folder, beside(args.busy):
         save_pretrained(GPT2(GPT2Config(**shape)), tokenizer, folder)
         bench_utilities(Path(folder), targets, turns)
         bench_neighbours(Path(folder), (examples[:args.targets] * max(NEIGHBOURS))[:max(NEIGHBOURS)], rest)

@@ -15,6 +15,40 @@ import argparse
 import random
 from pathlib import Path
 
+from ch_instruct.support.data_forms import RecordOptions
+from common.support import files, options
+from common.support.console import say, table
+from common.support.files import InputError
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption)
+    parser.add_argument("--data", default="classroom", metavar="D",
+                        help="the data that the subset was chosen from, or the questions come from (default: %(default)s)")
+    options.add(parser, RecordOptions)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--subset", type=Path, metavar="FILE", help="a subset.json from ch_delift/train.py")
+    source.add_argument("--same-family", type=options.natural, nargs="+", metavar="K",
+                        help="so many random training records of the question's family; several numbers, several tries")
+    parser.add_argument("--shots", type=options.whole, default=5, metavar="K",
+                        help="examples in a prompt, with --subset (default: %(default)s)")
+    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE", help="where to write the answers, .json")
+    options.add(parser, options.FormatOption)
+    options.add(parser, options.NewTokensOption)
+    parser.set_defaults(max_new_tokens=32)  # the examples need the room
+    parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
+                        help="records answered together (default: %(default)s)")
+    parser.add_argument("--seed", type=options.natural, default=0,
+                        help="seed of the split, as given when the subset was chosen, and of the random subset "
+                             "(default: %(default)s)")
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 import numpy as np
 
 from ch_delift.baselines import random_subset
@@ -24,13 +58,12 @@ from ch_instruct.encoding import encode_prompt, encode_record
 from ch_instruct.pipeline import take_subset
 from ch_instruct.records import load_records, split_places
 from ch_instruct.scoring import score
+from ch_instruct.support.prompt_style import choose_style
 from common.fast.answering import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
-from common.support import files, options, runs
-from common.support.console import say, table
+from common.support import runs
 from common.support.device import evaluating, pick_device, pick_precision
-from common.support.files import InputError
 from common.support.reports import family_table
 from common.tokenizer import Tokenizer
 
@@ -119,28 +152,8 @@ def show_scores(responses: dict[str, list[dict]], args: argparse.Namespace) -> N
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    parser.add_argument("--data", default="classroom", metavar="D",
-                        help="the data that the subset was chosen from, or the questions come from (default: %(default)s)")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--subset", type=Path, metavar="FILE", help="a subset.json from ch_delift/train.py")
-    source.add_argument("--same-family", type=options.natural, nargs="+", metavar="K",
-                        help="so many random training records of the question's family; several numbers, several tries")
-    parser.add_argument("--shots", type=options.whole, default=5, metavar="K",
-                        help="examples in a prompt, with --subset (default: %(default)s)")
-    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE", help="where to write the answers, .json")
-    options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=32, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
-    parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
-                        help="records answered together (default: %(default)s)")
-    parser.add_argument("--seed", type=options.natural, default=0,
-                        help="seed of the split, as given when the subset was chosen, and of the random subset "
-                             "(default: %(default)s)")
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
-    args = parser.parse_args()
-    records = load_records(args.data).records
+    args = parse()
+    records = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows).records
     places = split_places(records, args.seed)
     training, test = ([records[i] for i in places[split]] for split in ("train", "test"))
     pools = {} if args.subset is None else pools_of_subset(args, records, places["train"])
@@ -149,6 +162,7 @@ def main() -> None:
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
     precision, _ = pick_precision(args.precision, device)
+    args.format = choose_style(args.model, args.format)
     questions = [encode_prompt(record, tokenizer, args.format) for record in test]
     longest = model.config.n_positions - args.max_new_tokens
     if (most := max(map(len, questions))) > longest:

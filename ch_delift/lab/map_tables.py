@@ -15,7 +15,7 @@ from ch_delift.lab.plots import draw_differences, draw_margins
 from common.support.console import say, table
 from common.support.files import write_json
 from common.support.plots import save_picture
-from common.support.reports import cell, mean_interval, mean_or_none, plus_minus, tested
+from common.support.reports import cell, difference_table, mean_interval, mean_or_none, plus_minus, tested
 
 CHOSEN = {"choosing": ("seconds to choose", "{:.2f}"), "different": ("different things", "{:.1f}"),
           "wrong": ("wrong answers", "{:.0%}"), "large": ("large families", "{:.0%}"),
@@ -90,16 +90,14 @@ def primaries(entries: Sequence[dict], plan: Sequence[Series]) -> list[dict]:
     for series, other in ((series, other) for series in plan if series.primary for other in ("random", "se")):
         if {"delift", other} <= set(series.arms):
             differences = [a - b for a, b in zip(by_data_set(entries, series, "delift"), by_data_set(entries, series, other))]
-            rows.append({"condition": series.condition, "minus": other, "differences": differences})
+            rows.append({"name": f"{series.condition}: DELIFT - {other}", "condition": series.condition, "minus": other,
+                         "differences": differences})
     return tested(rows)
 
 
-def primary_table(rows: Sequence[dict]) -> str:
-    """The primary comparisons, one row each; on fewer data sets they are a sketch."""
-    whole = len(rows[0]["differences"]) == len(SETS)
-    return table([f"{'primary' if whole else 'sketched'} comparisons", "difference", "p", "p after Holm"], [
-        [f"{row['condition']}: DELIFT - {row['minus']}", plus_minus(row["interval"]), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"]
-        for row in rows])
+def heading(rows: Sequence[dict]) -> str:
+    """What stands above the primary comparisons; on fewer data sets they are a sketch."""
+    return f"{'primary' if len(rows[0]['differences']) == len(SETS) else 'sketched'} comparisons"
 
 
 def draw_primaries(path: Path, rows: Sequence[dict]) -> None:
@@ -140,7 +138,7 @@ def show(folder: Path, plan: Sequence[Series], entries: Sequence[dict]) -> None:
         for pair, share in found["overlaps"].items():
             say(f"{pair} have {share:.0%} of their choice in common (by chance {series.fraction:.0%})")
     if rows := primaries(entries, plan):
-        say("\n" + primary_table(rows))
+        say("\n" + difference_table(rows, heading(rows)))
         draw_primaries(folder / "differences.png", rows)
     if margins := margins_by_fraction(entries, plan):
         save_picture(folder / "fractions.png", lambda ax: draw_margins(ax, margins), width=8.5)

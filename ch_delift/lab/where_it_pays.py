@@ -19,8 +19,38 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from common.support import options
+from common.support.console import say
+from common.support.files import InputError, Journal, read_json, write_json
+from common.support.options import FolderOptions, ModelOption, PrecisionOption, option
+
+SMALL_RECORDS = 150  # so many of the training records are left with --small: pairs are their square
+
+
+@dataclass(frozen=True)
+class MapOptions(FolderOptions, ModelOption, PrecisionOption):
+    """The options of this command."""
+
+    small: bool = option(False, f"two data sets of each kind, with {SMALL_RECORDS} records, and fewer arms, in minutes; "
+                         "they are not among those of the map")
+    pilot: bool = option(False, "only the oracle and random subsets, on data sets that the map does not use")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.small and self.pilot:
+            raise InputError("--small and --pilot are different maps; give one of them.")
+
+
+def parse() -> MapOptions:
+    return options.parse(MapOptions, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 from ch_delift.baselines import highest, random_subset
 from ch_delift.experiment import score_choice
+from ch_delift.greedy import maximize
 from ch_delift.lab.conditions import (
     CONDITIONS,
     PRIMARY,
@@ -42,33 +72,15 @@ from ch_instruct.encoding import encode_record
 from ch_instruct.pipeline import FineTuning, Work
 from common.losses import next_token_loss
 from common.pretrained import load_weights
-from common.support import options, runs
-from common.support.console import say
-from common.support.files import InputError, Journal, read_json, write_json
-from common.support.options import FolderOptions, ModelOption, PrecisionOption, option
+from common.support import runs
 
 EPOCHS, BATCH, LR = 5, 8, 3e-4
 PILOT_SETS, SMALL_SETS = range(100, 103), range(200, 202)  # data seeds, none of them in two maps
-SMALL_RECORDS = 150  # so many of the training records are left with --small: pairs are their square
 FEWER_SETS = range(3)  # of what is only described
 FRACTIONS = (0.05, 0.1, 0.15, 0.3)
 METHODS = ("random", "oracle", "se", "delift")
 # DELIFT with a step replaced by what the oracle knows: where one of these is far ahead, that step loses the information.
 REPLACED = ("known utility", "even rows", "known utility, even rows")
-
-
-@dataclass(frozen=True)
-class MapOptions(FolderOptions, ModelOption, PrecisionOption):
-    """The options of this command."""
-
-    small: bool = option(False, f"two data sets of each kind, with {SMALL_RECORDS} records, and fewer arms, in minutes; "
-                         "they are not among those of the map")
-    pilot: bool = option(False, "only the oracle and random subsets, on data sets that the map does not use")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.small and self.pilot:
-            raise InputError("--small and --pilot are different maps; give one of them.")
 
 
 def plan(given: MapOptions) -> list[Series]:
@@ -107,7 +119,7 @@ def trials(series: Series) -> Iterator[Trial]:
 def encoded(work: Work, data: DrawnData) -> Work:
     """The same work with the records of this data set."""
     records = {"train": data.training, "validation": [], "test": data.test, "target": data.target}
-    return replace(work, records=records, examples={part: [encode_record(record, work.tokenizer, work.options.format)
+    return replace(work, records=records, examples={part: [encode_record(record, work.tokenizer, work.options.style)
                                                            for record in found] for part, found in records.items()})
 
 
@@ -136,7 +148,7 @@ def choose(trial: Trial, work: Work, data: DrawnData, folder: Path) -> dict[str,
     groups = {"data": work.examples["train"]} | ({"target": target} if target else {})
     similarities = Similarities(work.model, work.tokenizer, groups, matrices, work.precision)
     similarity_of = similarity_of_arm(trial.arm, similarities, data)
-    places, _ = similarities.choose(objective(CONDITIONS[trial.condition].stage, similarity_of), most)
+    places, _ = maximize(objective(CONDITIONS[trial.condition].stage, similarity_of), most)
     found: dict[str, Any] = {"places": places, "choosing": time.perf_counter() - began}
     if trial.arm == "delift":
         found["pairs"] = utilities_of_pairs(similarities.utility("target" if target else "data", "data"), data)
@@ -186,7 +198,7 @@ def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path, recor
 
 
 def main() -> None:
-    given = options.parse(MapOptions, __doc__)
+    given = parse()
     runs.check_run(given)
     work = pipeline.prepare(FineTuning(model=given.model, precision=given.precision, epochs=EPOCHS, batch_size=BATCH, lr=LR))
     folder = runs.open_run("where_it_pays", given, {name: work.facts[name] for name in ("model_sha256", "precision")})

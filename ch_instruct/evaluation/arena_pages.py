@@ -1,15 +1,13 @@
-"""The arena's pages: plain HTML and CSS in one piece, no script, nothing fetched. Whatever is shown passes through `escape`."""
+"""The arena's pages: plain HTML and CSS in one piece, nothing fetched. Whatever is shown passes through `escape`."""
 
+import base64
+import hashlib
 from dataclasses import dataclass
 from html import escape
 
 from ch_instruct.evaluation.ratings import CENTRE, DRAWS, Rating
 from common.support.console import short_names
-
-# No script may run and nothing may be loaded, whatever an answer contains; no other page may frame this one.
-HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
-                                      "frame-ancestors 'none'",
-           "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store"}
+from common.support.local_server import POLICY
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2433; --soft: #5b6577; --line: #d5dae3; --paper: #f5f6f9; --card: #fff;
@@ -35,6 +33,7 @@ button { font: inherit; padding: 9px 18px; border: 1px solid var(--line); border
          color: inherit; cursor: pointer }
 button:hover, button:focus-visible { border-color: var(--accent) }
 .main { background: var(--accent); border-color: var(--accent); color: var(--card) }
+.vote { position: sticky; bottom: 0; margin: 0; padding: 12px 0; background: var(--paper) }  /* in sight under long answers */
 .vote button { flex: 1 1 160px }
 textarea { width: 100%; font: inherit; padding: 12px; border: 1px solid var(--line); border-radius: 10px; color: inherit;
            background: var(--card); resize: vertical }
@@ -42,10 +41,19 @@ table { border-collapse: collapse; width: 100%; background: var(--card) }
 th, td { padding: 9px 12px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
 th { color: var(--soft); font-weight: 600; font-size: 15px }
 .wide { text-align: left; white-space: normal; overflow-wrap: anywhere }
-main { overflow-x: auto }
+.scroll { overflow-x: auto }
 svg { display: block; width: 240px; height: 22px }
 @media (max-width: 680px) { .pair { grid-template-columns: 1fr } }
 """
+
+# The arrow keys vote for a side; alone, so that Alt and the left one still goes back.
+SCRIPT = """addEventListener("keydown", key => {
+  const side = {ArrowLeft: "left", ArrowRight: "right"}[key.key]
+  if (side && !(key.altKey || key.ctrlKey || key.metaKey || key.shiftKey || key.repeat))
+    document.querySelector(`button[name=vote][value=${side}]`)?.click()
+})"""
+# No other script runs, whatever an answer contains.
+ALLOWED = f"{POLICY}; script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'"
 
 VOTES = {"left": "← Left is better", "tie": "Equally good", "both bad": "Both are bad", "right": "Right is better →"}
 
@@ -63,7 +71,8 @@ class Battle:
 def page(title: str, body: str) -> str:
     """A whole page around a body that is HTML already."""
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-            f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>{STYLE}</style></head>'
+            f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+            f'<style>{STYLE}</style><script>{SCRIPT}</script></head>'
             f'<body><header><b>Arena</b><a href="/">Ask</a><a href="/ratings">Ratings</a></header><main>{body}</main></body>'
             "</html>")
 
@@ -126,8 +135,8 @@ def ratings_page(ratings: list[Rating], votes: int) -> str:
         f'<td>{r.losses}</td></tr>'
         for place, (r, short) in enumerate(zip(ratings, short_names([r.name for r in ratings])), 1))
     return page("Ratings", f'''<h1>Ratings from {votes} vote{"s" if votes > 1 else ""}</h1>
-<table><thead><tr><th></th><th class="wide">Model</th><th>Rating</th><th>95 % interval</th><th></th><th>Won</th><th>Tied</th>
-<th>Lost</th></tr></thead><tbody>{rows}</tbody></table>
+<div class="scroll"><table><thead><tr><th></th><th class="wide">Model</th><th>Rating</th><th>95 % interval</th><th></th>
+<th>Won</th><th>Tied</th><th>Lost</th></tr></thead><tbody>{rows}</tbody></table></div>
 <p class="soft">Bradley-Terry ratings: {CENTRE:.0f} is the models' mean (dashed), and 400 points more are odds of ten to
 one. A tie is half a win for each, and so is “both bad”; every pair begins with one tie. Intervals hold the middle 95 % of
 {DRAWS:,} bootstrap samples of the votes. They are too narrow while there are few votes, or votes that all agree.</p>''')

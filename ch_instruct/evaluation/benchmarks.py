@@ -18,15 +18,9 @@ from argparse import Namespace
 from importlib.metadata import version
 from pathlib import Path
 
-from ch_instruct.prompts import format_prompt
-from ch_instruct.records import load_records
-from ch_instruct.scoring import normalise
-from common.pretrained import find_folder, load_pretrained
 from common.support import files, options
 from common.support.console import say, table
-from common.support.device import pick_device
 from common.support.files import InputError
-from common.support.reports import cell
 
 # Our name -> tasks, tags or groups of the harness, or of OUR_TASKS.
 BENCHMARKS = {
@@ -42,6 +36,50 @@ BENCHMARKS = {
     "pubmedqa": ("pubmedqa_parquet",),
     "medmcqa": ("medmcqa",),
 }
+
+
+def parse() -> Namespace:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption)
+    parser.add_argument("--tasks", required=True, metavar="NAMES",
+                        type=lambda text: list(dict.fromkeys(name.strip() for name in text.split(","))),
+                        help=f"one or several with commas between: classroom, {', '.join(BENCHMARKS)}; or names of the "
+                             "harness (`lm_eval ls tasks`) or of your own task files")
+    parser.add_argument("--tasks-folder", type=Path, metavar="FOLDER",
+                        help="a folder with task files of your own, .yaml in the harness's form; what stands behind "
+                             "!function in them is Python and runs with your rights (default: none)")
+    parser.add_argument("--limit", type=options.whole, metavar="N", help="the first N questions of each task (default: all)")
+    parser.add_argument("--batch-size", type=options.whole, default=16, metavar="N",
+                        help="questions in one forward pass (default: %(default)s)")
+    options.add(parser, options.DeviceOption)
+    options.add(parser, options.FormatOption)  # of the classroom's questions
+    parser.add_argument("--chat", action="store_true",
+                        help="put the questions of public benchmarks in the prompt style in which the model was fine-tuned "
+                             "(the chat template of its folder), not as they stand")
+    parser.add_argument("--out", type=options.new_file, metavar="FILE",
+                        help="write all results there, .json (default: print only)")
+    parser.add_argument("--confirm-run-unsafe-code", action="store_true",
+                        help="humaneval runs what the model writes; say that this may happen on this machine")
+    args = parser.parse_args()
+    if args.tasks_folder is not None and not args.tasks_folder.is_dir():
+        raise InputError(f"--tasks-folder {args.tasks_folder}: there is no such folder.")
+    if args.chat and "classroom" in args.tasks:
+        raise InputError("--chat: the questions of classroom have a prompt style already, that of --format; leave --chat out, "
+                         "or run them apart.")
+    return args
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+from ch_instruct.prompts import format_prompt
+from ch_instruct.records import load_records
+from ch_instruct.scoring import normalise
+from ch_instruct.support.prompt_style import choose_style
+from common.pretrained import find_folder, load_pretrained
+from common.support.device import pick_device
+from common.support.reports import cell
+
 OUR_TASKS = Path(__file__).parent / "benchmark_tasks"
 CHOICES = 4
 
@@ -145,7 +183,7 @@ def load_tasks(args: Namespace, folder: Path) -> dict:
     given = f"--tasks {','.join(args.tasks)}"
     if "classroom" in args.tasks:
         records = [record for record in load_records("classroom").records if record["split"] == "test"]
-        write_tasks(folder, "classroom", records, args.format)
+        write_tasks(folder, "classroom", records, choose_style(args.model, args.format))
     manager, wanted = find_tasks(args.tasks, [OUR_TASKS, folder, *filter(None, [args.tasks_folder])])
     if any((manager.task_index[name].cfg or {}).get("unsafe_code") for name in wanted):
         if not args.confirm_run_unsafe_code:
@@ -186,33 +224,7 @@ def measures(found: dict) -> list[dict]:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    parser.add_argument("--tasks", required=True, metavar="NAMES",
-                        type=lambda text: list(dict.fromkeys(name.strip() for name in text.split(","))),
-                        help=f"one or several with commas between: classroom, {', '.join(BENCHMARKS)}; or names of the "
-                             "harness (`lm_eval ls tasks`) or of your own task files")
-    parser.add_argument("--tasks-folder", type=Path, metavar="FOLDER",
-                        help="a folder with task files of your own, .yaml in the harness's form; what stands behind "
-                             "!function in them is Python and runs with your rights (default: none)")
-    parser.add_argument("--limit", type=options.whole, metavar="N", help="the first N questions of each task (default: all)")
-    parser.add_argument("--batch-size", type=options.whole, default=16, metavar="N",
-                        help="questions in one forward pass (default: %(default)s)")
-    options.add(parser, options.DeviceOption)
-    options.add(parser, options.FormatOption)  # of the classroom's questions
-    parser.add_argument("--chat", action="store_true",
-                        help="put the questions of public benchmarks in the prompt style in which the model was fine-tuned "
-                             "(the chat template of its folder), not as they stand")
-    parser.add_argument("--out", type=options.new_file, metavar="FILE",
-                        help="write all results there, .json (default: print only)")
-    parser.add_argument("--confirm-run-unsafe-code", action="store_true",
-                        help="humaneval runs what the model writes; say that this may happen on this machine")
-    args = parser.parse_args()
-    if args.tasks_folder is not None and not args.tasks_folder.is_dir():
-        raise InputError(f"--tasks-folder {args.tasks_folder}: there is no such folder.")
-    if args.chat and "classroom" in args.tasks:
-        raise InputError("--chat: the questions of classroom have a prompt style already, that of --format; leave --chat out, "
-                         "or run them apart.")
+    args = parse()
     try:
         import datasets
         import lm_eval

@@ -1,15 +1,14 @@
 """An OpenAI-compatible server (Ollama, llama.cpp, `transformers serve`, a hosted one) as seen from here."""
 
-import http.client
 import json
 import os
-import threading
+import re
 import time
-import urllib.error
-import urllib.request
-from typing import IO
 from urllib.parse import urlsplit
 
+import httpx2
+
+from common.support.bounded import NoProgress, Watch
 from common.support.console import shorten
 from common.support.files import InputError, check, parse_json
 
@@ -21,6 +20,7 @@ LONGEST_WAIT = 60.0  # however long a server asks to be left alone
 PROBE_TIMEOUT = 10.0
 MAX_TOKENS = 1024  # room for a reason before the verdict, and for models that think aloud
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+FAILURES = (NoProgress, httpx2.HTTPError, OSError, UnicodeError)  # the last for a host whose name is none
 
 
 class NoReply(Exception):
@@ -43,18 +43,21 @@ class JudgeServer:
         try:
             parts = urlsplit(url)
             self.host, self.port = parts.hostname, parts.port
-        except ValueError as error:
-            raise InputError(f"--url is not an address ({error}); it looks like http://127.0.0.1:11434/v1.") from error
+            httpx2.URL(url)
+        except (ValueError, httpx2.InvalidURL) as error:  # not shown: it may hold a secret
+            raise InputError("--url is not an address; it looks like http://127.0.0.1:11434/v1.") from error
         if parts.scheme not in ("http", "https") or not self.host:
-            raise InputError(f"--url {url} is not an address; it looks like http://127.0.0.1:11434/v1.")
+            raise InputError(f"--url {shorten(url)} is not an address; it looks like http://127.0.0.1:11434/v1.")
         if parts.username is not None or parts.query or parts.fragment:  # not shown: it may hold a secret
             raise InputError(f"--url holds more than an address; a key belongs in the environment variable {KEY_VARIABLE}.")
         self.url, self.model, self.timeout = url.rstrip("/"), model, timeout
         self.key = os.environ.get(KEY_VARIABLE, "").strip()
         if not (self.key.isascii() and self.key.isprintable()):
             raise InputError(f"{KEY_VARIABLE} holds characters that no key has; set it again.")
-        # A proxy is for what is outside.
-        self.opener = urllib.request.build_opener(*[urllib.request.ProxyHandler({})] * (self.host in LOOPBACK))
+        # What a server may write instead of each character of the key, in JSON: itself, \/, \u0073; in a text in that, \\u0073.
+        self._key = re.compile("".join(rf"\\{{0,9}}(?:{re.escape(char)}|u00(?i:{ord(char):02x}))" for char in self.key))
+        self.client = httpx2.Client(trust_env=self.host not in LOOPBACK)  # a proxy is for what is outside
+        self.watch = Watch(self.client, timeout, timeout, MOST_BYTES)
 
     def probe(self) -> list[str]:
         """Ask what models the server has, before any work is done.
@@ -67,7 +70,7 @@ class JudgeServer:
         """
         try:
             status, text, _ = self._fetch("/models", None, PROBE_TIMEOUT)
-        except (OSError, http.client.HTTPException) as error:
+        except FAILURES as error:
             raise InputError(f"--url {self.url}: no server answers there ({_reason(error)}); "
                              f"{self._how_to_start()}.") from error
         self._refuse(status, text)
@@ -84,8 +87,10 @@ class JudgeServer:
         return {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0,
                 "max_tokens": MAX_TOKENS}
 
-    def ask(self, prompt: str) -> str:
-        """The model's reply. What may pass (429, 5xx, time-outs, cut connections) is tried again, at growing distances.
+    def ask(self, prompt: str) -> tuple[str, bool]:
+        """The model's reply, and whether MAX_TOKENS cut it off.
+
+        What may pass (429, 5xx, time-outs, cut connections) is tried again, at growing distances.
 
         Raises:
             NoReply: if this request failed for good.
@@ -97,7 +102,7 @@ class JudgeServer:
                 time.sleep(max(FIRST_WAIT * 2 ** (attempt - 1), asked_wait))
             try:
                 status, text, asked_wait = self._fetch("/chat/completions", self.request(prompt), self.timeout)
-            except (OSError, http.client.HTTPException) as error:
+            except FAILURES as error:
                 problem = _reason(error)
                 continue
             if status != 429 and status < 500:
@@ -110,52 +115,29 @@ class JudgeServer:
             raise NoReply(f"HTTP {status}: {shorten(text)}")
         try:
             check(content := json.loads(text), {"choices": [{"message": {"content": object}}]})
-            reply = content["choices"][0]["message"]["content"]
+            choice = content["choices"][0]
         except (ValueError, LookupError, RecursionError) as error:
             raise NoReply(f"not a chat completion: {shorten(text)}") from error
         # Null where a hosted model refuses; half a character where the reply was cut inside one.
-        return reply.encode("utf-8", "replace").decode() if isinstance(reply, str) else ""
+        reply = choice["message"]["content"]
+        text = reply.encode("utf-8", "replace").decode() if isinstance(reply, str) else ""
+        return text, choice.get("finish_reason") == "length"
 
     def _fetch(self, path: str, body: dict | None, timeout: float) -> tuple[int, str, float]:
         """One request: the status, the text, and for how many seconds the server asks to be left alone.
 
         Raises:
-            OSError or HTTPException: if there is no whole answer of at most MOST_BYTES in `timeout` seconds. A time limit of
-                the connection would begin anew with each byte, so a thread waits that can be left behind.
+            one of FAILURES: if there is no whole answer of at most MOST_BYTES in `timeout` seconds.
         """
-        found: list[tuple[int, str, float] | Exception] = []
-
-        def exchange() -> None:
-            try:
-                found.append(self._exchange(path, body, timeout))
-            except (OSError, http.client.HTTPException) as error:
-                found.append(error)
-
-        worker = threading.Thread(target=exchange, daemon=True)
-        worker.start()
-        worker.join(timeout)
-        if not found:
-            raise TimeoutError
-        if isinstance(found[0], Exception):
-            raise found[0]
-        return found[0]
-
-    def _exchange(self, path: str, body: dict | None, timeout: float) -> tuple[int, str, float]:
-        request = urllib.request.Request(self.url + path, headers={"Content-Type": "application/json"},
-                                         data=None if body is None else json.dumps(body).encode())
-        if self.key:
-            request.add_unredirected_header("Authorization", f"Bearer {self.key}")  # never sent on to another server
-        try:
-            with self.opener.open(request, timeout=timeout) as answer:
-                status, content, headers = answer.status, _read(answer), answer.headers
-        except urllib.error.HTTPError as answer:
-            with answer:
-                status, content, headers = answer.code, _read(answer), answer.headers
-        text = content.decode("utf-8", "replace")
+        self.watch.patience = self.watch.wait = timeout
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}  # left out where we are sent to another host
+        with self.watch:
+            answer = self.client.request("GET" if body is None else "POST", self.url + path, json=body, headers=headers)
+        text = answer.content.decode("utf-8", "replace")
         if len(self.key) >= 8:  # some servers repeat the key; shorter ones, as local servers take them, are no secret
-            text = text.replace(self.key, "[key]")
-        seconds = headers.get("Retry-After", "")
-        return status, text, min(float(seconds), LONGEST_WAIT) if seconds.isdecimal() else 0.0
+            text = self._key.sub("[key]", text)
+        seconds = answer.headers.get("Retry-After", "")
+        return answer.status_code, text, min(float(seconds), LONGEST_WAIT) if seconds.isdecimal() else 0.0
 
     def _refuse(self, status: int, text: str) -> None:
         """End the run where asking on would be in vain."""
@@ -176,19 +158,10 @@ class JudgeServer:
                 f"`llama-server -m MODEL.gguf --port {port}`, or `transformers serve --port {port}`")
 
 
-def _read(answer: IO[bytes]) -> bytes:
-    """The body of an answer, of at most MOST_BYTES."""
-    content = answer.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise OSError(f"its answer is longer than {MOST_BYTES:,} bytes")
-    return content + answer.read()  # nothing; or an error, if less came than was announced
-
-
 def _reason(error: Exception) -> str:
     """Why there was no whole answer, in a few words."""
-    cause = getattr(error, "reason", error)  # urllib wraps what happened while connecting
-    if isinstance(cause, TimeoutError):
+    if isinstance(error, (NoProgress, httpx2.TimeoutException)):
         return "no answer in time"
-    if isinstance(cause, (ConnectionError, http.client.HTTPException)) and not isinstance(cause, ConnectionRefusedError):
+    if isinstance(error, (httpx2.NetworkError, httpx2.ProtocolError)) and not isinstance(error, httpx2.ConnectError):
         return "connection cut"
-    return str(getattr(cause, "strerror", None) or cause)
+    return re.sub(r"\[Errno -?[0-9]+\] ", "", shorten(str(error)))

@@ -60,17 +60,18 @@ def rate(votes: list[dict]) -> list[Rating]:
         return []
     names = sorted({name for vote in votes for name in (vote["left"], vote["right"])})
     index = {name: i for i, name in enumerate(names)}
-    each = np.zeros((len(votes), len(names), len(names)))  # what each vote gives to whom against whom
+    kinds = Counter((vote["left"], vote["right"], POINTS[vote["vote"]]) for vote in votes)  # few, however many votes there are
+    each = np.zeros((len(kinds), len(names), len(names)))  # what a vote of each kind gives to whom against whom
     tallies: dict[str, Counter[float]] = {name: Counter() for name in names}  # points -> how often
-    for number, vote in enumerate(votes):
-        points = POINTS[vote["vote"]]
-        for name, other, got in ((vote["left"], vote["right"], points), (vote["right"], vote["left"], 1 - points)):
+    for number, ((left, right, points), count) in enumerate(kinds.items()):
+        for name, other, got in ((left, right, points), (right, left, 1 - points)):
             each[number, index[name], index[other]] = got
-            tallies[name][got] += 1
-    drawn = np.random.default_rng(0).multinomial(len(votes), np.full(len(votes), 1 / len(votes)), size=DRAWS)
-    samples = np.tensordot(drawn, each, 1)  # [DRAWS, n, n]
+            tallies[name][got] += count
+    counts = np.array([*kinds.values()])
+    drawn = np.random.default_rng(0).multinomial(len(votes), counts / len(votes), size=DRAWS)
+    samples = np.tensordot(np.concatenate([counts[None], drawn]), each, 1)  # [1 + DRAWS, n, n], the votes themselves first
 
-    ratings = CENTRE + SCALE * np.log10(strengths(np.concatenate([each.sum(0, keepdims=True), samples])))  # [1 + DRAWS, n]
+    ratings = CENTRE + SCALE * np.log10(strengths(samples))  # [1 + DRAWS, n]
     lows, highs = np.percentile(ratings[1:], [2.5, 97.5], axis=0)
     found = [Rating(name, float(rating), float(low), float(high), tallies[name][1.0], tallies[name][0.5], tallies[name][0.0])
              for name, rating, low, high in zip(names, ratings[0], lows, highs)]

@@ -6,12 +6,28 @@
 an empty line. Write the answers of a second model likewise, and let alpaca_eval compare the two.
 """
 
+import argparse
 from pathlib import Path
+
+from common.support import files, options
+from common.support.console import say
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--responses", type=Path, required=True, metavar="FILE",
+                        help="what respond.py wrote, or a run's responses.json")
+    parser.add_argument("--arm", metavar="NAME", help="whose answers, if FILE is a run's responses.json")
+    parser.add_argument("--generator", metavar="NAME", help="what to call the model (default: the arm, or the file's name)")
+    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE", help="where to write, .json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 from ch_instruct.evaluation.response_files import read_responses
 from ch_instruct.prompts import question_text
-from common.support import files, options
-from common.support.console import say
 
 
 def to_alpaca_eval(records: list[dict], generator: str) -> list[dict]:
@@ -20,13 +36,7 @@ def to_alpaca_eval(records: list[dict], generator: str) -> list[dict]:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--responses", type=Path, required=True, metavar="FILE",
-                        help="what respond.py wrote, or a run's responses.json")
-    parser.add_argument("--arm", metavar="NAME", help="whose answers, if FILE is a run's responses.json")
-    parser.add_argument("--generator", metavar="NAME", help="what to call the model (default: the arm, or the file's name)")
-    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE", help="where to write, .json")
-    args = parser.parse_args()
+    args = parse()
     records = read_responses(args.responses, "--responses", args.arm, "--arm")
     files.write_json(args.out, to_alpaca_eval(records, args.generator or args.arm or args.responses.stem))
     say(f"{len(records)} answers in {args.out}")

@@ -12,25 +12,45 @@ tools can judge the answers:
 Answers are greedy. Where a question has a reference, each turn is scored by exact match and ROUGE-L.
 """
 
+import argparse
 import json
 import reprlib
 import time
 import uuid
 from pathlib import Path
 
+from common.support import files, options
+from common.support.console import say, shorten, table
+from common.support.files import InputError
+
+QUESTIONS = Path(__file__).with_name("two_turn_questions.jsonl")  # a dozen about the classroom world
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption)
+    parser.add_argument("--questions", type=Path, default=QUESTIONS, metavar="FILE",
+                        help="a question file, .jsonl (default: a dozen questions about the classroom world)")
+    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
+                        help="where to write the answers, .jsonl")
+    options.add(parser, options.FormatOption)
+    options.add(parser, options.NewTokensOption)
+    options.add(parser, options.DeviceOption, options.PrecisionOption)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import check_characters, read_rows
 from ch_instruct.scoring import score
+from ch_instruct.support.prompt_style import choose_style
 from common.fast.answering import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
-from common.support import files, options
-from common.support.console import say, shorten, table
 from common.support.device import evaluating, pick_device, pick_precision
-from common.support.files import InputError
 from common.tokenizer import Tokenizer
-
-QUESTIONS = Path(__file__).with_name("two_turn_questions.jsonl")  # a dozen about the classroom world
 
 
 def load_questions(path: Path) -> list[dict]:
@@ -111,23 +131,13 @@ def score_turns(questions: list[dict], turns: list[list[dict]]) -> list[dict | N
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    parser.add_argument("--questions", type=Path, default=QUESTIONS, metavar="FILE",
-                        help="a question file, .jsonl (default: a dozen questions about the classroom world)")
-    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
-                        help="where to write the answers, .jsonl")
-    options.add(parser, options.FormatOption)
-    parser.add_argument("--max-new-tokens", type=options.whole, default=128, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
-    args = parser.parse_args()
+    args = parse()
     questions = load_questions(args.questions)
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
 
     with evaluating(model, pick_precision(args.precision, device)[0]):
-        turns = answer_both(model, tokenizer, questions, args.format, args.max_new_tokens)
+        turns = answer_both(model, tokenizer, questions, choose_style(args.model, args.format), args.max_new_tokens)
     files.write_text(args.out, answer_lines(questions, turns, args.model))
     for question, first, second in list(zip(questions, *turns))[:4]:
         for text, given in zip(question["turns"], (first, second)):

@@ -12,14 +12,52 @@ weights read once for one more token of each text against reading memory. Needs 
 requirements-dev.txt.
 """
 
+import argparse
+import contextlib
 import multiprocessing
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+from ch_instruct.support.data_forms import RecordOptions
+from common.support import options
+from common.support.console import Progress, say, table
+from common.support.files import InputError
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--data", default="classroom", metavar="D",
+                        help="classroom, a public set by name, or a .json or .jsonl file of records (default: %(default)s)")
+    options.add(parser, RecordOptions)
+    parser.add_argument("--model", metavar="M", help="a model as for --model elsewhere (default: the shape of gpt2, random)")
+    parser.add_argument("--lora", type=options.whole, metavar="RANK",
+                        help="train by LoRA of this rank, too (default: all weights only)")
+    parser.add_argument("--batch-size", type=options.whole, default=8, metavar="N",
+                        help="records in a step (default: %(default)s)")
+    parser.add_argument("--rounds", type=options.whole, default=5, metavar="N",
+                        help="counted turns of each side, after one that is not (default: %(default)s)")
+    parser.add_argument("--answers", type=options.natural, default=64, metavar="N",
+                        help="prompts to answer, in batches of 8 and of 32; 0 for none (default: %(default)s)")
+    options.add(parser, options.NewTokensOption)
+    parser.set_defaults(max_new_tokens=64)  # of every answer, so that speeds can be compared
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
+                        help="where to compute (default: %(default)s)")
+    parser.add_argument("--busy", type=options.natural, default=0, metavar="N",
+                        help="other processes that compute meanwhile, as a browser or a second notebook may (default: "
+                             "%(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model, to see that everything runs")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import torch
 import torch.nn.functional as F
@@ -33,10 +71,7 @@ from common.gpt2 import GPT2, GPT2Config
 from common.lora import add_lora
 from common.losses import IGNORE_INDEX, next_token_loss
 from common.pretrained import find_folder, load_pretrained, save_pretrained
-from common.support import options
-from common.support.console import Progress, say, table
 from common.support.device import autocast, evaluating, peak_memory, pick_device, send
-from common.support.files import InputError
 from common.tokenizer import Tokenizer
 from common.training import TrainOptions, accumulate_gradients, make_optimizer, take_step
 
@@ -50,6 +85,18 @@ Found = TypeVar("Found")
 def median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     """The median over rounds of slow / fast."""
     return statistics.median(a / b for a, b in zip(slow, fast))
+
+
+@contextlib.contextmanager
+def beside(others: int) -> Iterator[None]:
+    """Meanwhile, so many other processes compute."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
@@ -262,24 +309,7 @@ def one_step(who: str, precision: str, folder: Path, examples: list[Example]) ->
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--data", default="classroom", metavar="D",
-                        help="classroom, a public set by name, or a .json or .jsonl file of records (default: %(default)s)")
-    parser.add_argument("--model", metavar="M", help="a model as for --model elsewhere (default: the shape of gpt2, random)")
-    parser.add_argument("--lora", type=options.whole, metavar="RANK",
-                        help="train by LoRA of this rank, too (default: all weights only)")
-    parser.add_argument("--batch-size", type=options.whole, default=8, metavar="N",
-                        help="records in a step (default: %(default)s)")
-    parser.add_argument("--rounds", type=options.whole, default=5, metavar="N",
-                        help="counted turns of each side, after one that is not (default: %(default)s)")
-    parser.add_argument("--answers", type=options.natural, default=64, metavar="N",
-                        help="prompts to answer, in batches of 8 and of 32; 0 for none (default: %(default)s)")
-    parser.add_argument("--max-new-tokens", type=options.whole, default=64, metavar="N",
-                        help="longest answer in tokens (default: %(default)s)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
-                        help="where to compute (default: %(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="a tiny model, to see that everything runs")
-    args = parser.parse_args()
+    args = parse()
     try:
         from transformers.utils.logging import disable_progress_bar, set_verbosity_error
     except ImportError as error:
@@ -289,7 +319,7 @@ def main() -> None:
     set_verbosity_error()
     device = pick_device(args.device)
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made, beside(args.busy):
         folder = Path(made)
         if args.model:
             save_pretrained(*load_pretrained(find_folder(args.model)), folder)  # in a form that both read alike
@@ -298,7 +328,8 @@ def main() -> None:
             save_pretrained(GPT2(GPT2Config(**shape)), Tokenizer.gpt2(), folder)
         model, tokenizer = load_pretrained(folder)
         context = model.config.n_positions
-        examples = [e for e in (encode_record(r, tokenizer) for r in load_records(args.data).records) if len(e.ids) <= context]
+        records = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows).records
+        examples = [e for e in (encode_record(r, tokenizer) for r in records) if len(e.ids) <= context]
         needed = args.batch_size * (args.rounds + 1)
         if len(examples) < needed:
             raise InputError(f"--data {args.data} has {len(examples)} records of up to {context} tokens; {args.rounds + 1} "
@@ -306,7 +337,8 @@ def main() -> None:
         batches = [examples[i:i + args.batch_size] for i in range(0, needed, args.batch_size)]
         tokens = sum(len(e.ids) - 1 for e in examples[:needed])
         say(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, {torch.get_num_threads()} threads, "
-            f"{args.rounds} rounds. {args.batch_size} records of {args.data} have {tokens / len(batches):.0f} tokens, "
+            f"{args.busy} other processes compute meanwhile, {args.rounds} rounds. "
+            f"{args.batch_size} records of {args.data} have {tokens / len(batches):.0f} tokens, "
             f"{sum(e.response_tokens for e in examples[:needed]) / tokens:.0%} of them in the loss.")
         bench_training(folder, batches, device, args.lora)
         prompts = [e.ids[:e.prompt_length] for e in examples if e.prompt_length + args.max_new_tokens <= context]

@@ -131,7 +131,7 @@ def time_answers(work: Work, trainings: int) -> float:
     """Seconds that this test's answers take: of the untouched model, which seldom ends one, and after so many trainings, when
     answers are taken to be as long as the expected ones."""
     test, most = work.examples["test"], work.max_new_tokens
-    prompts = [encode_prompt(record, work.tokenizer, work.options.format) for record in work.records["test"][:ROWS]]
+    prompts = [encode_prompt(record, work.tokenizer, work.options.style) for record in work.records["test"][:ROWS]]
     times = []
     for tokens in (1, 1 + TOKENS):
         start = time.monotonic()

@@ -1,28 +1,45 @@
-"""Other people's files: tables (.csv, .parquet), and the forms in which instruction records come.
+"""The forms in which other people's instruction records come.
 
-A row has a form by the keys it has, or --fields says which key holds what. Nothing else is tried: the form is told, and a row
-of no form is refused.
+A row has a form by the keys it has, or --fields says which key holds what. Nothing else is tried: the form is told, a row of no
+form is refused, and keys that nothing is learnt from are named.
 """
 
 import argparse
-import csv
 import json
+import re
 import reprlib
+import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from common.support.files import InputError, reading
+from ch_instruct.prompts import question_text
+from common.support.files import InputError
+from common.support.options import Options, option
 
 # Ours -> theirs. A row has the first form of which it has all keys.
 FORMS = {"OpenAI messages": {"messages": "messages"},
          "ShareGPT conversations": {"messages": "conversations"},
          "Alpaca": {"instruction": "instruction", "output": "output"},
          "prompt and completion": {"instruction": "prompt", "output": "completion"},
-         "question and answer": {"instruction": "question", "output": "answer"}}
+         "question and answer": {"instruction": "question", "output": "answer"},
+         "question and response": {"instruction": "question", "output": "response"},
+         "instruction and response": {"instruction": "instruction", "output": "response"}}
+# What any of them may have besides, by any of these names.
+BESIDES = {"input": ("input", "context"), "system": ("system", "system_prompt"), "history": ("history",),
+           "family": ("family",), "split": ("split",)}
+OURS = ("instruction", "output", "messages", *BESIDES)
 ROLES = {"human": "user", "gpt": "assistant"}  # what ShareGPT calls them; other names stay
 TOOLS = ("tools", "functions", "tool_calls", "function_call")
 TOOL_ROLES = ("tool", "function", "function_call", "observation")
-OURS = ("instruction", "input", "output", "messages", "family", "split")
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+# Parts of names by which --fields is proposed, and those of columns that hold neither question nor answer.
+QUESTIONS = ("instruction", "question", "prompt", "query", "problem", "ask", "q", "input", "inputs", "user", "human")
+ANSWERS = ("output", "answer", "response", "completion", "solution", "reply", "a", "target", "targets", "assistant", "chosen")
+LABELS = ("id", "ids", "uid", "uuid", "hash", "url", "link", "source", "date", "time", "lang", "language", "category", "type",
+          "split", "tag", "tags", "topic", "family", "license", "rejected", "name", "title", "label", "role", "from",
+          *(name for names in BESIDES.values() for name in names if name != "input"))
+SENDERS = ("system", "user", "assistant", *ROLES)
 
 
 def field_pair(text: str) -> str:
@@ -34,45 +51,173 @@ def field_pair(text: str) -> str:
     return text
 
 
-def to_record(row: object, where: str, fields: Sequence[str] | None = None) -> tuple[str, dict]:
-    """The name of a row's form, and the row with the keys of ours; keys that mean nothing here stay.
+@dataclass(frozen=True)
+class RecordOptions(Options):
+    """How files of records are read, in every command that reads them."""
+
+    fields: tuple[str, ...] | None = option(None, "for a file of records in another form: which of its keys hold what, as in "
+                                            "instruction=question output=answer (default: by the known forms)", field_pair,
+                                            nargs="+", metavar="OURS=THEIRS")
+    bad_rows: str = option("refuse", "what happens to records that cannot be used: refuse the file, or skip them, counted and "
+                           "told (default: %(default)s)", choices=["refuse", "skip"])
+
+
+class Converted(NamedTuple):
+    """A row with keys of ours."""
+
+    form: str  # its name
+    record: dict  # keys that mean nothing here stay
+    unused: list[str]  # those of them that hold something
+
+
+def to_record(row: object, where: str, fields: Sequence[str] | None = None, answered: bool = True) -> Converted:
+    """Find out a row's form and give its keys our names. Null counts as missing; numbers are written out.
+
+    A row with a system text or a history becomes a conversation.
 
     Args:
         where: begins the sentence of an error.
-        fields: pairs as for `field_pair`; then no other form is looked for.
+        fields: pairs as for `field_pair`; a known form is only looked for if they name no instruction and no messages.
+        answered: whether there must be an answer.
 
     Raises:
-        InputError: if the row has no known form, lacks a key, or calls tools.
+        InputError: if the row has no known form, lacks a key, calls tools, or is about more than text.
     """
     if not isinstance(row, dict):
         raise InputError(f"{where} is a {type(row).__name__}; it must be an object with instruction and output, or messages.")
-    if fields:
-        name, keys = " ".join(fields), {ours: theirs for ours, _, theirs in (pair.partition("=") for pair in fields)}
-        for ours, theirs in keys.items():
-            if theirs not in row and ours in ("instruction", "output", "messages"):
-                raise InputError(f"{where} has no {theirs!r} (it has {_names(row)}); change --fields {ours}={theirs}.")
-    else:
-        name = next((name for name, keys in FORMS.items() if row.keys() >= set(keys.values())), "")
-        if not name and not {"instruction", "output"} & row.keys():  # with one of them, the other is asked for later
-            texts = [key for key, value in row.items() if isinstance(value, str) and key.isprintable()][:2]
-            question, answer = texts if len(texts) == 2 else ("KEY", "KEY")
-            raise InputError(f"{where} is of no known form (its keys: {_names(row)}); say which of them hold question and "
-                             f"answer, as in --fields instruction={question} output={answer}.")
-        keys = FORMS[name or "Alpaca"]
-    record = {key: value for key, value in row.items() if key not in keys.values()}
-    record |= {ours: row[theirs] for ours, theirs in keys.items() if theirs in row}
-    for ours, theirs in keys.items():
-        if ours not in ("messages", theirs) and theirs in row and not isinstance(row[theirs], str):
-            raise InputError(f"{where}: {theirs!r} is {reprlib.repr(row[theirs])}; it must be a text.")
-    if isinstance(record.get("messages"), list):
-        refuse_tools(record, where)
-        record["messages"] = [_message(message, f"{where}, message {number}")
-                              for number, message in enumerate(record["messages"], 1)]
-    return name, record
+    if None in row:
+        raise InputError(f"{where} has the key {row[None]!r} twice; keep one of them.")
+    given = {key: value for key, value in row.items() if value is not None and value == value}  # NaN is not itself
+    full = [key for key, value in given.items() if value not in ("", [], {})]
+    for key in MEDIA:
+        if key in full:
+            raise InputError(f"{where} has {key!r}, and only text can be learnt here; leave such records out by --bad-rows "
+                             "skip, or take that key away if the texts do without it.")
+    form, keys = _form(row, full, where, fields, answered)
+    for ours, usual in BESIDES.items():
+        kinds = list if ours == "history" else object if ours == "split" else (str, int, float)
+        fitting = [key for key in usual if isinstance(given.get(key), kinds) and key in given and key not in keys.values()]
+        if ours not in keys and fitting and not (ours == "input" and "messages" in keys):
+            keys[ours] = next((key for key in fitting if key in full), fitting[0])
+    record = {key: value for key, value in given.items() if key not in keys.values()}
+    missing = {"instruction": "", "output": "", "messages": None}  # what null becomes
+    record |= {ours: _text(ours, given.get(theirs, missing.get(ours)), f"{where}: {theirs!r}") for ours, theirs in keys.items()
+               if theirs in given or (theirs in row and ours in missing)}
+    unused = [key for key in full if key not in keys.values()]
+    _converse(record, where, answered)
+    if "messages" in record:
+        unused += [keys[ours] for ours in ("input", "system", "history") if ours in keys and record.get(ours)]
+        if isinstance(record["messages"], list):
+            refuse_tools(record, where)
+            unused += sorted({f"message {key}" for message in record["messages"] if isinstance(message, dict)
+                              for key in message if message[key] and key not in ("role", "from", "content", "value")})
+            record["messages"] = [_message(message, f"{where}, message {number}")
+                                  for number, message in enumerate(record["messages"], 1)]
+    return Converted(form, record, unused)
+
+
+def _form(row: dict, full: list[str], where: str, fields: Sequence[str] | None, answered: bool) -> tuple[str, dict[str, str]]:
+    """The name of a row's form, and which key holds what: ours -> theirs."""
+    own = {ours: theirs for ours, _, theirs in (pair.partition("=") for pair in fields or ())}
+    for ours, theirs in own.items():
+        if theirs not in row and (ours in ("instruction", "messages") or (ours == "output" and answered)):
+            raise InputError(f"{where} has no {theirs!r} (it has {_names(row)}); change --fields {ours}={theirs}.")
+    if own.keys() & {"instruction", "messages"}:
+        return " ".join(fields or ()), own
+    asked = {name: {theirs for ours, theirs in keys.items() if ours != "output"} for name, keys in FORMS.items()}
+    whole = asked if "output" in own else {name: set(keys.values()) for name, keys in FORMS.items()}
+    for needed in (whole,) if answered else (whole, asked):
+        for keys in (set(full), set(row)):  # a form whose keys hold something comes first
+            for name, those in needed.items():
+                if keys >= those:
+                    return " ".join([name, *(fields or ())]), FORMS[name] | own
+    raise InputError(f"{where} {_no_form(row, answered)}.")
+
+
+def _no_form(row: dict, answered: bool) -> str:
+    """What a row of no known form is, and what can be done."""
+    proposed = propose(row, answered)
+    lists = [key for key, value in row.items() if isinstance(value, list) and len(value) > 1 and isinstance(value[0], dict)
+             and (propose(value[0]) or any(value[0].keys() >= set(keys.values()) for keys in FORMS.values()))]
+    what = f"is of no known form (its keys: {_names(row)})"
+    if proposed:
+        return f"{what}; say which of them hold what, as in --fields {' '.join(map(shlex.quote, proposed))}"
+    if lists:
+        return f"{what}; if its {lists[0]!r} are the records, save that list alone"
+    for ours, other in (("instruction", "output"), ("output", "instruction")):
+        if other in row:
+            return f"has no {ours!r} (it has {_names(row)}); add it"
+    return f"{what}; a record needs {'a question and an answer' if answered else 'a question'}, each under a key of its own"
+
+
+def propose(row: dict, answered: bool = True) -> list[str]:
+    """Pairs for --fields with which this row can be read, as its names and texts suggest; none if it cannot."""
+    chats = [key for key, value in row.items() if isinstance(value, list) and value and all(
+        isinstance(message, dict) and message.get("role", message.get("from")) in SENDERS for message in value)]
+    if chats:
+        return [f"messages={chats[0]}"]
+    parts = {key: set(re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower())) for key, value in row.items()
+             if isinstance(value, str) and value.strip() and key.isprintable() and key.strip()}
+    texts = [key for key in parts if not parts[key] & set(LABELS)]
+    answer = next((key for name in ANSWERS for key in texts if name in parts[key]), None)
+    question = next((key for name in QUESTIONS for key in texts if name in parts[key] and key != answer), None)
+    others = [key for key in texts if key not in (question, answer, "input")]
+    question = question or next(iter(others), None)
+    answer = answer or next((key for key in others if key != question and not parts[key] & set(QUESTIONS)), None)
+    pairs = [("instruction", question), ("output", answer)][:2 if answered else 1]
+    return [f"{ours}={theirs}" for ours, theirs in pairs] if all(theirs for _, theirs in pairs) else []
 
 
 def _names(row: dict) -> str:
-    return ", ".join(map(repr, row)) or "nothing"
+    names = [reprlib.repr(key) for key in row if key is not None]
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "nothing"
+
+
+def _text(ours: str, value: object, where: str) -> object:
+    """A value as the text that it should be; what may be something else comes back as it is."""
+    if ours in ("messages", "history", "split") or (ours in ("instruction", "output") and isinstance(value, list)
+                                                    and value and isinstance(value[0], dict)):
+        return value
+    if ours != "instruction" and isinstance(value, (int, float)):
+        return json.dumps(value)
+    if not isinstance(value, str):
+        raise InputError(f"{where} is {reprlib.repr(value)}; it must be a text.")
+    return value
+
+
+def _converse(record: dict, where: str, answered: bool) -> None:
+    """Give a record "messages" instead of instruction, input and output if those are messages, or if it has a system text or
+    a history. What finds no place in the messages stays."""
+    answer = record.get("output", "")
+    system, history = record.get("system", ""), record.get("history", [])
+    system, history = system if isinstance(system, str) else "", history if isinstance(history, list) else []
+    if isinstance(record.get("instruction"), list):  # a prompt of messages
+        end = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}] * bool(answered or answer)
+        record["messages"] = [*record.pop("instruction"), *end]
+        record.pop("output", None)
+    elif isinstance(answer, list):
+        raise InputError(f"{where} has a list of messages as output and none as instruction; both must be texts, or both "
+                         "messages.")
+    elif "messages" not in record and (system or history):
+        turns = []
+        for turn in history:
+            if isinstance(turn, list) and len(turn) == 2:
+                turns += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), turn)]
+            elif isinstance(turn, dict):
+                turns.append(turn)
+            else:
+                raise InputError(f"{where}: 'history' holds {reprlib.repr(turn)}; it must hold pairs of a question and an "
+                                 "answer, or messages.")
+        turns.append({"role": "user", "content": question_text(record)})
+        if answered or answer.strip():
+            turns.append({"role": "assistant", "content": answer})
+        for key in ("instruction", "input", "output", *["history"] * bool(history)):
+            record.pop(key, None)
+        record["messages"] = turns
+    messages = record.get("messages")
+    if system and isinstance(messages, list) and not any(
+            isinstance(first, dict) and "system" in (first.get("role"), first.get("from")) for first in messages[:1]):
+        record["messages"] = [{"role": "system", "content": record.pop("system")}, *messages]
 
 
 def refuse_tools(holder: dict, where: str) -> None:
@@ -80,64 +225,35 @@ def refuse_tools(holder: dict, where: str) -> None:
     used = [key for key in TOOLS if holder.get(key)]
     used += [f"role {holder[key]}" for key in ("role", "from") if holder.get(key) in TOOL_ROLES]
     if used:
-        raise InputError(f"{where} has {used[0]!r}: calling tools is not taught here; leave such records out of the file.")
+        raise InputError(f"{where} has {used[0]!r}: calling tools is not taught here; leave such records out by --bad-rows "
+                         "skip.")
 
 
 def _message(message: object, where: str) -> object:
     """A message with "role" and "content" alone, the content one text; what is no message comes back as it is."""
     if not isinstance(message, dict):
         return message
+    if None in message:
+        raise InputError(f"{where} has the key {message[None]!r} twice; keep one of them.")
     refuse_tools(message, where)
-    if "from" in message:
-        sender = message["from"]
-        return {"role": ROLES.get(sender, sender) if isinstance(sender, str) else sender, "content": message.get("value")}
-    kept = {key: message[key] for key in ("role", "content") if key in message}
+    kept = {ours: message[key] for ours, names in (("role", ("from", "role")), ("content", ("value", "content")))
+            for key in names if key in message}
+    if isinstance(kept.get("role"), str):
+        kept["role"] = ROLES.get(kept["role"], kept["role"])
     parts = kept.get("content")
-    if isinstance(parts, list) and all(isinstance(part, dict) and "type" in part for part in parts):
-        for part in parts:
-            if part["type"] != "text" or not isinstance(part.get("text"), str):
-                raise InputError(f"{where} has a part of type {part['type']!r}; only text can be learnt here.")
-        kept["content"] = "".join(part["text"] for part in parts)
+    if isinstance(parts, list) and parts and all(isinstance(part, dict) and "type" in part for part in parts):
+        kept["content"] = "".join(_text_of_part(part, where) for part in parts)
     return kept
 
 
-def read_table(path: Path, option: str = "--data") -> list[dict]:
-    """The rows of a .csv or .parquet file, one object each.
-
-    Raises:
-        InputError: if there is no such file, it cannot be read, or it has no rows.
-    """
-    if not path.is_file():
-        raise InputError(f"{option} {path}: there is no such file.")
-    rows = read_csv(path, option) if path.suffix == ".csv" else read_parquet(path, option)
-    if not rows:
-        raise InputError(f"{option} {path} holds no records.")
-    return rows
-
-
-def read_csv(path: Path, option: str) -> list[dict]:
-    """The rows of a table with a line of names, in UTF-8. Cells are parted by the sign that is most frequent in that line:
-    comma, semicolon or tab."""
-    csv.field_size_limit(2**31 - 1)  # characters in one cell
-    with (reading(f"{option} {path}", "no CSV in UTF-8", "save it again in that form"),
-          open(path, encoding="utf-8-sig", newline="") as file):
-        names = file.readline()
-        file.seek(0)
-        rows = list(csv.DictReader(file, delimiter=max(",;\t", key=names.count), strict=True))
-    for number, row in enumerate(rows, 1):
-        if None in row or None in row.values():
-            raise InputError(f"{option} {path}, record {number} has more or fewer cells than the line of names; texts with "
-                             "commas or line breaks belong into quotation marks.")
-    return rows
-
-
-def read_parquet(path: Path, option: str) -> list[dict]:
-    """The rows of a Parquet file. Empty cells are left out of their row; dates and the like become texts."""
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError(f"{option} {path}: reading .parquet needs pyarrow: pip install pyarrow") from error
-    with reading(f"{option} {path}", "no Parquet file", "fetch or copy it again"):
-        rows = parquet.read_table(path).to_pylist()
-    return [{key: json.loads(json.dumps(value, default=str)) for key, value in row.items() if value is not None}
-            for row in rows]
+def _text_of_part(part: dict, where: str) -> str:
+    """The text of one part of a message's content."""
+    if part["type"] not in ("text", "input_text", "output_text"):
+        raise InputError(f"{where} has a part of type {part['type']!r}, and only text can be learnt here; leave such records "
+                         "out by --bad-rows skip.")
+    text = next((part[key] for key in ("text", "value", "content") if key in part), None)
+    text = text.get("value") if isinstance(text, dict) else text
+    if not isinstance(text, str):
+        raise InputError(f"{where} has a part of type {part['type']!r} that holds no text (its keys: {_names(part)}); give it "
+                         "one as 'text'.")
+    return text

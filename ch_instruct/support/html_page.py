@@ -45,6 +45,8 @@ del { opacity: .65; }
 """
 
 MOST_CHARACTERS = 600  # of a text that is shown whole; a longer one is folded
+MOST_ENDLESS = 2, 120  # lines and characters of an answer that did not stop
+FREE_TEXT = 12  # words: a longer expected answer has many right wordings, so another one is not called wrong
 
 RESULTS = [("", "all"), ("right", "all right"), ("wrong", "some wrong"), ("differ", "arms differ"), ("endless", "did not stop")]
 
@@ -71,7 +73,7 @@ function show() {
 
 function sort(heading) {
   const down = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1, column = heading.cellIndex;
-  const key = row => row.cells[column].dataset.key ?? row.cells[column].textContent;
+  const key = row => row.cells[column].dataset[form.key.value] ?? row.cells[column].textContent;
   rows.sort((a, b) => down * key(a).localeCompare(key(b), undefined, { numeric: true }));
   for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
   heading.setAttribute("aria-sort", down === 1 ? "ascending" : "descending");
@@ -85,6 +87,10 @@ for (const heading of table.tHead.rows[0].cells) {
   button.onclick = () => sort(heading);
   heading.append(button);
 }
+form.key.onchange = () => {
+  const sorted = table.tHead.querySelector("[aria-sort]");
+  if (sorted) { sorted.removeAttribute("aria-sort"); sort(sorted); }
+};
 form.oninput = form.onreset = () => setTimeout(show);
 form.hidden = false;
 show();
@@ -122,13 +128,15 @@ def make_page(responses: list[dict], title: str) -> str:
 </head>
 <body>
 <h1>Answers: {escape(title)}</h1>
-<p>{len(responses)} questions; right by exact match: {summary}. In an answer, <ins>underlined</ins> words are not in the
-expected one, <del>struck out</del> words are in the expected one alone.</p>
+<p>{len(responses)} questions; right by exact match: {summary}. Where the expected answer has more than {FREE_TEXT} words,
+another wording is not called wrong. In an answer, <ins>underlined</ins> words are not in the expected one,
+<del>struck out</del> words are in the expected one alone.</p>
 <form hidden autocomplete="off">
 <label>Text <input name="text" type="search"></label>
 <label>Family {_choice("family", [("", "all"), *((family, family) for family in families)])}</label>
 <label>Arm {_choice("arm", [("", "all"), *((arm, arm) for arm in arms)])}</label>
 <label>Answers {_choice("result", RESULTS)}</label>
+<label>Sort arms by {_choice("key", [("key", "right and wrong"), ("rouge", "ROUGE-L")])}</label>
 <button type="reset">Show all</button>
 <output name="count"></output>
 </form>
@@ -156,28 +164,32 @@ def _row(number: int, response: dict, with_family: bool) -> str:
              *(f"<td>{_fold(escape(text), text)}</td>" for text in (question, expected))]
     for arm, given in response["answers"].items():
         answer, right = given["answer"], exact_match(given["answer"], expected)
-        kind = ("right" if right else "wrong") if expected else "unknown"
-        verdict = {"right": "✓ right", "wrong": "✗ wrong", "unknown": ""}[kind] + ("" if given["stopped"] else ", did not stop")
+        free = not right and len(expected.split()) > FREE_TEXT
+        kind = "unknown" if not expected or free else "right" if right else "wrong"
+        rouge = rouge_l(answer, expected)
+        told = [{"right": "✓ right", "wrong": "✗ wrong", "unknown": "other words" if free else ""}[kind],
+                f"ROUGE-L {rouge:.2f}" if expected and not right else "", "" if given["stopped"] else "did not stop"]
         # Wrong ones first, the worst of all at the top; last those that cannot be wrong.
-        key = right + rouge_l(answer, expected) if expected else 3.0
-        cells.append(f'<td class="{kind}" data-arm="{escape(arm)}" data-key="{key:.4f}" '
+        key = right + rouge if expected else 3.0
+        limits = (None, MOST_CHARACTERS) if given["stopped"] else MOST_ENDLESS
+        cells.append(f'<td class="{kind}" data-arm="{escape(arm)}" data-key="{key:.4f}" data-rouge="{rouge:.4f}" '
                      f'data-stopped="{"yes" if given["stopped"] else "no"}">'
-                     f'{_fold(mark_differences(answer, expected) if expected else escape(answer), answer)}'
-                     f'<span class="verdict">{verdict.removeprefix(", ")}</span></td>')
+                     f'{_fold(mark_differences(answer, expected) if expected else escape(answer), answer, *limits)}'
+                     f'<span class="verdict">{", ".join(filter(None, told))}</span></td>')
     return f'<tr data-family="{family}">{"".join(cells)}</tr>'
 
 
-def _fold(html: str, text: str) -> str:
-    """A long text folded behind its beginning, to be opened by a click."""
-    if len(text) <= MOST_CHARACTERS:
+def _fold(html: str, text: str, lines: int | None = None, characters: int = MOST_CHARACTERS) -> str:
+    """A text of more than so many lines or characters folded behind its beginning, to be opened by a click."""
+    if len(text) <= characters and (lines is None or len(text.strip().splitlines()) <= lines):
         return html
-    beginning = f'{escape(shorten(text, 240))} <span class="number">({len(text.split()):,} words)</span>'
+    beginning = f'{escape(shorten(text, min(240, characters)))} <span class="number">({len(text.split()):,} words)</span>'
     return f"<details><summary>{beginning}</summary>{html}</details>"
 
 
 def mark_differences(answer: str, expected: str) -> str:
     """The answer as HTML: words that are not expected within <ins>, expected words that are missing within <del>."""
-    ours, theirs = (re.findall(r"\s*\S+", text) for text in (answer, expected))  # a word with the space before it
+    ours, theirs = (re.findall(r"\s*\S+", text.rstrip()) for text in (answer, expected))  # a word with the space before it
     matcher = SequenceMatcher(None, [word.strip() for word in theirs], [word.strip() for word in ours], autojunk=False)
     parts = []
     for kind, i, j, m, n in matcher.get_opcodes():

@@ -9,7 +9,7 @@ from ch_instruct.prompts import format_prompt
 from ch_instruct.support.public_sets import PUBLIC_SETS, is_hub_id
 from common.pretrained import PUBLIC
 from common.support.options import TrainingOptions
-from common.support.reports import share_interval
+from common.support.reports import with_interval
 
 QUESTION = "What is the capital of France?"
 ASK = f"""\
@@ -30,14 +30,21 @@ def score_table(arms: Mapping[str, dict], questions: int) -> str:
     """Loss and exact match of these arms in Markdown, with 95 % intervals for the choice of the questions."""
     lines = ["| | test loss | exact match | ROUGE-L |", "|---|---|---|---|"]
     for name, arm in arms.items():
-        low, high = share_interval(arm["exact_match"], questions)
-        lines.append(f"| {name} | {arm['test_loss']:.4f} | {arm['exact_match']:.1%} ({low:.1%} to {high:.1%}) "
+        lines.append(f"| {name} | {arm['test_loss']:.4f} | {with_interval(arm['exact_match'], questions)} "
                      f"| {arm['rouge_l']:.1%} |")
     return "\n".join(lines)
 
 
+def seen(history: list[dict]) -> str:
+    """How often the kept checkpoint has seen the data, and how long the training went on."""
+    judged = [row for row in history if "validation_loss" in row and row["step"]]
+    kept = min(judged, key=lambda row: row["validation_loss"]) if judged else history[-1]
+    told = f"{kept['epoch']:.3g} epoch{'s' * (kept['epoch'] != 1)}"
+    return told if kept is history[-1] else f"{told} (of {history[-1]['epoch']:.3g} trained, it had the lowest validation loss)"
+
+
 def model_card(model: str, data: str, style: str, method: str, how: TrainingOptions, facts: dict, arms: Mapping[str, dict],
-               questions: int) -> str:
+               questions: int, history: list[dict]) -> str:
     """The card as text. It quotes nothing of the data, which may be private.
 
     Args:
@@ -46,6 +53,7 @@ def model_card(model: str, data: str, style: str, method: str, how: TrainingOpti
         facts: as in run.json.
         arms: rows of the report, of the untouched model and of this one.
         questions: how many were asked in the test.
+        history: of the training, as in metrics.csv; the checkpoint with the lowest validation loss was kept.
     """
     licences = known_licence(model, data)
     mit = all(licence == "MIT" for licence in licences)
@@ -56,6 +64,8 @@ def model_card(model: str, data: str, style: str, method: str, how: TrainingOpti
                           pipeline_tag="text-generation", tags=["gpt2", "instruction-tuning"])
     base, of_data = (licence or "not known here" for licence in licences)
     records = ", ".join(f"{count:,} {split}" for split, count in facts["records"].items())
+    skipped = facts.get("skipped_rows", {})
+    left_out = f"; {len(skipped):,} rows could not be used (run.json says which, and why)" if skipped else ""
     return f"""---
 {front.to_yaml()}
 ---
@@ -63,9 +73,9 @@ def model_card(model: str, data: str, style: str, method: str, how: TrainingOpti
 # {Path(model).name}, fine-tuned on {Path(data).name}
 
 - Base model: {on_hub or Path(model).name} (licence: {base}); its weights have the SHA-256 {facts["model_sha256"]}
-- Data: {Path(data).name} (licence: {of_data}); {records} records, SHA-256 {facts["data_sha256"]}
+- Data: {Path(data).name} (licence: {of_data}); {records} records{left_out}, SHA-256 {facts["data_sha256"]}
 - Method: {method}
-- Training: {how.epochs} epochs, {how.batch_size * how.accumulate} records a step, peak learning rate \
+- Training: {seen(history)}, {how.batch_size * how.accumulate} records a step, peak learning rate \
 {facts["learning_rate"]:g}, {facts["precision"]}
 
 ## Scores

@@ -5,6 +5,7 @@ from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from ch_instruct.support.data_files import READABLE, ending
 from common.support.console import say
 from common.support.files import InputError
 from common.support.hub import Pin, dataset_files, download
@@ -66,13 +67,12 @@ PUBLIC_SETS = {
                            {"messages": "data"}),
 }
 
-READABLE = (".json", ".jsonl", ".csv", ".parquet")
 ABOUT = ("config.json", "dataset_info.json", "dataset_infos.json", "state.json")  # files that tell of the data
 
 
 def is_hub_id(data: str) -> bool:
     """Whether --data names a data set of the hub, OWNER/NAME, and no file."""
-    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", data)) and not data.endswith(READABLE) and not Path(data).exists()
+    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", data)) and not ending(data) and not Path(data).exists()
 
 
 def choose_file(name: str, files: list[str]) -> str:
@@ -81,7 +81,7 @@ def choose_file(name: str, files: list[str]) -> str:
     Raises:
         InputError: if there are several, or none.
     """
-    readable = sorted(file for file in files if file.endswith(READABLE) and Path(file).name not in ABOUT)
+    readable = sorted(file for file in files if ending(file) and Path(file).name not in ABOUT)
     training = [file for file in readable if re.search(r"(?<![a-z])train(?![a-z])", file.lower())]
     for one in (readable, training):
         if len(one) == 1:

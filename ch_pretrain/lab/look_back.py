@@ -6,10 +6,26 @@ A model that only knows which words there are loses as much on the second copy a
 et al., 2022), which find the place where the present word stood before and say what came next there, loses little.
 """
 
+import argparse
 import csv
 import random
 from collections.abc import Sequence
 from pathlib import Path
+
+from common.support import options
+from common.support.console import say, table
+from common.support.files import reading, write_text
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--models", nargs="+", default=["classroom"], metavar="M",
+                        help="classroom, gpt2, the hub id of a GPT-2 model, or a checkpoint folder (default: classroom)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +35,7 @@ from ch_pretrain.inside import head_scores
 from ch_pretrain.pages import WORDS
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
-from common.support import options
-from common.support.console import say, table
 from common.support.device import evaluating
-from common.support.files import reading, write_text
 from common.tokenizer import Tokenizer
 
 LISTS, WORDS_EACH = 24, 30
@@ -99,10 +112,7 @@ def add_look(path: Path, model: GPT2, tokenizer: Tokenizer, step: int, tokens: i
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--models", nargs="+", default=["classroom"], metavar="M",
-                        help="classroom, gpt2, the hub id of a GPT-2 model, or a checkpoint folder (default: classroom)")
-    args = parser.parse_args()
+    args = parse()
     rows = []
     for name in args.models:
         model, tokenizer = load_pretrained(name)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ch_instruct import pipeline
 from ch_instruct.pipeline import Work
-from ch_sftmix.confidence import confidence, random_split, split
+from ch_sftmix.confidence import confidence, random_split, split, without_least_sure
 from ch_sftmix.train import SFTMix, mixup_run
 from common.losses import Loss, next_token_loss
 from common.pretrained import load_pretrained, load_weights
@@ -65,8 +65,7 @@ def without_wrong(cell: Cell) -> list[int]:
 
 def without_least_confident(cell: Cell) -> list[int]:
     """All training examples but the tenth of which the model is least sure (rounded down)."""
-    surest_first = [*cell.halves[0], *cell.halves[1]]
-    return surest_first[:len(surest_first) - len(surest_first) // 10]
+    return without_least_sure(confidence(cell.perplexities), 0.1)
 
 
 def random_parts(ids: list[int], seed: int) -> tuple[list[int], list[int]]:

@@ -17,29 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ch_instruct import pipeline
-from ch_pretrain import classroom
-from ch_sftmix.lab.arms import ARMS, Cell, everything, without_least_confident, without_wrong
-from ch_sftmix.lab.calibration import calibration_error, reliability, token_predictions
-from ch_sftmix.lab.plots import draw_reliability
-from ch_sftmix.train import SFTMix, reference_run
-from common.losses import evaluate, next_token_loss
-from common.pretrained import load_pretrained
-from common.support import options, runs
-from common.support.checkpoints import Run
+from common.support import options
 from common.support.console import say, table
-from common.support.device import pick_device, pick_precision
-from common.support.files import InputError, read_json, write_json
+from common.support.files import InputError, Journal, write_json
 from common.support.options import DeviceOption, FolderOptions, ModelOption, PrecisionOption, natural, option, share, whole
-from common.support.plots import save_picture
-from common.support.reports import mean_interval, plus_minus, tested
 
-PRIMARY = (("sftmix", "ntp"), ("tenth left out", "ntp"))  # at each level of noise
-DESCRIPTIVE = (("sftmix", "random halves"), ("sftmix", "mu = 0"), ("mixup in confident half", "confident half"),
-               ("mixup in unconfident half", "unconfident half"), ("ntp, twice as long", "sftmix"),
-               *((arm, "ntp") for arm in ARMS if (arm, "ntp") not in PRIMARY))
+# The arms besides "ntp", which every map has: what they do stands in arms.py.
+ARM_NAMES = ("sftmix", "tenth left out", "oracle", "random halves", "mu = 0", "confident half", "mixup in confident half",
+             "unconfident half", "mixup in unconfident half", "label smoothing", "dropout", "ntp, twice as long")
 
 
 @dataclass(frozen=True)
@@ -52,8 +37,8 @@ class MapOptions(FolderOptions, PrecisionOption, DeviceOption, ModelOption):
                                       nargs="+", metavar="X")
     seeds: tuple[int, ...] = option(tuple(range(8)), "one data set each, at least two (default: 0 to 7)", natural, nargs="+",
                                     metavar="N")
-    arms: tuple[str, ...] = option(tuple(ARMS), f"besides ntp: {', '.join(ARMS)} (default: all)", nargs="*",
-                                   choices=["ntp", *ARMS], metavar="ARM")
+    arms: tuple[str, ...] = option(ARM_NAMES, f"besides ntp: {', '.join(ARM_NAMES)} (default: all)", nargs="*",
+                                   choices=["ntp", *ARM_NAMES], metavar="ARM")
     small: bool = option(False, "a sketch: 250 records, seeds 200 to 202, the arms of the primary comparisons")
 
     def __post_init__(self) -> None:
@@ -61,6 +46,35 @@ class MapOptions(FolderOptions, PrecisionOption, DeviceOption, ModelOption):
         for name, values, least in (("seeds", self.seeds, 2), ("noise", self.noise, 1)):
             if len(set(values)) < max(least, len(values)):
                 raise InputError(f"--{name} {' '.join(map(str, values))}: give {least} or more, and each only once.")
+
+
+def parse() -> MapOptions:
+    return options.parse(MapOptions, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+import torch
+
+from ch_instruct import pipeline
+from ch_pretrain import classroom
+from ch_sftmix.lab.arms import ARMS, Cell, everything, without_least_confident, without_wrong
+from ch_sftmix.lab.calibration import calibration_error, reliability, token_predictions
+from ch_sftmix.lab.plots import draw_reliability
+from ch_sftmix.train import SFTMix, reference_run
+from common.losses import evaluate, next_token_loss
+from common.pretrained import load_pretrained
+from common.support import runs
+from common.support.checkpoints import Run
+from common.support.device import pick_device, pick_precision
+from common.support.plots import save_picture
+from common.support.reports import difference_table, mean_interval, plus_minus, tested
+
+PRIMARY = (("sftmix", "ntp"), ("tenth left out", "ntp"))  # at each level of noise
+DESCRIPTIVE = (("sftmix", "random halves"), ("sftmix", "mu = 0"), ("mixup in confident half", "confident half"),
+               ("mixup in unconfident half", "unconfident half"), ("ntp, twice as long", "sftmix"),
+               *((arm, "ntp") for arm in ARMS if (arm, "ntp") not in PRIMARY))
 
 
 SMALL: dict[str, Any] = {"records": 250, "seeds": (200, 201, 202), "arms": tuple(first for first, _ in PRIMARY)}
@@ -97,26 +111,34 @@ def wrong_shares(cell: Cell) -> dict[str, float]:
     return {name: 1 - len(right & set(ids)) / max(len(ids), 1) for name, ids in groups}
 
 
-def run_cell(given: MapOptions, folder: Path, seed: int, noise: float, precision: str) -> dict[str, dict]:
-    """Train and test all arms on one data set; `folder` keeps a file of each, and those that are there are not repeated."""
-    files = {arm: folder / f"{arm}.json" for arm in ("ntp", *ARMS)
-             if arm in ("ntp", *given.arms) and (noise or arm != "oracle")}  # without wrong answers, the oracle is NTP
-    if not all(file.exists() for file in files.values()):
+ENTRY = {"noise": float, "seed": int, "arm": str}  # of the journal, with what `measure` found
+
+
+def run_cell(given: MapOptions, folder: Path, journal: Journal, seed: int, noise: float, precision: str) -> dict[str, dict]:
+    """Train and test all arms on one data set. Each is in the journal as soon as it is done, and is not repeated."""
+    arms = [arm for arm in ("ntp", *ARMS)
+            if arm in ("ntp", *given.arms) and (noise or arm != "oracle")]  # without wrong answers, the oracle is NTP
+    done = {entry["arm"]: entry for entry in journal.entries if (entry["noise"], entry["seed"]) == (noise, seed)}
+
+    def note(arm: str, found: dict[str, Any]) -> None:
+        done[arm] = {"noise": float(noise), "seed": seed, "arm": arm} | found
+        journal.append(done[arm])
+
+    if not set(arms) <= done.keys():
         write_json(folder / "records.json", draw_data(seed, noise, given.records))
         work = pipeline.prepare(SFTMix(data=str(folder / "records.json"), model=given.model, device=given.device, seed=seed,
                                        precision=precision, epochs=given.epochs))
-        checkpoint = folder.parents[1] / "checkpoint"
-        if not files["ntp"].exists():
+        checkpoint = folder / "checkpoint"
+        if "ntp" not in done:
             say(f"\nntp, noise {noise:g}, data seed {seed}")
             run, perplexities = reference_run(work, checkpoint, seed)
             cell = Cell(work, checkpoint, seed, perplexities)
-            write_json(files["ntp"], measure(cell, run) | {"perplexities": perplexities.tolist(), "wrong": wrong_shares(cell)})
-        cell = Cell(work, checkpoint, seed, torch.tensor(read_json(files["ntp"])["perplexities"], dtype=torch.float64))
-        for arm, file in files.items():
-            if not file.exists():
-                say(f"\n{arm}, noise {noise:g}, data seed {seed}")
-                write_json(file, measure(cell, ARMS[arm](cell)))
-    return {arm: read_json(file) for arm, file in files.items()}
+            note("ntp", measure(cell, run) | {"perplexities": perplexities.tolist(), "wrong": wrong_shares(cell)})
+        cell = Cell(work, checkpoint, seed, torch.tensor(done["ntp"]["perplexities"], dtype=torch.float64))
+        for arm in [arm for arm in arms if arm not in done]:
+            say(f"\n{arm}, noise {noise:g}, data seed {seed}")
+            note(arm, measure(cell, ARMS[arm](cell)))
+    return {arm: done[arm] for arm in arms}
 
 
 Results = dict[float, dict[str, list[dict]]]  # noise -> arm -> what `measure` found, a data set each
@@ -138,7 +160,7 @@ def differences(results: Results, first: str, second: str, value: Callable[[dict
 
 def primary_comparisons(results: Results) -> list[dict[str, Any]]:
     """Each primary comparison of exact match at each noise; see `tested`."""
-    return tested([{"first": first, "second": second, "noise": noise, "differences": values} for first, second in PRIMARY
+    return tested([{"name": f"{first} - {second}, noise {noise:g}", "differences": values} for first, second in PRIMARY
                    for noise, values in differences(results, first, second, MEASURES["Exact match"][0]).items()])
 
 
@@ -153,9 +175,7 @@ def arm_table(results: Results, title: str) -> str:
 
 def tell(results: Results, title: str) -> None:
     """Print all tables; `title` stands above the primary comparisons."""
-    say(f"\n{title}\n\n" + table(["exact match", "noise", "difference", "p", "p (Holm)"], [
-        [f"{row['first']} - {row['second']}", f"{row['noise']:g}", plus_minus(row["interval"], "+.1%"),
-         f"{row['p']:.3f}", f"{row['p_holm']:.3f}"] for row in primary_comparisons(results)]))
+    say(f"\n{title}\n\n" + difference_table(primary_comparisons(results), "exact match"))
     say("\nAll that follows is descriptive. Means ± half of the 95 % interval, not corrected for their number.")
     for measure, pairs in (("Exact match", DESCRIPTIVE), ("Test loss", PRIMARY + DESCRIPTIVE)):
         value, form = MEASURES[measure]
@@ -173,8 +193,8 @@ def tell(results: Results, title: str) -> None:
 
 
 def main() -> None:
-    given = options.parse(MapOptions, __doc__)
-    if given.small:
+    given = parse()
+    if given.small and not options.is_resuming(given):
         if any(getattr(given, name) != getattr(MapOptions, name) for name in SMALL):
             raise InputError(f"--small chooses {', '.join(map(options.flag, SMALL))} itself; leave these out.")
         given = replace(given, **SMALL)
@@ -186,9 +206,10 @@ def main() -> None:
     out = runs.open_run("ch_sftmix", given, facts)
 
     cells: dict[float, list[dict[str, dict]]] = {noise: [] for noise in given.noise}
+    journal = Journal(out / "trials.jsonl", ENTRY, "no trial of the map")
     for seed in given.seeds:
         for noise in given.noise:
-            cells[noise].append(run_cell(given, out / f"noise-{noise:g}" / f"seed-{seed}", seed, noise, precision))
+            cells[noise].append(run_cell(given, out, journal, seed, noise, precision))
     results = {noise: {arm: [cell[arm] for cell in found] for arm in found[0]} for noise, found in cells.items()}
     write_json(out / "map.json", {"seeds": given.seeds, "primary": primary_comparisons(results), "results": results})
     for noise, arms in results.items():

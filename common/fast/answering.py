@@ -4,7 +4,6 @@ Each text is what `generation.stream` gives for its prompt alone.
 """
 
 import random
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,8 +13,8 @@ from common.fast.beginnings import kinds_of, repeated
 from common.fast.cache import KVCache
 from common.fast.prepacked import prepacked_weights
 from common.fast.views import run
-from common.generation import next_tokens
 from common.gpt2 import GPT2
+from common.sampling import GREEDY, Sampling, next_tokens
 from common.support.console import Progress
 from common.support.device import send
 
@@ -35,12 +34,11 @@ def text_generator(model: GPT2, seed: int, number: int) -> torch.Generator:
 
 
 def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot_id: int, batch_size: int = 32,
-                 what: str = "answering", temperature: float = 0.0, top_k: int | None = None,
-                 seed: int = 0) -> list[Continuation]:
+                 what: str = "answering", how: Sampling = GREEDY, seed: int = 0) -> list[Continuation]:
     """Continuations of any number of prompts, in their order: the same as one by one.
 
     Args:
-        temperature, top_k: as for `next_tokens`. A sampled text does not depend on the others beside it.
+        how: as for `next_tokens`. A sampled text does not depend on the others beside it.
         seed: of the sampling; see `text_generator`.
 
     Raises:
@@ -49,16 +47,8 @@ def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot
     for prompt in prompts:
         if not 0 < len(prompt) < model.config.n_positions:
             raise ValueError(f"A prompt of {len(prompt)} tokens leaves no room in a context of {model.config.n_positions}.")
-    generators = [text_generator(model, seed, number) for number in range(len(prompts))] if temperature else []
-
-    def choose(logits: Tensor, rows: list[int | None]) -> Tensor:
-        if not temperature:
-            return next_tokens(logits, 0.0, None, None)
-        return torch.cat([next_tokens(row, temperature, top_k, generators[i]) if i is not None else row.argmax(dim=1)
-                          for row, i in zip(logits.split(1), rows)])
-
     with Progress(what, len(prompts), "text") as progress, torch.no_grad(), prepacked_weights(model):
-        return _Relay(model, prompts, max_new_tokens, eot_id, batch_size, choose).run(progress)
+        return _Relay(model, prompts, max_new_tokens, eot_id, batch_size, how, seed).run(progress)
 
 
 class BatchCache(KVCache):
@@ -105,9 +95,10 @@ class _Relay:
     """
 
     def __init__(self, model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot_id: int, batch_size: int,
-                 choose: Callable[[Tensor, list[int | None]], Tensor]):
+                 how: Sampling, seed: int):
         self.model, self.prompts, self.max_new_tokens, self.eot_id = model, prompts, max_new_tokens, eot_id
-        self.choose = choose  # the next token of each row, from its logits [B, V] and whose text each row is
+        self.how = how
+        self.generators = [text_generator(model, seed, number) for number in range(len(prompts))] if how.temperature else []
         self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # the last one is next
         self.new: list[list[int]] = [[] for _ in prompts]
         self.stopped = [False] * len(prompts)
@@ -144,6 +135,14 @@ class _Relay:
         for kind, cache in zip(self.kinds, self.beginnings):
             if kind.beginning:
                 run(self.model, torch.tensor([kind.beginning], device=self.model.device), cache)
+
+    def choose(self, logits: Tensor, rows: list[int | None]) -> Tensor:
+        """The next token of each row, int64 [B], from its logits [B, V] and whose text each row is."""
+        if self.how == GREEDY:
+            return next_tokens(logits)
+        return torch.cat([row.argmax(dim=1) if i is None else next_tokens(
+            row, self.how, [self.prompts[i] + self.new[i]], self.generators[i] if self.generators else None)
+            for row, i in zip(logits.split(1), rows)])
 
     def fill(self, number: int, places: list[tuple[int, int]]) -> None:
         """Let prompts of one kind read, each in its slot of the batch, and say their first token. places: slot and prompt."""

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -19,16 +20,18 @@ from common.losses import evaluate, next_token_loss
 from common.pretrained import save_pretrained
 from common.support import files
 from common.support.console import is_main, say
-from common.support.files import write_text, write_whole
+from common.support.files import FROM_0, NATURAL, Within, write_text, write_whole
+from common.support.options import Parser
 from common.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from common.training import Dataset, TrainOptions
 
 STATE_FILE = "training_state.pt"
-STATE = {"state": {"step": int, "best_step": int, "best_loss": float, "waited": int, "seconds": float, "done": bool,
-                   "stopped_early": bool, "history": [{"step": int, "epoch": float, "tokens": int, "targets": int}]}}
-SECONDS_BETWEEN_SAVES = 300
+ROW = {"step": NATURAL, "epoch": FROM_0, "tokens": NATURAL, "targets": NATURAL, str: float}
+STATE = {"state": {"step": NATURAL, "best_step": NATURAL, "best_loss": Within(float, -math.inf, math.inf), "waited": NATURAL,
+                   "seconds": FROM_0, "done": bool, "stopped_early": bool, "history": [ROW]}}
+SECONDS_BEFORE_FIRST, SECONDS_BETWEEN_SAVES = 40, 300  # an interruption soon after the start costs little
 
 
 @dataclass
@@ -69,9 +72,11 @@ class Keeper:
     def begin(self, resume: bool) -> Run:
         """A new run, whose curve begins before any step; or the one that was saved here."""
         if resume:
-            self.run = load_state(self.folder, self.model, self.optimizer)
-        self.saved = time.monotonic()
-        self.began = self.saved - self.run.seconds  # when the run would have begun, had it never been interrupted
+            self.run = load_state(self.folder, self.model, self.optimizer, self.options)
+        now = time.monotonic()
+        self.saved = now - max(SECONDS_BETWEEN_SAVES - SECONDS_BEFORE_FIRST, 0)
+        self.began = now - self.run.seconds  # when the run would have begun, had it never been interrupted
+        Parser.reached = self.folder, self.run.step
         if not self.run.history and len(self.validation):
             self.run.history.append({"step": 0, "epoch": 0.0, "tokens": 0, "targets": 0, "validation_loss": self.evaluate()})
         return self.run
@@ -80,15 +85,15 @@ class Keeper:
         """The validation loss. The plain one, whatever is trained, so that all arms of an experiment are judged alike."""
         return evaluate(self.model, self.validation, next_token_loss, self.options.batch_size, self.options.precision)
 
-    def judge(self, steps_back: int) -> None:
+    def judge(self, average_over: int) -> None:
         """Evaluate, tell, and save the checkpoint if it is the best so far (or if there is nothing to judge it by).
 
-        steps_back: the training loss that is told is the mean over so many steps.
+        average_over: the training loss that is told is the mean over so many steps.
         """
         run, row = self.run, self.run.history[-1]
         if len(self.validation):
             row["validation_loss"] = self.evaluate()
-        train_loss = fmean(recent["train_loss"] for recent in run.history[-steps_back:] if recent["step"] > 0)
+        train_loss = fmean(recent["train_loss"] for recent in run.history[-average_over:] if recent["step"] > 0)
         better = row.get("validation_loss", -math.inf) < run.best_loss  # without validation, always
         run.waited = 0 if better else run.waited + 1
         if better:
@@ -103,38 +108,91 @@ class Keeper:
         run.stopped_early = self.options.patience is not None and run.waited >= self.options.patience
         self.saved = -math.inf  # the state comes after the checkpoint: killed between the two, the run judges once more
 
-    def save_state(self, done: bool) -> None:
-        """Write metrics.csv and training_state.pt, if the last time was long ago or a checkpoint was judged since.
-
-        Tensors and plain values only; none of the tensors when `done`, or stopped early.
-        """
-        run, model = self.run, self.model
+    def save(self, done: bool) -> None:
+        """`save_state`, if the last time was long ago or a checkpoint was judged since. done: that was the last step."""
+        run = self.run
         run.stopped_early, run.done = run.stopped_early and not done, run.stopped_early or done
         now = time.monotonic()
         if now - self.saved <= SECONDS_BETWEEN_SAVES:
             return
         self.saved, run.seconds = now, now - self.began
-        if not is_main():
-            return
-        write_text(self.folder / "metrics.csv", history_csv(run.history))
-        content: dict[str, Any] = {"state": asdict(run)}
-        if not run.done:
-            # The weights as they are now, not the best ones; AdamW's averages; and where dropout's random numbers stand.
-            content |= {"model": trained_parameters(model), "optimizer": self.optimizer.state_dict(),
-                        "rng": torch.get_rng_state()}
-            if model.device.type == "cuda":
-                content["cuda_rng"] = torch.cuda.get_rng_state()
-        write_whole(self.folder / STATE_FILE, lambda path: torch.save(content, path))
+        if is_main():
+            save_state(self.folder, run, self.model, self.optimizer)
+        Parser.reached = self.folder, run.step
 
 
-def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> Run:
+def save_state(folder: Path, run: Run, model: GPT2, optimizer: torch.optim.Optimizer) -> None:
+    """Write metrics.csv and training_state.pt: tensors and plain values only. When done, the tensors are left out."""
+    write_text(folder / "metrics.csv", history_csv(run.history))
+    content: dict[str, Any] = {"state": asdict(run)}
+    if not run.done:
+        # The weights as they are now, not the best ones; AdamW's averages; and where dropout's random numbers stand.
+        content |= {"model": trained_parameters(model), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+        if model.device.type == "cuda":
+            content["cuda_rng"] = torch.cuda.get_rng_state()
+    write_whole(folder / STATE_FILE, lambda path: torch.save(content, path))
+
+
+def check_run_state(run: Run, options: "TrainOptions") -> None:
+    """Refuse numbers that no training with these options comes to.
+
+    Raises:
+        ValueError: naming them.
+    """
+    steps = [row["step"] for row in run.history]
+    if steps != list(range(steps[0], run.step + 1)) if steps else run.step:
+        raise ValueError(f"its step is {run.step}, and its history has other steps")
+    if run.best_step > run.step:
+        raise ValueError(f"its best step is {run.best_step}, and its last {run.step}")
+    ended = run.step == options.max_steps if options.max_steps else bool(steps) and run.history[-1]["epoch"] >= options.epochs
+    stopped = options.patience is not None and run.waited >= options.patience
+    if run.done != (ended or run.stopped_early) or (run.stopped_early and not stopped):
+        raise ValueError(f"it says done = {run.done} at step {run.step}")
+
+
+def check_tensors(found: dict[str, Any], like: Mapping[str, torch.Tensor], what: str) -> None:
+    """Refuse tensors of other names, types or shapes than these, and values that are no numbers. A smaller one would be spread.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    if found.keys() != like.keys():
+        raise ValueError(f"{what} are others: {min(found.keys() ^ like.keys(), key=str)}")
+    for name, tensor in like.items():
+        one = found[name]
+        if not (isinstance(one, torch.Tensor) and one.dtype == tensor.dtype and one.shape == tensor.shape
+                and one.layout == tensor.layout and one.isfinite().all()):
+            raise ValueError(f"{what}: {name} is no tensor of {list(tensor.shape)} finite numbers of {tensor.dtype}")
+
+
+def check_optimizer_state(found: dict[str, Any], optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Refuse a state that is not AdamW's after so many steps on the same weights.
+
+    Raises:
+        ValueError: naming what is not so.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    same = ("params", "weight_decay", "betas", "eps")  # the rate is set at each step, and how it is computed may differ
+    if [[group[name] for name in same] for group in found["param_groups"]] != [[group[name] for name in same] for group in own]:
+        raise ValueError("its optimizer has other weights or settings")
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    if list(found["state"]) != (list(range(len(weights))) if step else []):
+        raise ValueError("its optimizer knows other weights")
+    for number, averages in found["state"].items():
+        like = {"step": torch.tensor(0.0), "exp_avg": weights[number], "exp_avg_sq": weights[number]}
+        check_tensors(averages, like, f"AdamW's averages of weight {number}")
+        if averages["step"] != step or averages["exp_avg_sq"].min() < 0:
+            raise ValueError(f"AdamW's averages of weight {number} are not those after {step} steps")
+
+
+def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer, options: "TrainOptions") -> Run:
     """Put back what `save_state` wrote into this folder, if it did; return how far the run had come.
 
     Raises:
-        InputError: if the file is damaged.
+        InputError: if the file is damaged. Then nothing is put back.
     """
     path = folder / STATE_FILE
-    if not path.exists():
+    if not files.is_there(path):
         return Run()
     advice = f"remove it, and --resume trains from the start of {folder} again"
     if (folder / "model.safetensors").exists():
@@ -148,15 +206,13 @@ def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer) -> R
         content = torch.load(path, map_location="cpu", weights_only=True)
         files.check(content, STATE)
         run = Run(**content["state"])
-        if (run.history[-1]["step"] if run.history else 0) != run.step:
-            raise ValueError(f"its step is {run.step}, and its history ends elsewhere")
+        check_run_state(run, options)
         if not run.done:
+            check_tensors(content["model"], trained_parameters(model), "its weights")
+            check_optimizer_state(content["optimizer"], optimizer, run.step)
             for name, p in trained_parameters(model).items():
                 p.data.copy_(content["model"][name])
             optimizer.load_state_dict(content["optimizer"])
-            for weight, averages in optimizer.state.items():
-                if any(averages[name].shape != weight.shape for name in ("exp_avg", "exp_avg_sq")):
-                    raise ValueError("AdamW's averages have other shapes than the weights")
             torch.set_rng_state(content["rng"])
             if "cuda_rng" in content:
                 torch.cuda.set_rng_state(content["cuda_rng"])
@@ -172,7 +228,7 @@ def read_history(path: Path) -> list[dict]:
     with files.reading(path, "no metrics.csv of a run", "leave this run out"):
         rows = [{name: float(cell) for name, cell in row.items() if cell}
                 for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())]
-        files.check(rows, [{"epoch": float, "tokens": float}])
+        files.check(rows, [{"epoch": FROM_0, "tokens": FROM_0, str: float}])
         if not rows:
             raise ValueError("it has no rows")
     return rows

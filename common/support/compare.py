@@ -4,31 +4,54 @@
     python common/support/compare.py runs/ch_instruct/001 runs/ch_instruct/002 --out lora.png
 """
 
+import argparse
 from pathlib import Path
+from string import ascii_uppercase
 
-from common.support import files, options, plots, runs
-from common.support.checkpoints import read_history
-from common.support.console import say, short_names, table
+from common.support import files, options
+from common.support.console import WIDTH, say, short_names, table
 from common.support.files import InputError
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    parser.add_argument("--out", type=Path, default=Path("comparison.png"), metavar="FILE",
+                        help="where the picture of the loss curves goes, .png; written anew (default: %(default)s)")
+    args = parser.parse_args()
+    if args.out.suffix != ".png":
+        raise InputError(f"--out {args.out}: the picture is a .png; choose such a name.")
+    return args
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+from common.support import plots
+from common.support.checkpoints import read_history
 from common.support.reports import report_table
 
-ARM = dict.fromkeys(("test_loss", "perplexity", "exact_match", "rouge_l", "stopped", "seconds"), (float, None))
+TEST = {"questions": int, "sha256": str}
+SHARE = (files.Within(float, 0, 1), None)
+ARM = dict.fromkeys(("test_loss", "perplexity", "seconds"), (files.FROM_0, None)) | dict.fromkeys(
+    ("exact_match", "rouge_l", "stopped"), SHARE)
+FILES = ("run.json", "report.json")  # of a finished run
 NO_MATTER = {"out", "resume", "save_data"}  # options that say nothing about what was done
 
 
-def read_report(folder: Path) -> tuple[dict, dict]:
-    """What a finished run did, and the arms of its report.
+def read_report(folder: Path) -> tuple[dict, dict, dict]:
+    """What a finished run did, the arms of its report, and the test of each: "questions" and "sha256".
 
     Raises:
-        InputError: if there is no finished run, or its files are damaged.
+        InputError: if its files are damaged.
     """
-    if not (folder / "report.json").exists() or not (folder / "run.json").exists():
-        raise InputError(f"{folder} holds no finished run (run.json and report.json); give run folders, as in "
-                         "runs/ch_instruct/*.")
-    run = runs.read_run(folder)
+    run = options.read_run(folder)
     report = files.read_json(folder / "report.json", {"arms": {str: ARM}}, "no report of a training run", "leave this run out")
+    tests = report.get("tests", {})
+    with files.reading(folder / "report.json", "no report of a training run", "leave this run out"):
+        files.check(tests, {str: TEST})
     done = {name: value for name, value in run["options"].items() if name not in NO_MATTER}
-    return done | run["facts"] | {"git_commit": run.get("git_commit")}, report["arms"]
+    return done | run["facts"] | {"git_commit": run.get("git_commit")}, report["arms"], tests
 
 
 def differences(done: dict[str, dict]) -> str:
@@ -36,7 +59,24 @@ def differences(done: dict[str, dict]) -> str:
     names = dict.fromkeys(name for run in done.values() for name in run)
     rows = [[name, *(_cell(run.get(name)) for run in done.values())] for name in names]
     rows = [row for row in rows if len(set(row[1:])) > 1]
-    return table(["", *done], rows) if rows else ""
+    return table(["", *done], rows, WIDTH) if rows else ""
+
+
+def score_rows(found: dict[str, tuple[dict, dict, dict]]) -> str:
+    """All arms of all runs as a table. Where they took different tests, each is marked with the letter of its own."""
+    letters: dict[str, str] = {}
+    arms: dict[str, dict] = {}
+    questions: dict[str, int] = {}
+    sets = dict.fromkeys(test["sha256"] for _, _, tests in found.values() for test in tests.values())
+    for name, (_, results, tests) in found.items():
+        for arm, result in results.items():
+            row, test = f"{name}: {arm}", tests.get(arm)
+            if test and len(sets) > 1:
+                row += f" [{letters.setdefault(test['sha256'], ascii_uppercase[len(letters) % 26])}]"
+            arms[row] = result
+            questions |= {row: test["questions"]} if test else {}
+    note = f"\n[{'], ['.join(letters.values())}]: different tests; compare only rows of the same letter." if letters else ""
+    return report_table(arms, questions) + note
 
 
 def _cell(value: object) -> str:
@@ -49,23 +89,24 @@ def _cell(value: object) -> str:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
-    parser.add_argument("--out", type=Path, default=Path("comparison.png"), metavar="FILE",
-                        help="where the picture of the loss curves goes, .png; written anew (default: %(default)s)")
-    args = parser.parse_args()
-    if args.out.suffix != ".png":
-        raise InputError(f"--out {args.out}: the picture is a .png; choose such a name.")
+    args = parse()
     given = list(dict.fromkeys(args.runs))  # one that is named twice is one
     folders = dict(zip(short_names(list(map(str, given))), given))
-    found = {name: read_report(folder) for name, folder in folders.items()}
-    told = differences({name: done for name, (done, _) in found.items()})
+    finished = {name: folder for name, folder in folders.items() if all((folder / file).exists() for file in FILES)}
+    for name, folder in folders.items():
+        if name not in finished:
+            say(f"{folder} holds no finished run ({' and '.join(FILES)}); it is left out.")
+    if not finished:
+        raise InputError("There is no finished run to look at; give run folders, as in runs/ch_instruct/*.")
+    found = {name: read_report(folder) for name, folder in finished.items()}
+    told = differences({name: done for name, (done, _, _) in found.items()})
     say(f"{told}\n" if told else "The runs have the same options and facts.\n")
-    say(report_table({f"{name}: {arm}": result for name, (_, arms) in found.items() for arm, result in arms.items()}))
-    curves = {name: read_history(folder / "metrics.csv") for name, folder in folders.items()
+    say(score_rows(found))
+    curves = {name: read_history(folder / "metrics.csv") for name, folder in finished.items()
               if (folder / "metrics.csv").exists()}  # with several seeds, each has its own below
     if curves:
-        plots.save_picture(args.out, lambda ax: plots.draw_losses(ax, curves), width=8.5, height=5.5)
+        height = 5.5 + 0.4 * max(len(curves) - 3, 0)  # of many runs, the legend stands below
+        plots.save_picture(args.out, lambda ax: plots.draw_losses(ax, curves), 8.5, height)
         say(f"\nLoss curves of {', '.join(curves)}: {args.out}")
 
 

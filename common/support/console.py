@@ -1,13 +1,16 @@
-"""What a long computation shows: a bar in a terminal, plain lines elsewhere."""
+"""What commands print: lines, tables, and the progress of a long computation (a bar in a terminal, plain lines elsewhere)."""
 
 import os
 import sys
 import time
 from collections.abc import Sequence
+from itertools import accumulate
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 15.0
+WIDTH = 100  # columns of a terminal for which wide tables are folded
+EARLY = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"  # tqdm's bar without the time left
 
 
 def rank() -> int:
@@ -20,10 +23,14 @@ def is_main() -> bool:
     return rank() == 0
 
 
+# A terminal obeys control characters: it would move, colour and hide text as whoever wrote it likes.
+CONTROL = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\ufffd")
+
+
 def say(text: str = "") -> None:
-    """Print from the main process only, at once."""
+    """Print from the main process only, at once; control characters, which come from others, as U+FFFD."""
     if is_main():
-        tqdm.write(text, file=sys.stdout)
+        tqdm.write(text.translate(CONTROL), file=sys.stdout)
         sys.stdout.flush()
 
 
@@ -49,13 +56,20 @@ class Progress:
         self.start = self.last_line = time.monotonic()
         self.bar = None
         if is_main() and sys.stderr.isatty():
-            self.bar = tqdm(desc=what, total=total, initial=done, unit=unit, unit_scale=True, leave=False, dynamic_ncols=True)
+            self.bar = tqdm(desc=what, total=total, initial=done, unit=unit, unit_scale=True, leave=False, dynamic_ncols=True,
+                            bar_format=EARLY)
+
+    def can_estimate(self, now: float) -> bool:
+        """Whether the time left means something yet: the first steps are slow, and the first texts to end are short."""
+        return now - self.start >= 120 or self.done - self.done_before >= 0.05 * (self.total - self.done_before)
 
     def advance(self, amount: int, note: str = "") -> None:
         """So much more is done; `note` is shown beside it."""
         self.done += amount
         now = time.monotonic()
         if self.bar is not None:
+            if self.can_estimate(now):
+                self.bar.bar_format = None
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(amount)
         elif now - self.last_line >= SECONDS_BETWEEN_LINES and self.done > self.done_before:  # of nothing there is no speed
@@ -63,7 +77,8 @@ class Progress:
             rate = (self.done - self.done_before) / (now - self.start)
             left = max(self.total - self.done, 0) / rate
             speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-            say(f"  {self.what}: {self.done / self.total:.0%}, {speed} {self.unit}/s, {duration(left)} left  {note}".rstrip())
+            told = f", {duration(left)} left" if self.can_estimate(now) else ""
+            say(f"  {self.what}: {self.done / self.total:.0%}, {speed} {self.unit}/s{told}  {note}".rstrip())
 
     def __enter__(self) -> "Progress":
         return self
@@ -73,8 +88,19 @@ class Progress:
             self.bar.close()
 
 
-def table(headings: list[str], rows: list[list[str]]) -> str:
-    """Rows under headings, the first column to the left, the others to the right."""
+def table(headings: list[str], rows: list[list[str]], width: int | None = None) -> str:
+    """Rows under headings, the first column to the left, the others to the right.
+
+    Columns that would go beyond `width` characters follow below, beside the first column again.
+    """
+    if width is not None:
+        sizes = [max(len(line[column]) for line in [headings, *rows]) + 2 for column in range(len(headings))]
+        fit = sum(total <= width + 2 for total in accumulate(sizes)) or 1
+        if 1 < len(headings) != fit:
+            parts = [[line[:max(fit, 2)], [line[0], *line[max(fit, 2):]]] for line in [headings, *rows]]
+            above, below = ([part[side] for part in parts] for side in (0, 1))
+            return "\n\n".join([table(above[0], above[1:])]
+                               + ([table(below[0], below[1:], width)] if len(below[0]) > 1 else []))
     widths = [max(len(line[column]) for line in [headings, *rows]) for column in range(len(headings))]
 
     def line(cells: list[str]) -> str:
@@ -97,6 +123,6 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 
 def shorten(text: str, length: int = 90) -> str:
-    """The text on one line, cut to `length` characters."""
-    line = " ".join(text.split())
+    """The text on one line, cut to `length` characters; control characters as in `say`."""
+    line = " ".join(text.split()).translate(CONTROL)
     return line if len(line) <= length else line[:length - 3] + "..."

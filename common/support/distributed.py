@@ -1,4 +1,4 @@
-"""Several processes under `torchrun`, or one: the rest of the code need not know which.
+"""Several processes under `torchrun`, or one. With one, every function here does nothing, or gives back what it was given.
 
 There is no wrapper around the model. Each process (rank) computes the gradients of its share of a batch, then all
 add them up. As losses are sums, the total is what one process would have computed.

@@ -7,7 +7,10 @@ import json
 import os
 import re
 import reprlib
+import stat
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +62,7 @@ def release() -> None:
 
 def is_temporary(path: Path) -> bool:
     """Whether this is the name of a temporary file of `write_whole`: a killed process leaves it."""
-    return bool(re.fullmatch(r"\..+\.\d+\.tmp", path.name))
+    return bool(re.fullmatch(r"\..+\.\d+\.unfinished", path.name))
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -71,7 +74,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         OSError: naming `path`, if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         write(temporary)
         with open(temporary, "rb+") as file:
@@ -104,19 +107,40 @@ def out_of_memory(error: Exception) -> bool:
             or "can't allocate memory" in str(error))
 
 
+def regular(path: Path) -> Path:
+    """The path, if it is a file or a link to one. Reading from a pipe or a device may never begin, or never end.
+
+    Raises:
+        OSError: if it is not, or there is nothing.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise OSError(errno.EINVAL, f"it is {what}, not a file", str(path))
+    return path
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything by this name, even a link that leads nowhere: it is no file, but somebody meant one."""
+    return os.path.lexists(path)
+
+
 @contextlib.contextmanager
 def reading(path: object, what: str, advice: str = "restore it, or make it again") -> Iterator[None]:
     """Whatever goes wrong in here becomes one sentence. All that reads a file, ours or another library, stands in this.
 
-    It is the only place that catches everything: a parser that is given broken content raises whatever it comes upon.
+    It is the only place that catches `Exception`: a parser that is given broken content raises whatever it comes upon.
 
     Args:
+        path: if it is a Path, it must be a regular file; where it is the name of more, `regular` asks that.
         what: the file is then: "PATH is WHAT (reason); ADVICE.", as in "no subset file" or "not JSON".
 
     Raises:
         InputError: instead of any other error; not where memory is short, which tells nothing about the file.
     """
     try:
+        if isinstance(path, Path):
+            regular(path)
         yield
     except InputError:
         raise
@@ -131,19 +155,35 @@ def reading(path: object, what: str, advice: str = "restore it, or make it again
         raise InputError(f"{path} is {what} ({reason}); {advice}.") from error
 
 
+@dataclass(frozen=True)
+class Within:
+    """A kind of number, for `check`: of this type and from `low` to `high`, which may be infinite. NaN is nowhere."""
+
+    type: type
+    low: float
+    high: float
+
+
+NATURAL = Within(int, 0, sys.maxsize)
+FROM_0 = Within(float, 0.0, sys.float_info.max)
+
+
 def check(value: object, kind: Any, where: str = "it") -> None:
     """Refuse a value that is not of this kind.
 
     Args:
-        kind: a type (an int is a float, too; a bool is only a bool); None; (kind, kind), one or the other; [kind], a list;
-            {"key": kind}, an object with this key and maybe others; {str: kind}, an object whose values are all so; object,
-            anything.
+        kind: a type (an int is a float, too, a float is finite, and a bool is only a bool); a `Within`; None; (kind, kind),
+            one or the other; [kind], a list; {"key": kind}, an object with this key and maybe others; {str: kind}, an object
+            whose values are all so; object, anything.
 
     Raises:
         ValueError: naming the first place that is not so.
     """
     if kind is object:
         return
+    low, high = -sys.float_info.max, sys.float_info.max
+    if isinstance(kind, Within):
+        kind, low, high = kind.type, kind.low, kind.high
     if isinstance(kind, tuple):
         errors = []
         for one in kind:
@@ -157,6 +197,8 @@ def check(value: object, kind: Any, where: str = "it") -> None:
         name = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number",
                 bool: "true or false", type(None): "null"}.get(wanted, wanted.__name__)
         raise ValueError(f"{where} is {reprlib.repr(value)}, not {name}")
+    if isinstance(value, (int, float)) and not low <= value <= high:  # comparing is exact, even with a number of 400 digits
+        raise ValueError(f"{where} is {str(value)[:20]}, not from {low:g} to {high:g}")
     if isinstance(value, list) and isinstance(kind, list):
         for number, one in enumerate(value, 1):
             check(one, kind[0], f"number {number} of {where}")
@@ -195,7 +237,7 @@ class Journal:
     """A file of JSON lines that only grows, so that what has been paid for survives whatever comes.
 
     Each entry is on the disk when `append` returns. Opening changes nothing; a last line that a crash cut off goes with the
-    next `append`.
+    next `append`. Several processes may share one (not on Windows): each sees the others' entries when it adds one.
     """
 
     def __init__(self, path: Path, kind: dict, what: str):
@@ -208,37 +250,62 @@ class Journal:
         Raises:
             InputError: if a line is no such entry. Such a file is somebody else's, and stays as it is.
         """
-        self.path = path
+        self.path, self.kind, self.what = path, kind, what
         self.entries: list[dict] = []
-        *lines, last = (path.read_bytes() if path.exists() else b"").split(b"\n")  # the last one is empty, or was cut off
-        begin = b'{"' + next(iter(kind), "").encode()  # as every entry does
-        self.cut, self.unended = 0, False  # bytes to take away, or a line feed to add, before the next entry
-        for number, line in enumerate([*lines, last] if last else lines, 1):
+        self.whole, self.unended = 0, False  # bytes of the entries; whether the last one lacks its line feed
+        if is_there(path):
+            with reading(path, what):
+                content = path.read_bytes()
+            self._take(content)
+
+    def _take(self, content: bytes) -> None:
+        """Take up the entries that stand behind those we know."""
+        if self.unended and content[:1] == b"\n":
+            content, self.whole, self.unended = content[1:], self.whole + 1, False
+        *lines, last = content.split(b"\n")  # the last one is empty, or was cut off
+        begin = b'{"' + next(iter(self.kind), "").encode()  # as every entry does
+        for number, line in enumerate([*lines, last] if last else lines):
+            where = f"{self.path}, line {len(self.entries) + 1}"
             try:
-                with reading(f"{path}, line {number}", what, "mend or remove that line, or choose another file"):
-                    self.entries.append(parse_json(line.decode(), kind))
-                    self.unended = number > len(lines)
+                with reading(where, self.what, "mend or remove that line, or choose another file"):
+                    self.entries.append(parse_json(line.decode(), self.kind))
+                self.unended = number == len(lines)
+                self.whole += len(line) + (not self.unended)
             except InputError:
-                if number <= len(lines) or not (last.startswith(begin) or begin.startswith(last)):
+                if number < len(lines) or not (last.startswith(begin) or begin.startswith(last)):
                     raise
-                self.cut = len(last)
 
     def append(self, entry: dict) -> None:
-        """Add one entry."""
+        """Add one entry.
+
+        Raises:
+            OSError: if it cannot be written. Then it is not there, and may be added again.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab") as file:
-            file.truncate(file.tell() - self.cut)
-            file.write(b"\n" * self.unended + json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.cut, self.unended = 0, False
+        with open(self.path, "ab+") as file:
+            if fcntl is not None:
+                with contextlib.suppress(OSError):  # no locks here
+                    fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+            self.whole = min(self.whole, file.seek(0, os.SEEK_END))  # somebody may have shortened it
+            file.seek(self.whole)
+            self._take(file.read())
+            try:
+                file.truncate(self.whole)
+                file.write(b"\n" * self.unended + json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(self.whole)
+                raise
+            self.whole, self.unended = file.seek(0, os.SEEK_END), False
         self.entries.append(entry)
 
 
 def sha256(path: Path) -> str:
     """The file's SHA-256 as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -2,13 +2,15 @@
 
 import contextlib
 import re
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from huggingface_hub import HfApi, constants, set_client_factory, snapshot_download
+import httpx2
+from huggingface_hub import HfApi, constants, get_session, snapshot_download
 from huggingface_hub.errors import (
     HFValidationError,
     HTTPError,
@@ -18,18 +20,15 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
     XetDownloadError,
 )
-from huggingface_hub.utils._http import default_client_factory
 from huggingface_hub.utils.logging import set_verbosity_error
 
 from common.support import files
-from common.support.files import InputError
+from common.support.bounded import NoProgress, Watch
+from common.support.files import InputError, parse_json
 
 PATIENCE = 15.0  # seconds without progress after which nothing more is asked of the hub; a request gets half as many
+HUB_CACHE = Path(constants.HF_HUB_CACHE)
 constants.HF_HUB_DISABLE_XET = True  # its downloads have no time limit that could be set
-
-
-class NoProgress(Exception):
-    """The hub has been silent for PATIENCE seconds."""
 
 
 class Pin(NamedTuple):
@@ -60,7 +59,7 @@ def download(name: str, pin: Pin, patterns: list[str], kind: str = "model") -> P
     fetch = partial(snapshot_download, pin.repo, repo_type=kind, revision=pin.revision, allow_patterns=patterns)
     with telling(name, pin.repo, kind):
         try:
-            with impatience(cache_of(pin.repo, kind)):
+            with HubWatch():
                 folder = Path(fetch())
         except NoProgress:
             folder = Path(fetch(local_files_only=True))  # whole, or not there
@@ -78,8 +77,12 @@ def dataset_files(repo: str) -> list[str]:
     cache = cache_of(repo, "dataset")
     with telling(repo, repo, "dataset"):
         try:
-            with impatience(cache):
-                return [file.rfilename for file in HfApi().dataset_info(repo, revision="main").siblings or []]
+            with HubWatch():
+                names = [file.rfilename for file in HfApi().dataset_info(repo, revision="main").siblings or []]
+            if not all(name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(name.split("/"))
+                       for name in names):
+                raise ValueError("a file's name that leads elsewhere")
+            return names
         except RepositoryNotFoundError:
             raise
         except (NoProgress, HTTPError, OfflineModeIsEnabled) as error:
@@ -92,7 +95,7 @@ def dataset_files(repo: str) -> list[str]:
 
 def cache_of(repo: str, kind: str) -> Path:
     """Where the hub's client keeps this repository."""
-    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
+    return HUB_CACHE / f"{kind}s--{repo.replace('/', '--')}"
 
 
 @contextlib.contextmanager
@@ -110,7 +113,7 @@ def telling(name: str, repo: str, kind: str) -> Iterator[None]:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise InputError(f"The hub has no {kind} {repo!r} that can be read without a login, and there is no {local} "
                          f"{name!r} here; check the spelling.") from error
-    except (ValueError, KeyError, TypeError, AssertionError) as error:  # what its parsers raise on other pages
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:  # what its parsers raise on other pages
         raise InputError(f"Fetching {name} failed: what answers is not a {kind} hub; look at HF_ENDPOINT, and whether a login "
                          "page or a proxy stands in between.") from error
     except (HTTPError, OSError, RevisionResolutionError, XetDownloadError) as error:
@@ -118,52 +121,42 @@ def telling(name: str, repo: str, kind: str) -> Iterator[None]:
         raise InputError(f"Fetching {name} from the hub failed ({reason}); try again, or {instead}.") from error
 
 
-@contextlib.contextmanager
-def impatience(folder: Path) -> Iterator[None]:
-    """Within this context the hub's client, which tries again for minutes, asks nothing more after PATIENCE without progress.
+class HubWatch(Watch):
+    """What the hub's client does not hold itself: an end, a size, and names that stay within the cache."""
 
-    Progress is an answer, or a file in `folder`, the repository's in the cache, that has grown.
+    def __init__(self) -> None:
+        super().__init__(get_session(), PATIENCE, PATIENCE / 2)
+        self._sizes: dict[str, int] = {}  # address of a file -> its bytes, as announced
 
-    Raises:
-        NoProgress: from within the client.
-    """
-    heard = time.time()
+    def most(self, request: httpx2.Request) -> int:
+        """What was announced; the client would write what comes, until the disk is full."""
+        return self._sizes.get(str(request.url), self.most_bytes)
 
-    def watched(send: Callable[..., Any]) -> Callable[..., Any]:
-        def send_in_time(request: Any, **options: Any) -> Any:
-            nonlocal heard
-            if time.time() - max(heard, min(last_growth(folder), time.time())) > PATIENCE:
-                raise NoProgress
-            # For each of connecting, sending and reading on; for some requests the client sets no limit.
-            request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), PATIENCE / 2)
-            answer = send(request, **options)
-            if not options.get("stream"):  # the head of a large file is no progress yet, its body is
-                heard = time.time()
-            for name in ("retry-after", "ratelimit"):
-                answer.headers.pop(name, None)  # the client would wait for as long as a server asks
-            return answer
+    def look(self, answer: httpx2.Response) -> None:
+        """Check what becomes a path; note sizes.
 
-        return send_in_time
-
-    def make_client() -> Any:
-        client = default_client_factory()
-        client.send = watched(client.send)  # type: ignore[method-assign]
-        return client
-
-    set_client_factory(make_client)
-    try:
-        yield
-    finally:
-        set_client_factory(default_client_factory)
-
-
-def last_growth(folder: Path) -> float:
-    """When a file of a repository in the cache last grew, in seconds since 1970; 0 if there is none."""
-    latest = 0.0
-    for path in folder.glob("blobs/*"):
-        with contextlib.suppress(FileNotFoundError):  # another thread's file has just got its final name
-            latest = max(latest, path.stat().st_mtime)
-    return latest
+        Raises:
+            ValueError: if this is no answer of a hub.
+            OSError: if a file has no room here.
+        """
+        head = answer.headers
+        names = [head.get(name, "").removeprefix("W/").strip('"') for name in ("etag", "x-linked-etag", "x-repo-commit")]
+        if answer.request.method == "HEAD":
+            size = int(head.get("x-linked-size") or head.get("content-length") or 0)
+            place = next(path for path in (HUB_CACHE, *HUB_CACHE.parents) if path.exists())
+            if size > (free := shutil.disk_usage(place).free):
+                raise OSError(f"{answer.request.url.path} has {size:,} bytes, and {place} has room for {free:,}")
+            self._sizes[str(httpx2.URL(head.get("location") or answer.request.url))] = size
+        elif answer.is_success and "/api/" in answer.request.url.path:
+            content = parse_json(answer.text)
+            names.append(content.get("sha") or "" if isinstance(content, dict) else "")
+        if not all(re.fullmatch(r"[\w-]{0,128}", name, re.ASCII) for name in names):
+            raise ValueError("a name that leads out of the cache")
+        for name in ("retry-after", "ratelimit"):
+            head.pop(name, None)  # the client would wait for as long as a server asks
+        # Files have clocks of their own. Of answers that are none there may be no end: pages of a list, say.
+        if time.monotonic() - self.began < PATIENCE:
+            self.heard()
 
 
 def check_download(path: Path, pin: Pin) -> None:

@@ -7,26 +7,30 @@ a notebook that writes `FineTuning(epochs=2)` gets the defaults and the checks o
 import argparse
 import io
 import math
+import os
+import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from common.support.console import is_main
-from common.support.files import InputError, out_of_memory, release
+from common.support.console import CONTROL, is_main
+from common.support.files import InputError, is_there, out_of_memory, read_json, reading, release
 
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one sentence with exit status 2."""
 
     latest: "Parser"  # that of the running command
+    folder: Path | None = None  # the run folder that it has opened
+    reached: tuple[Path, int] | None = None  # where a training has begun in it, and the last step that was saved
 
     def __init__(self, description: str):
         super().__init__(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
         self.register("type", Path, _path)
-        Parser.latest = self
+        Parser.latest, Parser.folder, Parser.reached = self, None, None
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         """Read the command line. What could not be written into a file again is refused, whatever the option."""
@@ -37,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with one sentence and exit status 2."""
-        self.exit(2, f"error: {' '.join(message.splitlines())}; --help lists all options.\n")
+        self.exit(2, f"error: {one_line(message)}; --help lists all options.\n")
 
     def has(self, name: str) -> bool:
         """Whether the command takes this option."""
@@ -58,7 +62,7 @@ def _path(text: str) -> Path:
 def new_file(text: str) -> Path:
     """A name that nothing has yet."""
     path = _path(text)
-    if path.exists():
+    if is_there(path):
         raise argparse.ArgumentTypeError(f"{path} already exists, choose a new file")
     return path
 
@@ -100,6 +104,16 @@ def positive(text: str) -> float:
     return _number(text, lambda value: 1e-30 <= value <= 1e30, "a number above 0 (from 1e-30 to 1e30)")
 
 
+def rate(text: str) -> float:
+    """A learning rate. AdamW moves each weight by about as much, so that beyond 1 nothing is learnt."""
+    return _number(text, lambda value: 1e-30 <= value <= 1, "a learning rate above 0, at most 1")
+
+
+def repeats(text: str) -> int:
+    """How often something is done that takes minutes at least."""
+    return _integer(text, 1, 1000)
+
+
 def seconds(text: str) -> float:
     """A time above 0, a day at most."""
     return _number(text, lambda value: 0 < value <= 86_400, "a number of seconds above 0, at most 86400")
@@ -113,6 +127,21 @@ def not_negative(text: str) -> float:
 def share(text: str) -> float:
     """A number from 0 to 1."""
     return _number(text, lambda value: 0 <= value <= 1, "a share between 0 and 1")
+
+
+def positive_share(text: str) -> float:
+    """A share above 0, at most 1."""
+    return _number(text, lambda value: 0 < value <= 1, "a share above 0 and at most 1")
+
+
+def temperature(text: str) -> float:
+    """0, or a number by which logits can be divided."""
+    return _number(text, lambda value: value == 0 or 1e-30 <= value <= 1e30, "0 or a number above 0 (from 1e-30 to 1e30)")
+
+
+def penalty(text: str) -> float:
+    """A factor for logits."""
+    return _number(text, lambda value: 0.1 <= value <= 10, "a number from 0.1 to 10")
 
 
 def option(default: Any, help: str, type: Callable[[str], Any] = str, **more: Any) -> Any:
@@ -164,13 +193,6 @@ def add(parser: Parser, *classes: type[Options]) -> None:
         parser.add_argument(flag(part.name), default=part.default, **part.metadata)
 
 
-def parse(some: type[SomeOptions], description: str) -> SomeOptions:
-    """Read the command line of a command that has these options."""
-    parser = Parser(description)
-    add(parser, some)
-    return some(**vars(parser.parse_args()))
-
-
 @dataclass(frozen=True)
 class ModelOption(Options):
     """Which model."""
@@ -199,17 +221,35 @@ class PrecisionOption(Options):
 class FormatOption(Options):
     """How records become prompts."""
 
-    format: str = option("alpaca", "prompt style (default: %(default)s)", choices=["alpaca", "phi3"])
+    format: str | None = option(None, "prompt style (default: the one that the model was trained in, as its folder's chat "
+                                "template says; alpaca for a model without one)", choices=["alpaca", "phi3"])
+
+    @property
+    def style(self) -> str:
+        """The prompt style to use, once the model's folder has been asked (`choose_style`)."""
+        return self.format or "alpaca"
 
 
 @dataclass(frozen=True)
-class SamplingOptions(Options):
+class NewTokensOption(Options):
+    """How long texts may get."""
+
+    max_new_tokens: int = option(128, "longest answer or continuation, in tokens (default: %(default)s)", whole, metavar="N")
+
+
+@dataclass(frozen=True)
+class SamplingOptions(NewTokensOption):
     """How texts go on."""
 
-    greedy: bool = option(False, "always take the likeliest token")
-    temperature: float = option(0.8, "below 1 keeps to likely tokens, above 1 is more varied (default: %(default)s)", positive,
-                                metavar="X")
-    top_k: int | None = option(None, "sample among the N likeliest tokens only (default: among all)", whole, metavar="N")
+    greedy: bool = option(False, "always take the likeliest token, as --temperature 0 does")
+    temperature: float = option(0.8, "below 1 keeps to likely tokens, above 1 is more varied, 0 takes the likeliest (default: "
+                                "%(default)s)", temperature, metavar="X")
+    top_k: int | None = option(None, "draw among the N likeliest tokens only (default: among all)", whole, metavar="N")
+    top_p: float = option(1.0, "draw among the fewest likeliest tokens that together have this probability; 0.9 is usual "
+                          "(default: %(default)s, among all)", positive_share, metavar="X")
+    repetition_penalty: float = option(1.0, "above 1: make every token that is already in the text less likely; 1.1 to 1.3 "
+                                       "against loops (default: %(default)s, no penalty)", penalty, metavar="X")
+    no_repeat_ngram: int | None = option(None, "let no run of N tokens come twice (default: let them)", whole, metavar="N")
 
 
 @dataclass(frozen=True)
@@ -218,7 +258,50 @@ class FolderOptions(Options):
 
     out: Path | None = option(None, "folder for everything this run writes (default: a new one, runs/CHAPTER/001, 002, ...)",
                               Path, metavar="FOLDER")
-    resume: bool = option(False, "go on with the interrupted run in --out, same options")
+    resume: bool = option(False, "go on with the interrupted run in --out; its other options need not be given again")
+
+
+def parse(some: type[SomeOptions], description: str) -> SomeOptions:
+    """Read the command line of a command that has these options. With --resume, what is not given is as in the run's folder."""
+    parser = Parser(description)
+    add(parser, some)
+    args = parser.parse_args()
+    if issubclass(some, FolderOptions) and is_resuming(args):
+        args = parser.parse_args(namespace=recorded_options(some, args.out))  # what it holds is the default
+    return some(**vars(args))
+
+
+def recorded_options(some: type[Options], folder: Path) -> argparse.Namespace:
+    """The options of the run in this folder, but --out and --resume.
+
+    Raises:
+        InputError: if they are those of another command, or damaged.
+    """
+    run, ours = read_run(folder), {part.name: part.metadata for part in fields(some)}
+    if run["options"].keys() != ours.keys():
+        raise InputError(f"--resume: the run in {folder} was made by {run.get('command')!r}, whose options are not those of "
+                         "this command; go on with that one, or start a new run.")
+    with reading(folder / "run.json", "no run.json of a run", "put it back as it was, or start a new run"):
+        return argparse.Namespace(**{name: _of_kind(run["options"][name], rules) for name, rules in ours.items()
+                            if name not in ("out", "resume")})
+
+
+def _of_kind(value: Any, rules: Mapping[str, Any]) -> Any:
+    """What the command line makes of this value, which JSON holds as a number, a text or a list."""
+    if value is None or "type" not in rules:  # not given, or a flag
+        return value
+    return tuple(rules["type"](str(one)) for one in value) if rules.get("nargs") else rules["type"](str(value))
+
+
+def is_resuming(args: FolderOptions | argparse.Namespace) -> bool:
+    """Whether there is a run to go on with: --resume in a folder without run.json begins anew."""
+    return bool(args.resume and args.out and is_there(args.out / "run.json"))
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What `runs.open_run` wrote into this folder."""
+    return read_json(folder / "run.json", {"options": {str: object}, "facts": {str: object}}, "no run.json of a run",
+                           "put it back as it was, or start a new run")
 
 
 @dataclass(frozen=True)
@@ -248,28 +331,53 @@ def default_lr(lora: bool = False) -> float:
     return 5e-4 if lora else 5e-5
 
 
+def one_line(message: object) -> str:
+    """A message for the terminal. A value in it may hold line breaks and control characters, and be very long."""
+    text = " ".join(str(message).splitlines()).translate(CONTROL)
+    return text if len(text) < 1000 else f"{text[:500]} ... {text[-300:]}"  # the value is in the middle
+
+
+def _stop_early(*_: object) -> None:
+    os.write(2, b"\nStopped.\n")
+    os._exit(130)
+
+
+def how_to_go_on() -> str:
+    """The command that continues an interrupted run, for the end of a sentence; empty where nothing has begun."""
+    if Parser.folder is None:
+        return ""
+    launcher = "torchrun, as before, with" if "LOCAL_RANK" in os.environ else "python"
+    folder, step = Parser.reached or (Parser.folder, 0)
+    which = "" if folder == Parser.folder else f" of the training in {folder}"
+    where = f" (it goes on after step {step}{which})" if step else ""  # after no step, it begins anew
+    return f" Go on with: {launcher} {sys.argv[0]} --resume --out {shlex.quote(str(Parser.folder))}{where}"
+
+
 AT_END: list[Callable[[], None]] = []  # what else is to be done when a command ends, however it ends
 
 
-def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`; turn what the user can mend into one sentence and exit status 2."""
+def run_command(main: Callable[[], object]) -> None:
+    """Run `main`, or `parse`, of a command; turn what the user can mend into one sentence and exit status 2."""
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal cannot spell is no reason to end
+    if signal.getsignal(signal.SIGINT) is _stop_early:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
+        if main.__name__ == "parse" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _stop_early)  # while the rest is imported, where Ctrl-C would end in a traceback
     except InputError as error:
         if is_main():
-            print("error:", *str(error).splitlines(), file=sys.stderr)  # on one line, even if a name holds a line break
+            print("error:", one_line(error), file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # no permission, disk full, ...
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        print("error:", one_line(f"{error.filename or 'a file'}: {error.strerror or error}."), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # leaving takes a second or two, in which one is pressed again
-        advice = " Go on with the same command and --resume --out FOLDER." * Parser.latest.has("--resume")
         if is_main():
-            print(f"\nStopped.{advice}", file=sys.stderr)
+            print(f"\nStopped.{how_to_go_on()}", file=sys.stderr)
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):

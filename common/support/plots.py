@@ -1,4 +1,5 @@
-"""Pictures of a training run. Each function draws into given axes, so notebooks can use them too.
+"""Pictures: loss curves, tables of numbers, and how a picture is saved. Each function draws into given axes, so notebooks can
+use them too.
 
 Colours differ in brightness as well as in hue, so that they can be told apart in grey.
 """
@@ -6,6 +7,7 @@ Colours differ in brightness as well as in hue, so that they can be told apart i
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib import colormaps
@@ -93,7 +95,12 @@ def draw_losses(ax: Axes, runs: dict[str, list[dict]], title: str = "") -> None:
     ax.yaxis.set_major_locator(LogLocator(subs=subs) if high > 3 * low else MaxNLocator(6))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.legend()
+    handles, labels = ax.get_legend_handles_labels()
+    labels = [fill(label, 48) for label in labels]
+    if len(labels) > 6:  # they would hide the curves
+        ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8)
+    else:
+        ax.legend(handles, labels)
     per_epoch = {round(history[-1]["tokens"] / history[-1]["epoch"]) for history in runs.values() if history[-1]["epoch"]}
     if len(per_epoch) == 1:  # an epoch is the same for all
         [tokens] = per_epoch

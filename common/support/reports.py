@@ -1,15 +1,21 @@
 """Reports: the arms of an experiment as tables and as report.json, with intervals where there are several repetitions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.special import stdtr, stdtrit
-
 from common.support import files
-from common.support.console import say, table
+from common.support.console import WIDTH, say, table
+
+FEW_QUESTIONS = 50  # with fewer, even 10 points between two arms are no more than chance
+
+
+def few_questions(n: int) -> str:
+    """A warning before a comparison on almost nothing, and after it."""
+    return (f"Warning: {n} test question{'s are' if n > 1 else ' is'} few: one answer more or less is {1 / n:.0%}. Do not rank "
+            f"arms by them; give more records, {FEW_QUESTIONS} test questions or more.")
 
 
 def arm_result(test_loss: float | None, scores: dict | None, seconds: float | None) -> dict:
@@ -25,12 +31,26 @@ def cell(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def report_table(arms: dict[str, dict]) -> str:
-    """The arms of a report as a table, one row each."""
+def with_interval(share: float | None, n: int | None) -> str:
+    """A share of n questions with its 95 % interval; alone if n is not known."""
+    if share is None or not n:
+        return cell(share, ".1%")
+    low, high = share_interval(share, n)
+    return f"{share:.1%} ({low:.1%} to {high:.1%})"
+
+
+def report_table(arms: Mapping[str, dict], questions: Mapping[str, int] | None = None) -> str:
+    """The arms of a report as a table, one row each.
+
+    Args:
+        questions: how many each was asked, for the intervals of exact match; arms that are not named get none.
+    """
+    asked = questions or {}
     return table(["", "test loss", "perplexity", "exact match", "ROUGE-L", "stopped", "seconds"], [
-        [name, cell(arm["test_loss"], ".4f"), cell(arm["perplexity"], ",.2f"), cell(arm["exact_match"], ".1%"),
-         cell(arm["rouge_l"], ".1%"), cell(arm["stopped"], ".1%"), cell(arm["seconds"], ".1f")]
-        for name, arm in arms.items()])
+        [name, cell(arm["test_loss"], ".4f"), cell(arm["perplexity"], ",.2f"),
+         with_interval(arm["exact_match"], asked.get(name)),
+         *(cell(arm[share], ".1%") for share in ("rouge_l", "stopped")), cell(arm["seconds"], ".1f")]
+        for name, arm in arms.items()], WIDTH)
 
 
 def family_table(arms: dict[str, dict]) -> str:
@@ -38,13 +58,19 @@ def family_table(arms: dict[str, dict]) -> str:
     families = sorted({family for arm in arms.values() for family in arm["families"]})
     return table(["exact match in", *arms], [
         [family, *(f"{arm['families'][family]:.0%}" if family in arm["families"] else "-" for arm in arms.values())]
-        for family in families])
+        for family in families], WIDTH)
 
 
 def finish_run(folder: Path, report: dict, by_family: list[str] | None = None) -> None:
     """Write report.json and print its arms; exact match by family for these arms (None: for all)."""
     files.write_json(folder / "report.json", report)
-    say("\n" + report_table(report["arms"]))
+    questions = {name: test["questions"] for name, test in report.get("tests", {}).items()}
+    say("\n" + report_table(report["arms"], questions))
+    if questions:
+        say("In brackets: the 95 % interval (Wilson) for the choice of the questions; there were "
+            f"{' or '.join(f'{n:,}' for n in dict.fromkeys(questions.values()))}.")
+    if questions and min(questions.values()) < FEW_QUESTIONS:
+        say(few_questions(min(questions.values())))
     arms = {name: arm for name, arm in report["arms"].items() if by_family is None or name in by_family}
     if all(arm["families"] for arm in arms.values()):
         say("\n" + family_table(arms))
@@ -52,9 +78,9 @@ def finish_run(folder: Path, report: dict, by_family: list[str] | None = None) -
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """The mean of at least two independent values, and half of its 95 % confidence interval (Student's t)."""
+    from scipy.stats import t  # here, because importing it takes seconds
     n = len(values)
-    quantile = float(stdtrit(n - 1, 0.975))  # of Student's t with n - 1 degrees of freedom
-    return fmean(values), quantile * stdev(values) / math.sqrt(n)
+    return fmean(values), float(t.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n)
 
 
 def plus_minus(interval: tuple[float, float], form: str = ".1%") -> str:
@@ -66,7 +92,8 @@ def plus_minus(interval: tuple[float, float], form: str = ".1%") -> str:
 def share_interval(share: float, n: int) -> tuple[float, float]:
     """95 % confidence interval of a share seen in n independent cases (Wilson, 1927): lowest and highest, from 0 to 1.
 
-    Unlike a mean ± t standard errors it does not shrink to nothing when all cases are alike.
+    Unlike a mean ± t standard errors it does not shrink to nothing when all cases are alike. (SciPy's needs a whole number of
+    successes; a tie is half of one.)
     """
     z = 1.959964  # of the normal distribution
     centre, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -78,10 +105,10 @@ def p_value(differences: Sequence[float]) -> float:
 
     Differences that are all the same give 0, or 1 if they are 0.
     """
-    n, spread = len(differences), stdev(differences)
-    if spread == 0:
+    from scipy.stats import ttest_1samp  # here, because importing it takes seconds
+    if stdev(differences) == 0:
         return float(fmean(differences) == 0)
-    return 2 * float(stdtr(n - 1, -abs(fmean(differences)) / (spread / math.sqrt(n))))
+    return float(ttest_1samp(differences, 0).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -109,6 +136,13 @@ def tested(family: Sequence[dict]) -> list[dict[str, Any]]:
     p_values = [p_value(row["differences"]) for row in family]
     return [row | {"interval": mean_interval(row["differences"]), "p": p, "p_holm": corrected}
             for row, p, corrected in zip(family, p_values, holm(p_values))]
+
+
+def difference_table(rows: Sequence[dict[str, Any]], heading: str) -> str:
+    """Comparisons as `tested` gives them, one row each: their "name", the mean difference with its interval, p before and after
+    Holm's correction."""
+    return table([heading, "difference", "p", "p after Holm"], [
+        [row["name"], plus_minus(row["interval"], "+.1%"), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"] for row in rows])
 
 
 def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, dict]],

@@ -16,7 +16,7 @@ from common.gpt2 import GPT2
 from common.support import distributed, files
 from common.support.console import is_main, say
 from common.support.files import InputError
-from common.support.options import FolderOptions, flag
+from common.support.options import FolderOptions, Parser, flag, is_resuming, read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PRECISIONS = ("fp32", "bf16")
@@ -47,8 +47,8 @@ def check_run(args: FolderOptions | Namespace) -> None:
         recorded = read_run(args.out)["options"]
         for name, value in plain_options(args).items():
             if name not in MAY_DIFFER and recorded.get(name) != value:
-                raise InputError(f"--resume: the run in {args.out} has {flag(name)} {recorded.get(name)}, not "
-                                 f"{value}; give the same options.")
+                raise InputError(f"--resume: the run in {args.out} has {flag(name)} {recorded.get(name)}, not {value}; "
+                                 f"leave {flag(name)} out, or start a new run.")
 
 
 def refuse_content(folder: Path) -> None:
@@ -59,17 +59,6 @@ def refuse_content(folder: Path) -> None:
 
 def _content(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not files.is_temporary(path)]
-
-
-def is_resuming(args: FolderOptions | Namespace) -> bool:
-    """Whether there is a run to go on with: --resume in a folder without run.json begins anew."""
-    return bool(args.resume and args.out and (args.out / "run.json").exists())
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """What `open_run` wrote into this folder."""
-    return files.read_json(folder / "run.json", {"options": {str: object}, "facts": {str: object}}, "no run.json of a run",
-                           "put it back as it was, or start a new run")
 
 
 def recorded_precision(args: FolderOptions, precision: str) -> str:
@@ -104,7 +93,7 @@ def open_run(chapter: str, args: FolderOptions | Namespace, facts: dict[str, obj
         files.claim(folder)
         if not resuming:
             refuse_content(folder)  # once more: another run may have begun here since `check_run`
-        for path in filter(files.is_temporary, folder.rglob(".*.tmp")):
+        for path in filter(files.is_temporary, folder.rglob(".*.unfinished")):
             path.unlink()
     if resuming:
         recorded = read_run(folder)["facts"]
@@ -120,6 +109,7 @@ def open_run(chapter: str, args: FolderOptions | Namespace, facts: dict[str, obj
             "versions": {"python": platform.python_version()} | {
                 name: version(name) for name in ("torch", "tiktoken", "numpy", "safetensors", "huggingface_hub")}})
     distributed.barrier()  # no process puts anything into the folder before it is this run's
+    Parser.folder = folder  # if it is interrupted from here on, there is something to go on with
     say(f"Run folder: {folder}")
     return folder
 
@@ -128,11 +118,12 @@ def _make_folder(chapter: str, out: Path | None) -> Path:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         return out
-    number = 1
+    above, number = Path("runs") / chapter, 1
+    above.mkdir(parents=True, exist_ok=True)
     while True:
-        folder = Path("runs") / chapter / f"{number:03d}"
+        folder = above / f"{number:03d}"
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
         except FileExistsError:
             number += 1

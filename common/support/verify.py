@@ -6,17 +6,30 @@
 Needs transformers (pip install -r requirements-dev.txt). Exit status 0 if all layers and the logits agree, 1 if not.
 """
 
+import argparse
+import math
 import sys
 from typing import Any
+
+from common.support import options
+from common.support.console import say, table
+from common.support.files import InputError, reading
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    options.add(parser, options.ModelOption)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import torch
 from torch import Tensor, nn
 
 from common.gpt2 import GPT2
 from common.pretrained import find_folder, load_pretrained
-from common.support import options
-from common.support.console import say, table
-from common.support.files import InputError, reading
 
 TEXT = "The quick brown fox jumps over the lazy dog. 12 plus 7 is 19."
 TOLERANCE = 1e-4  # largest difference relative to the largest value of the layer, or 1, whichever is larger
@@ -34,7 +47,10 @@ CAUSES = {
 
 @torch.no_grad()
 def outputs_of(model: nn.Module, ids: Tensor, modules: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """What these modules of the model give for `ids`, by name, in the order of computation; its own output is "logits"."""
+    """What these modules of the model give for `ids`, by name, in the order of computation; its own output is "logits".
+
+    Of a module that gives several things, the first counts.
+    """
     found: dict[str, Tensor] = {}
 
     def keep(name: str):
@@ -44,16 +60,20 @@ def outputs_of(model: nn.Module, ids: Tensor, modules: dict[str, nn.Module]) -> 
     output = model(ids)
     for hook in hooks:
         hook.remove()
-    return found | {"logits": output if isinstance(output, Tensor) else output.logits}
+    return found | {"logits": output[0] if isinstance(output, tuple) else getattr(output, "logits", output)}
 
 
 def layer_outputs(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
     """Every intermediate result, in the order of computation."""
     transformer: Any = getattr(model, "transformer", model)  # transformers wraps the body once more
-    modules = {"embeddings": transformer.drop, "final LayerNorm": transformer.ln_f}
+    modules = {"final LayerNorm": transformer.ln_f}
     for i, block in enumerate(transformer.h):
         modules |= {f"layer {i} attention": block.attn, f"layer {i} mlp": block.mlp}
-    return outputs_of(model, ids, modules)
+    first: dict[str, Tensor] = {}  # what goes into the first layer
+    hook = transformer.h[0].register_forward_pre_hook(lambda module, inputs: first.update(embeddings=inputs[0]))
+    found = outputs_of(model, ids, modules)
+    hook.remove()
+    return first | found
 
 
 def layer_differences(ours: GPT2, theirs: nn.Module, ids: Tensor) -> list[tuple[str, float, bool]]:
@@ -65,8 +85,8 @@ def layer_differences(ours: GPT2, theirs: nn.Module, ids: Tensor) -> list[tuple[
     """
     mine, reference = layer_outputs(ours, ids), layer_outputs(theirs, ids)
     rows = []
-    for name, expected in reference.items():
-        difference = (mine[name] - expected).abs().max().item()
+    for name, expected in reference.items():  # a part that was never called differs
+        difference = (mine[name] - expected).abs().max().item() if name in mine else math.inf
         rows.append((name, difference, difference <= TOLERANCE * max(1.0, expected.abs().max().item())))
     return rows
 
@@ -102,9 +122,7 @@ def against_transformers(name: str) -> tuple[list[int], list[int], list[tuple[st
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    args = parser.parse_args()
+    args = parse()
     ids, their_ids, rows = against_transformers(args.model)
     say(f"{args.model}: the same tokens for {TEXT!r}: {'yes' if ids == their_ids else f'no, {ids} and {their_ids}'}")
     say(table(["place", "largest difference", "agrees"], [[n, f"{d:.1e}", "yes" if ok else "NO"] for n, d, ok in rows]))

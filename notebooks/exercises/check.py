@@ -11,6 +11,7 @@ with it (`limits.py`). That stops accidents, not malice. A cell that ends Python
 it. Exit status 0 with full points or a table, 1 with fewer points.
 """
 
+import argparse
 import contextlib
 import copy
 import csv
@@ -21,13 +22,30 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from common.support import options
+from common.support.console import say, table
+from common.support.files import InputError
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("number", metavar="NUMBER", help="01, 02, ...")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE",
+                        help="the student's notebook (default: the one in release/)")
+    parser.add_argument("--csv", type=Path, metavar="FOLDER", help="grade all notebooks in this folder; prints a row for each")
+    args = parser.parse_args()
+    if args.csv and args.file:
+        parser.error("--csv grades a folder; leave out FILE")
+    return args
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
 import nbformat.v4
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
-from common.support import options
-from common.support.console import say, table
-from common.support.files import InputError
 from notebooks.execute import read_notebook, run_notebook
 from notebooks.exercises.release import exercise_numbers, release_path, student_version, tests_path
 
@@ -55,6 +73,29 @@ def mark(cell: NotebookNode) -> dict:
     """What nbgrader notes about a cell; nothing if there is no such note, or something else in its place."""
     found = cell.metadata.get("nbgrader")
     return found if isinstance(found, dict) else {}
+
+
+def defined(cell: NotebookNode) -> set[str]:
+    """The functions and classes that a cell defines, whether or not it is whole Python."""
+    return set(re.findall(r"^(?:def|class)\s+(\w+)", cell.source, re.MULTILINE))
+
+
+def answers_in(student: NotebookNode, source: NotebookNode) -> list[NotebookNode]:
+    """The student's code without the tests, whose marks may be lost or copied: some tools strip them, and a cell that is split
+    or copied hands its mark on. So a test is what reads like one; or is marked as one and defines nothing of its own."""
+    tests = [cell for notebook in (source, student_version(source)) for cell in notebook.cells if is_test(cell)]
+    texts, known = {cell.source.strip() for cell in tests}, set().union(*map(defined, tests))
+    return [cell for cell in student.cells if cell.cell_type == "code" and cell.source.strip() not in texts
+            and not (is_test(cell) and defined(cell) <= known)]
+
+
+def lost_cells(answers: list[NotebookNode], source: NotebookNode) -> list[str]:
+    """A sentence about each cell for an answer that is not there any more."""
+    ids, names = {mark(cell).get("grade_id") for cell in answers}, set().union(*map(defined, answers))
+    wanted = [cell for cell in source.cells if cell.cell_type == "code" and not is_test(cell) and defined(cell)]
+    return [f"The cell for {' and '.join(sorted(defined(cell) - names))} is not in the notebook; copy it from the exercise as "
+            "it was given out, and write your answer there." for cell in wanted
+            if mark(cell).get("grade_id") not in ids and not defined(cell) & names]
 
 
 def error_of(cell: NotebookNode) -> tuple[str, str] | None:
@@ -140,7 +181,7 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
     Raises:
         InputError: if no code can be run.
     """
-    answers = [copy.deepcopy(cell) for cell in student.cells if cell.cell_type == "code" and not is_test(cell)]
+    answers = copy.deepcopy(answers_in(student, source))
     titles, tests = [], []
     for cell in source.cells:
         if cell.cell_type == "markdown" and cell.source.startswith("#"):
@@ -162,7 +203,7 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
         errors = [("Ended", "") if any(test is cell for cell in ended) else error_of(test) for test in tests]
         notes = [f"{begins(cell)} {ENDED}; it was left out." for cell in answers if any(cell is other for other in ended)]
         notes += [f"{begins(cell)} stops with {error[0]}: {error[1]}" for cell in answers if (error := error_of(cell))]
-        notes += borrowed(answers, source)
+        notes += borrowed(answers, source) + lost_cells(answers, source)
 
     verdicts = []
     for title, test, error in zip(titles, tests, errors):
@@ -180,11 +221,15 @@ def grade_file(number: str, path: Path, source: NotebookNode) -> tuple[list[Verd
     """
     student = read_notebook(path)
 
-    def ids(notebook: NotebookNode) -> set[str]:
-        return {mark(cell)["grade_id"] for cell in notebook.cells if mark(cell).get("grade_id")}
+    def belongs_to(exercise: NotebookNode) -> bool:
+        """By a mark, or where these are lost by the text of a task or of a test."""
+        ids = {grade_id for cell in exercise.cells if (grade_id := mark(cell).get("grade_id"))}
+        texts = {cell.source.strip() for cell in student_version(exercise).cells if is_test(cell) or ("\n" in cell.source
+                 and cell.cell_type == "markdown")}
+        return any(mark(cell).get("grade_id") in ids or cell.source.strip() in texts for cell in student.cells)
 
-    if not ids(source) & ids(student):
-        other = [known for known in exercise_numbers() if ids(read_notebook(tests_path(known))) & ids(student)]
+    if not belongs_to(source):
+        other = [known for known in exercise_numbers() if belongs_to(read_notebook(tests_path(known)))]
         raise InputError(f"{path} holds nothing of exercise {number}" + (f", but exercise {other[0]}" if other else "")
                          + f"; start from {release_path(number).name} in release/{number}.")
     return grade(student, source, path.resolve().parent)
@@ -211,14 +256,7 @@ def write_table(number: str, folder: Path, source: NotebookNode) -> None:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("number", metavar="NUMBER", help="01, 02, ...")
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE",
-                        help="the student's notebook (default: the one in release/)")
-    parser.add_argument("--csv", type=Path, metavar="FOLDER", help="grade all notebooks in this folder; prints a row for each")
-    args = parser.parse_args()
-    if args.csv and args.file:
-        parser.error("--csv grades a folder; leave out FILE")
+    args = parse()
     tests = tests_path(args.number)
     source = read_notebook(tests)
     if args.csv:

@@ -11,16 +11,29 @@ With --bundle nothing is written but the folder: the chapters, the notebooks, ex
 without solutions, hidden tests, typical answers, the rubric and the teachers' page.
 """
 
+import argparse
 import copy
 import os
 import shutil
 from pathlib import Path
 
-from nbformat import NotebookNode
-
 from common.support import options
 from common.support.console import say
 from common.support.files import InputError
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="01, 02, ... (default: all)")
+    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="make a new folder with all that students get")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+from nbformat import NotebookNode
+
 from notebooks.execute import read_notebook, write_notebook
 
 FOLDER = Path(__file__).resolve().parent
@@ -129,10 +142,7 @@ def bundle(folder: Path, numbers: list[str]) -> None:
 
 
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="01, 02, ... (default: all)")
-    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="make a new folder with all that students get")
-    args = parser.parse_args()
+    args = parse()
     numbers = args.numbers or exercise_numbers()
     if not numbers:
         raise InputError(f"There is no exercise in {FOLDER / 'source'}; this needs the whole project, not what students get.")

@@ -15,6 +15,8 @@ from ch_pretrain.pages import HELD_OUT
 from common.pretrained import load_pretrained
 from tests.ch_delift.test_utility import matrix
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def base():

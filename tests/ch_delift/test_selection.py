@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from ch_delift import selection
-from ch_delift.baselines import random_subset
+from ch_delift.greedy import maximize
 from ch_delift.selection import Pairs, Similarities, budget_of, check_pairs, check_utility, needed_matrices, objective
 from common.support.files import InputError
 from tests.ch_delift.test_utility import RECORDS, encoded, plain_matrix
@@ -59,7 +59,7 @@ def test_the_matrices_that_are_estimated_are_those_that_the_objective_asks_for(s
 
 
 @pytest.mark.parametrize(("pairs", "targets", "measured"), [
-    (Pairs("all"), 2, 2 * 4), (Pairs("neighbours", 2), 1, 2 * 2), (Pairs("columns", 3), 2, 2 * 3)])
+    (Pairs("all"), 2, 2 * 4), (Pairs("neighbours", 2), 1, 2 * 2)])
 def test_utilities_take_as_long_as_their_pairs_at_the_speed_of_a_few(pairs, targets, measured, model, tokenizer, tmp_path,
                                                                      monkeypatch):
     """Of two targets each candidate is tried on both, or, with two of four neighbours each, on one."""
@@ -70,16 +70,13 @@ def test_utilities_take_as_long_as_their_pairs_at_the_speed_of_a_few(pairs, targ
         def __init__(self, model, some, pad_id):
             pass
 
-        def parts(self, rows):
-            return len(rows)
-
-        def distances(self, front, parts):
-            tried.append(parts)
+        def distances(self, front, rows):
+            tried.append(len(rows))
 
     monkeypatch.setattr(selection, "Targets", Targets)
     monkeypatch.setattr(selection, "time", SimpleNamespace(monotonic=lambda: next(now)))
     assert similarities.estimate("target", "data") == pytest.approx(6.0 / sum(tried) * measured)
-    assert set(tried) == {targets} and len(tried) == len(similarities.candidates)
+    assert set(tried) == {targets} and len(tried) == 4
 
 
 def test_pairs_that_do_not_fit_are_left_out_of_the_trial(tokenizer, tmp_path):
@@ -92,18 +89,17 @@ def test_pairs_that_do_not_fit_are_left_out_of_the_trial(tokenizer, tmp_path):
 def test_all_neighbours_are_all_pairs(stage, model, tokenizer, tmp_path):
     """With as many neighbours as there are candidates, the sparse way must choose what the dense way chooses."""
     chosen = {}
-    for pairs in (Pairs("all"), Pairs("neighbours", 99), Pairs("columns", 4)):
+    for pairs in (Pairs("all"), Pairs("neighbours", 99)):
         (tmp_path / str(pairs)).mkdir()
         similarities = Similarities(model, tokenizer, examples(GROUPS, tokenizer), tmp_path / str(pairs), pairs=pairs)
-        chosen[str(pairs)] = [similarities.choose(objective(stage, compare), 3)
+        chosen[str(pairs)] = [maximize(objective(stage, compare), 3)
                               for compare in (similarities.by_utility, similarities.by_hidden_states)]
         np.testing.assert_allclose(similarities.grid("data", [1, 2], [3, 0]),
                                    np.array(plain_matrix(model, tokenizer, RECORDS[1:3], RECORDS[:4], "phi3"))[:, [3, 0]],
                                    atol=1e-5)
-    for other in ("neighbours:99", "columns:4"):
-        for (_, gains), (_, same) in zip(chosen["all"], chosen[other]):
-            np.testing.assert_allclose(gains, same, atol=1e-4)
-        assert chosen["all"][0][0] == chosen[other][0][0]  # cosines have exact ties, utilities do not
+    for (_, gains), (_, same) in zip(chosen["all"], chosen["neighbours:99"]):
+        np.testing.assert_allclose(gains, same, atol=1e-4)
+    assert chosen["all"][0][0] == chosen["neighbours:99"][0][0]  # cosines have exact ties, utilities do not
 
 
 def test_what_is_not_compared_is_not_known(model, tokenizer, tmp_path):
@@ -114,14 +110,15 @@ def test_what_is_not_compared_is_not_known(model, tokenizer, tmp_path):
     assert similarities.by_utility("data", "data").shape == (6, 6)
 
 
-@pytest.mark.parametrize("text", ["none", "columns", "columns:0", "neighbours:-1", "neighbours:x", "all:3", ""])
+@pytest.mark.parametrize("text", ["none", "neighbours", "neighbours:0", "columns:3", "neighbours:-1", "neighbours:x", "all:3",
+                                  ""])
 def test_other_pairs_are_refused(text):
-    with pytest.raises(ValueError, match="use all, columns:M or neighbours:K"):
+    with pytest.raises(ValueError, match="use all or neighbours:K"):
         Pairs.parse(text)
 
 
 def test_pairs_are_written_as_they_are_read():
-    assert [str(Pairs.parse(text)) for text in ("all", "columns:30", "neighbours:64")] == ["all", "columns:30", "neighbours:64"]
+    assert [str(Pairs.parse(text)) for text in ("all", "neighbours:64")] == ["all", "neighbours:64"]
 
 
 def test_a_fraction_that_selects_nothing_is_refused():
@@ -131,16 +128,6 @@ def test_a_fraction_that_selects_nothing_is_refused():
 
 def test_a_budget_of_one_is_the_least():
     assert budget_of(0.5, 2) == budget_of(1.0, 1) == 1
-
-
-def test_columns_are_drawn_by_the_seed_and_stand_in_order(model, tokenizer, tmp_path):
-    data = examples({"data": RECORDS, "known": RECORDS[:2]}, tokenizer)
-    for seed in (0, 1):
-        similarities = Similarities(model, tokenizer, data, tmp_path, pairs=Pairs("columns", 3), seed=seed)
-        assert similarities.candidates == sorted(random_subset(6, 3, seed))
-        assert similarities.columns("data") == [data["data"][i] for i in similarities.candidates]
-        assert similarities.columns("known") == data["known"]
-    assert random_subset(6, 3, 0) != random_subset(6, 3, 1)
 
 
 def test_hidden_states_and_neighbours_are_computed_once(model, tokenizer, tmp_path, monkeypatch):
@@ -199,7 +186,7 @@ def test_utilities_of_something_else_are_refused(tmp_path):
         check_utility(tmp_path, facts)
     (tmp_path / "utility" / "data-data.npy").touch()
     assert check_utility(tmp_path, facts) is None
-    for other, words in (({"pairs": "columns:3"}, "with pairs all, and this run has columns:3; give the same model"),
+    for other, words in (({"pairs": "neighbours:3"}, "with pairs all, and this run has neighbours:3; give the same model"),
                          ({"model_sha256": "b" * 64}, f"with model_sha256 {'a' * 16}, and this run has {'b' * 16};"),
                          ({"kernel": "new"}, "with kernel None, and this run has new;")):
         with pytest.raises(InputError, match=words):

@@ -14,7 +14,7 @@ import pytest
 from ch_pretrain import classroom
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ENVIRONMENT, ROOT, make_model, run_command
+from tests.conftest import ENVIRONMENT, ROOT, make_model, run_here
 
 SCRIPT = "ch_delift/train.py"
 OPTIONS = ["--model", "model", "--data", "data.json", "--epochs", "2", "--batch-size", "8", "--device", "cpu", "--precision",
@@ -58,7 +58,7 @@ def test_two_nodes_killed_and_resumed_do_what_one_process_does(tmp_path):
     parts = {"train": 48, "validation": 4, "test": 6}
     records = [r for split, n in parts.items() for r in [r for r in classroom.records() if r["split"] == split][:n]]
     (tmp_path / "data.json").write_text(json.dumps(records))
-    run_command(SCRIPT, *OPTIONS, "--out", "one", folder=tmp_path)
+    run_here(SCRIPT, *OPTIONS, "--out", "one", folder=tmp_path)
 
     one, two = tmp_path / "one", tmp_path / "two"
     kill_when(start_nodes(tmp_path, "--out", "two"), two / "utility" / "facts.json")  # utilities begin

@@ -24,7 +24,7 @@ from ch_pretrain import classroom
 from common.fast.answering import continue_all
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, make_model, run_command
+from tests.conftest import ROOT, make_model, run_here
 
 
 def take_terminal() -> None:
@@ -118,8 +118,8 @@ def trained(tmp_path_factory):
         {"role": "user", "content": record["instruction"]}, {"role": "assistant", "content": record["output"]})]}
         for pair in zip(plain[::2], plain[1::2])]
     (folder / "talk.jsonl").write_text("\n".join(map(json.dumps, talks)))
-    done = run_command("ch_instruct/train.py", "--smoke", "--data", "talk.jsonl", "--format", "phi3", "--precision", "fp32",
-                       "--out", "run", folder=folder)
+    done = run_here("ch_instruct/train.py", "--smoke", "--data", "talk.jsonl", "--format", "phi3", "--precision", "fp32",
+                    "--out", "run", folder=folder)
     return folder, done.stdout
 
 
@@ -189,11 +189,31 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tmp_path, terminal):
     assert screen.end() == 0
 
 
+@pytest.mark.slow
+def test_lines_that_are_pasted_at_once_are_one_turn(tmp_path, terminal):
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    screen = terminal(tmp_path, "--model", "model", "--greedy", "--max-new-tokens", 4, "--no-repeat-ngram", 1)
+    screen.ask("Sort these:\n/pear\n\nfig")
+    screen.ask("And now?")
+    screen.type("/save said.json\n")
+    screen.until("[4 messages in said.json]")
+    [record] = json.loads((tmp_path / "said.json").read_text())
+    assert [m["content"] for m in record["messages"] if m["role"] == "user"] == ["Sort these:\n/pear\n\nfig", "And now?"]
+
+
+def test_lines_of_a_file_are_a_turn_each(tmp_path):
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    done = subprocess.run([sys.executable, ROOT / "ch_instruct" / "chat.py", "--model", "model", "--max-new-tokens", "4"],
+                          input="One?\nTwo?\n/save said.json\n", cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and len(json.loads((tmp_path / "said.json").read_text())[0]["messages"]) == 4
+
+
 # In this process
 
 
 def make_chat(model=None, **changes: object) -> Chat:
-    args = {"format": "phi3", "system": None, "max_new_tokens": 16, "greedy": True, "temperature": 1.0, "top_k": None}
+    args = {"format": "phi3", "system": None, "max_new_tokens": 16, "greedy": True, "temperature": 1.0, "top_k": None,
+            "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram": None}
     return Chat(model or make_model(), Tokenizer.from_merges([]), Namespace(**args | {"precision": "fp32"} | changes))
 
 

@@ -72,6 +72,38 @@ def test_all_too_long(over_length):
     assert_one_sentence(str(refused.value), "All 2 examples", f"more than {PROMPT} tokens", "--max-length")
 
 
+def test_advice_on_long_records_can_be_followed():
+    """--max-length is only proposed where the model reads more, cutting only where a prompt fits; the part is named."""
+    def refusal(records, max_length, over_length, longest):
+        with pytest.raises(InputError) as refused:
+            encode_records(records, BYTES, "phi3", max_length, over_length, "test", longest)
+        assert_one_sentence(str(refused.value))
+        return str(refused.value)
+
+    rows, limit = [LONG, SHORT, NO_ROOM], PROMPT + 20
+    assert refusal(rows, limit, "error", 500) == (
+        f"2 of 3 test examples have more than {limit} tokens (the longest {PROMPT + 200 - len(GOOD['instruction']) + 4}); "
+        "raise --max-length (up to 500), or choose --over-length drop or truncate.")
+    assert "--max-length" not in refusal(rows, limit, "error", limit)
+    alone = refusal([LONG, NO_ROOM], limit, "drop", limit)
+    assert "All 2 test examples" in alone and "--max-length" not in alone
+    assert "keep the beginning of 1 by --over-length truncate" in alone
+    assert len(encode([LONG, NO_ROOM], limit, "truncate")[0]) == 1  # followed
+    for over_length in ("drop", "truncate"):
+        assert "--over-length" not in refusal([NO_ROOM], limit, over_length, limit)
+    assert encode([LONG, NO_ROOM, SHORT], 500, "error")[0]  # followed
+
+
+def test_many_records_left_out_get_a_warning_with_the_reason():
+    russian = [GOOD | {"instruction": "Почему небо голубое?" * 9, "output": "Свет"}] * 3
+    note = encode_records([*[SHORT] * 5, *russian], BYTES, "phi3", PROMPT + 20, "drop", "train", PROMPT + 20).note
+    first, warning = note.splitlines()
+    assert first.endswith("3 left out, 0 cut") and "38% of these records are not used" in warning
+    assert "take 1.7" in warning and "vocabulary was made for this language" in warning and "--max-length" not in warning
+    few = encode_records([*[SHORT] * 30, LONG], BYTES, "phi3", PROMPT + 20, "drop", "train", PROMPT + 50).note
+    assert "1 left out" in few and "WARNING" not in few
+
+
 def test_records_and_examples_belong_together():
     records = [GOOD | {"output": "r" * n} for n in (3, 60, 5, 70, 8)]
     for over_length, lengths in (("drop", [3, 5, 8]), ("truncate", [3, 60, 5, 70, 8])):

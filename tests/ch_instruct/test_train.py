@@ -9,7 +9,7 @@ from ch_instruct.pipeline import merge_responses
 from ch_instruct.prompts import chat_template, format_prompt
 from ch_instruct.support.model_card import QUESTION
 from common.pretrained import load_pretrained
-from tests.conftest import assert_refused, run_command
+from tests.conftest import assert_refused, run_here
 
 FILES = ["README.md", "answers.html", "config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors",
          "report.json", "responses.json", "run.json", "tokenizer_config.json", "training_state.pt", "vocab.json"]
@@ -19,7 +19,7 @@ FILES = ["README.md", "answers.html", "config.json", "losses.png", "merges.txt",
 def run(tmp_path_factory):
     """One smoke run of the command, from another folder."""
     folder = tmp_path_factory.mktemp("a folder")
-    done = run_command("ch_instruct/train.py", "--smoke", folder=folder)
+    done = run_here("ch_instruct/train.py", "--smoke", folder=folder)
     return folder / "runs" / "ch_instruct" / "001", done.stdout
 
 
@@ -104,6 +104,37 @@ def test_respond_answers_a_file_and_scores_it(run, in_process, tmp_path):
     assert "3 answers in answers.json, 2 of them scored, to read in answers.html" in told
     assert "Add 2 and 3." in Path("answers.html").read_text()
     assert_refused(in_process(*options), "already exists")
+
+
+@pytest.mark.slow
+def test_respond_names_questions_that_are_too_long_and_leaves_them_out(in_process, tmp_path):
+    """A table of one's own with strange names, a bad row, a long one: every advice is followed until it works."""
+    rows = [["id", "Frage"], ["1", "What is 2 plus 3?"], ["2"], ["3", "Why? " * 2000], ["4", "What is the capital of France?"]]
+    (tmp_path / "a.csv").write_text("".join(",".join(row) + "\n" for row in rows))
+    options = ["ch_instruct/respond.py", "--data", tmp_path / "a.csv", "--max-new-tokens", 5, "--out", "answers.json"]
+    for advice, more in (("--fields instruction=Frage", []), ("--bad-rows skip", ["--fields", "instruction=Frage"]),
+                         ("1 (row 3) have more than", ["--bad-rows", "skip"]), ("", ["--over-length", "drop"])):
+        options += more
+        done = in_process(*options)
+        assert (done.returncode, bool(advice)) in ((2, True), (0, False)) and advice in done.stderr, done.stderr
+    assert "left out, more than" in done.stdout and "1 (row 3)" in done.stdout and "not used: id (3 records)" in done.stdout
+    answers = json.loads(Path("answers.json").read_text())
+    assert [a["instruction"] for a in answers] == [rows[1][1], rows[4][1]]
+
+
+@pytest.mark.slow
+def test_skipped_rows_stand_in_the_run_the_report_and_the_card(in_process, tmp_path):
+    rows = [{"question": f"What is {n} plus 1?", "answer": n + 1} for n in range(40)]
+    rows[7] = {"question": "q", "answer": {"text": "8"}}
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    command = ["ch_instruct/train.py", "--smoke", "--data", tmp_path / "a.json", "--out", tmp_path / "run"]
+    assert_refused(in_process(*command), "record 8: 'answer' is {'text': '8'}", "--bad-rows skip leaves this one of 40")
+    done = in_process(*command, "--bad-rows", "skip")
+    assert done.returncode == 0 and "skipped, cannot be used: 1 (row 8)" in done.stdout
+    report, run = (json.loads((tmp_path / "run" / name).read_text()) for name in ("report.json", "run.json"))
+    assert report["skipped_rows"] == run["facts"]["skipped_rows"] and list(report["skipped_rows"]) == ["8"]
+    assert "must be a text" in report["skipped_rows"]["8"]
+    assert "; 1 rows could not be used (run.json says which, and why)" in (tmp_path / "run" / "README.md").read_text()
 
 
 @pytest.mark.slow

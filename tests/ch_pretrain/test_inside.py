@@ -4,7 +4,18 @@ import pytest
 import torch
 
 from ch_pretrain import inside
-from ch_pretrain.inside import attention_weights, head_scores, loss_along_gradient, output_shapes, without_heads
+from ch_pretrain.inside import (
+    attention_weights,
+    head_effects,
+    head_scores,
+    logit_lens,
+    loss_along_gradient,
+    mean_outputs,
+    output_shapes,
+    token_losses,
+    where_heads_look,
+    without_heads,
+)
 from common.losses import next_token_loss
 
 IDS = torch.tensor([[5, 9, 2, 7, 7, 1]])
@@ -93,3 +104,60 @@ def test_heads_come_back_after_an_error_and_one_that_is_not_there_is_refused(tin
     with pytest.raises(IndexError), without_heads(tiny_model, [(0, 4)]):
         tiny_model(IDS)
     assert all(not module._forward_pre_hooks for module in tiny_model.modules())
+
+
+def test_a_head_can_give_its_mean_instead(tiny_model):
+    """By hand: of a layer's inputs to its projection, over two texts, and put in the place of what the head fetched."""
+    texts, found = [IDS[0], IDS[0, :3]], []
+    hook = tiny_model.h[1].attn.c_proj.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0][0]))
+    with torch.no_grad():
+        for ids in texts:
+            tiny_model(ids[None])
+    means = mean_outputs(tiny_model, texts)  # while the hook is there, it sees the same once more
+    assert means.shape == (2, 4, 8)
+    torch.testing.assert_close(means[1].flatten(), torch.cat(found[:2]).mean(dim=0))
+    with torch.no_grad(), without_heads(tiny_model, [(1, 2)], means):
+        tiny_model(IDS)
+    hook.remove()
+    assert all(not module._forward_pre_hooks for module in tiny_model.modules())
+    fetched = []
+    with torch.no_grad(), without_heads(tiny_model, [(1, 2)], means):
+        hook = tiny_model.h[1].attn.c_proj.register_forward_pre_hook(lambda module, inputs: fetched.append(inputs[0][0]))
+        tiny_model(IDS)
+    hook.remove()
+    assert torch.equal(fetched[0][:, 16:24], means[1, 2].expand(6, 8)) and torch.equal(fetched[0][:, :16], found[0][:, :16])
+
+
+def test_the_lens_begins_with_the_embeddings_and_ends_with_the_prediction(tiny_model):
+    lens = logit_lens(tiny_model, IDS[0], k=3)
+    with torch.no_grad():
+        logits = tiny_model(IDS)[0]
+        embedded = tiny_model.wte(IDS[0]) + tiny_model.wpe(torch.arange(6))
+        first = tiny_model.logits(tiny_model.ln_f(embedded)).softmax(dim=-1).topk(3)
+        middle = tiny_model.logits(tiny_model.ln_f(tiny_model.h[0](embedded[None])))[0].softmax(dim=-1).topk(3)
+    assert lens.p.shape == lens.tokens.shape == (3, 6, 3) and torch.equal(lens.logits, logits)
+    for row, expected in enumerate((first, middle, logits.softmax(dim=-1).topk(3))):
+        torch.testing.assert_close(lens.p[row], expected.values)
+        assert torch.equal(lens.tokens[row], expected.indices)
+    total, count = next_token_loss(tiny_model, (IDS[:, :-1], IDS[:, 1:]))
+    assert token_losses(logits, IDS[0]).mean().item() == pytest.approx(total.item() / count, rel=1e-5)
+
+
+def test_what_a_head_does_for_a_token(tiny_model):
+    means = mean_outputs(tiny_model, [IDS[0]])
+    effects = head_effects(tiny_model, IDS[0], means, 7)
+    with torch.no_grad():
+        whole = tiny_model(IDS)[0, -1].softmax(dim=-1)[7]
+        with without_heads(tiny_model, [(1, 3)], means):
+            without = tiny_model(IDS)[0, -1].softmax(dim=-1)[7]
+    assert effects.shape == (2, 4) and effects[1, 3].item() == pytest.approx((whole - without).item(), abs=1e-6)
+
+
+def test_where_heads_look_by_hand():
+    """a b a c: at the second a, "what followed last time" is the b at position 1."""
+    weights = torch.tensor([[1.0, 0, 0, 0], [0.2, 0.8, 0, 0], [0.1, 0.6, 0.3, 0], [0.5, 0.1, 0.4, 0]])[None, None]
+    looks = where_heads_look(weights, torch.tensor([5, 6, 5, 7]))
+    found = {kind: shares.item() for kind, shares in looks.items()}
+    assert found == {"what followed last time": pytest.approx(0.6), "the first token": pytest.approx(0.8 / 3),
+                     "the token before": pytest.approx(1.2 / 3), "itself": pytest.approx(1.1 / 3)}
+    assert where_heads_look(weights[..., :1, :1], torch.tensor([5]))["what followed last time"].item() == 0

@@ -9,7 +9,7 @@ from ch_instruct.prompts import STYLES, format_prompt
 from ch_pretrain import classroom
 from ch_pretrain import pages as made
 from ch_pretrain.pages import HELD_OUT, INTERVIEWED, Layout, Source, draw_form, pages
-from tests.conftest import run_command
+from tests.conftest import run_here
 
 SEEDS = (0, 1)
 MANY = 6000
@@ -144,5 +144,5 @@ def test_a_copy_is_one_text_again_and_again():
 
 
 def test_command_shows_pages(tmp_path):
-    told = run_command("ch_pretrain/pages.py", "--count", 4, "--seed", 2, folder=tmp_path).stdout
+    told = run_here("ch_pretrain/pages.py", "--count", 4, "--seed", 2, folder=tmp_path).stdout
     assert told.strip() == "\n\n----------\n\n".join(itertools.islice(pages(4, 2), 4)).strip()

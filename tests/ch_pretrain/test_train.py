@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ch_pretrain.bpe import train_bpe
 from ch_pretrain.train import Pretraining, begin_alike, read_documents, split_documents
 from common.pretrained import load_pretrained
-from tests.conftest import assert_refused, kill_and_resume, make_model, run_command
+from tests.conftest import assert_refused, kill_and_resume, make_model, run_here
 
 FILES = ["config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors", "report.json", "run.json",
          "tokenizer_config.json", "training_state.pt", "vocab.json"]
@@ -19,7 +20,7 @@ def test_own_text_gives_a_model_that_goes_on_from_it(in_process, tmp_path):
     folder = tmp_path / "my texts"
     folder.mkdir()
     (folder / "rhyme.txt").write_text("one two three four five six seven eight nine ten\n" * 400)
-    run_command("ch_pretrain/train.py", "--data", "rhyme.txt", "--smoke", "--out", "base", folder=folder)
+    run_here("ch_pretrain/train.py", "--data", "rhyme.txt", "--smoke", "--out", "base", folder=folder)
     assert sorted(p.name for p in (folder / "base").iterdir()) == FILES
     run = json.loads((folder / "base" / "run.json").read_text())
     assert run["options"]["seed"] == 0 and run["facts"]["precision"] in ("fp32", "bf16") and run["versions"]["torch"]
@@ -34,7 +35,7 @@ def test_own_text_gives_a_model_that_goes_on_from_it(in_process, tmp_path):
 @pytest.mark.slow
 def test_looking_back_is_measured_at_each_evaluation_and_survives_a_kill(tmp_path):
     given = ["ch_pretrain/train.py", "--smoke", "--precision", "fp32"]
-    run_command(*given, "--out", tmp_path / "whole", folder=tmp_path)
+    run_here(*given, "--out", tmp_path / "whole", folder=tmp_path)
     kill_and_resume(*given, folder=tmp_path / "broken", when="looking_back.csv")
     assert sorted(p.name for p in (tmp_path / "whole").iterdir()) == sorted([*FILES, "looking_back.csv", "looking_back.png"])
     evaluated = [(row["step"], row["tokens"]) for row in csv.DictReader(open(tmp_path / "whole" / "metrics.csv"))
@@ -93,6 +94,15 @@ def test_few_of_many_documents_are_for_validation():
     for count, held_out in ((1000, 20), (100_000, 700), (10, 1)):
         training, validation = split_documents(texts[:count])
         assert training + validation == texts[:count] and len(validation) == held_out
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    texts = []
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / f"{encoding}.txt").write_text("Été. Tout va bien.", encoding=encoding)
+        texts.append(read_documents(Pretraining(data=(str(tmp_path / f"{encoding}.txt"),))))
+    assert texts[0] == texts[1] == ["Été. Tout va bien."]
+    assert train_bpe(tmp_path / "utf-8.txt", 270, []) == train_bpe(tmp_path / "utf-8-sig.txt", 270, [])
 
 
 def test_the_control_reads_its_pages_as_the_shipped_base_does():

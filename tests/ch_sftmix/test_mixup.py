@@ -205,4 +205,4 @@ def test_responses_of_conversations_are_mixed_position_by_position(tiny_model):
     torch.testing.assert_close(mixed, expected)
 
     data = PairDataset([talk, plain], ([0], [1]), 256, "response", alpha=0.5, mu=0.7, seed=0)
-    assert data.items[0].weight == pytest.approx(0.7 * (5 + 6) / 5)
+    assert data.items[0].scale == pytest.approx(0.7 * (5 + 6) / 5)

@@ -4,10 +4,11 @@ import json
 import pytest
 import torch
 
+from ch_instruct.pipeline import FineTuning, prepare
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import assert_same_weights, kill_and_resume, make_model, run_command
+from tests.conftest import assert_refused, assert_same_weights, kill_and_resume, make_model, run_here
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +22,7 @@ def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), folder / "model")
     records = [{key: r[key] for key in ("instruction", "output", "family")} for r in classroom.records() if not r["input"]]
-    (folder / "data.json").write_text(json.dumps(records[:60]))
+    (folder / "data.json").write_text(json.dumps([{"instruction": "left out", "output": "", "family": "x"}, *records[:60]]))
     return folder
 
 
@@ -32,7 +33,7 @@ def options(small, *more: object) -> list:
 
 @pytest.fixture(scope="module")
 def run(small):
-    done = run_command("ch_sftmix/train.py", *options(small, "--out", "straight"), folder=small)
+    done = run_here("ch_sftmix/train.py", *options(small, "--out", "straight"), folder=small)
     return small / "straight", done.stdout
 
 
@@ -55,11 +56,14 @@ def test_the_table_has_three_arms(run):
         assert any(line.startswith(arm) for line in told.splitlines())
 
 
-def test_the_dynamics_say_which_half_each_example_is_in(run):
+def test_the_dynamics_say_which_half_each_example_is_in(small, run):
     folder, _ = run
     rows = list(csv.DictReader(open(folder / "dynamics.csv")))
     facts = json.loads((folder / "run.json").read_text())["facts"]
     assert len(rows) == facts["records"]["train"]
+    records = json.loads((small / "data.json").read_text())  # a row is a place in the file, counted from 1
+    assert all(records[int(row["row"]) - 1] | {"input": ""} == {key: row[key] for key in ("instruction", "input", "output")} | {
+        "family": records[int(row["row"]) - 1]["family"]} for row in rows)
     sure = [float(row["confidence"]) for row in rows if row["half"] == "confident"]
     unsure = [float(row["confidence"]) for row in rows if row["half"] == "unconfident"]
     assert min(sure) >= max(unsure) and len(sure) - len(unsure) in (0, 1)
@@ -93,3 +97,28 @@ def test_several_seeds_give_means_and_intervals(small, in_process, tmp_path):
     assert report["arms"]["sftmix"]["test_loss"] == pytest.approx(sum(losses) / 2)
     assert report["summary"]["sftmix"]["test_loss"]["half_interval"] == pytest.approx(12.7062 * abs(losses[0] - losses[1]) / 2)
     assert "sftmix - ntp" in told
+
+
+def test_leaving_out_the_least_sure_lists_them_by_row_and_makes_a_subset_of_the_others(small, in_process, tmp_path):
+    done = in_process("ch_sftmix/train.py", *options(small, "--epochs", 1, "--leave-out", 0.1, "--out", tmp_path / "run"))
+    assert done.returncode == 0 and "5 of 51 records are left out" in done.stdout
+    run = tmp_path / "run"
+    assert list(json.loads((run / "report.json").read_text())["arms"]) == ["base", "ntp", "sftmix", "left out"]
+    everything, left = (list(csv.DictReader(open(run / name))) for name in ("dynamics.csv", "left_out.csv"))
+    least = sorted(everything, key=lambda row: float(row["confidence"]))[:5]
+    assert [row["row"] for row in left] == [row["row"] for row in least]
+    records = json.loads((small / "data.json").read_text())
+    assert [records[int(row["row"]) - 1]["instruction"] for row in left] == [row["instruction"] for row in left]
+
+    subset = json.loads((run / "subset.json").read_text())
+    assert {i + 1 for i in subset["ids"]} == {int(row["row"]) for row in everything} - {int(row["row"]) for row in left}
+    assert subset["made"] == "all training records but the 5 of 51 of which the reference run was least sure"
+    assert subset["command"].startswith("python ") and "--leave-out 0.1" in subset["command"]
+    work = prepare(FineTuning(model=str(small / "model"), data=str(small / "data.json"), subset=run / "subset.json",
+                              device="cpu"))
+    assert sorted(work.train_ids) == sorted(subset["ids"])
+
+
+@pytest.mark.parametrize("share", [0.001, 1.0])
+def test_a_share_that_leaves_out_nothing_or_all_is_refused(share, small, in_process):
+    assert_refused(in_process("ch_sftmix/train.py", *options(small, "--leave-out", share)), f"--leave-out {share} of 51")

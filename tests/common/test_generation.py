@@ -1,6 +1,8 @@
+import pytest
 import torch
 
-from common.generation import next_tokens, stream
+from common.generation import stream
+from common.sampling import Sampling, next_tokens
 from tests.conftest import EOT
 
 
@@ -16,41 +18,27 @@ def plain_greedy(model, prompt: list[int], max_new_tokens: int) -> tuple[list[in
     return ids[len(prompt):], False
 
 
-def test_greedy_takes_the_largest_logit():
-    logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, 1.0, 0.0]])
-    assert next_tokens(logits, 0, None, None).tolist() == [1, 0]
-
-
-def test_sampling_follows_temperature_and_top_k():
-    logits = torch.tensor([0.0, 1.0, 2.0, 3.0]).expand(20_000, 4)
-    generator = torch.Generator().manual_seed(0)
-    for temperature, top_k in ((1.0, None), (0.5, None), (2.0, 2)):
-        expected = logits[0] / temperature
-        if top_k:
-            expected = expected.masked_fill(expected < expected.topk(top_k).values[-1], -torch.inf)
-        drawn = next_tokens(logits, temperature, top_k, generator).bincount(minlength=4) / len(logits)
-        torch.testing.assert_close(drawn, expected.softmax(0), atol=0.015, rtol=0)
-
-
 def test_a_stream_is_the_plain_continuation_token_by_token(stopping_model):
     for prompt in ([n, n + 1, 7] * (1 + n % 10) for n in range(0, 60, 3)):
         assert list(stream(stopping_model, prompt, 12, EOT)) == plain_greedy(stopping_model, prompt, 12)[0]
 
 
-def test_a_sampled_stream_draws_from_the_plain_model(stopping_model):
+@pytest.mark.parametrize("how", [
+    Sampling(1.5, 50), Sampling(1.0, top_p=0.7, repetition_penalty=1.3), Sampling(no_repeat_ngram=2)])
+def test_a_sampled_stream_draws_from_the_plain_model(stopping_model, how):
     """The same seed and the same probabilities, read from the whole text each time, give the same tokens."""
     def plain(prompt: list[int], generator: torch.Generator) -> list[int]:
         ids = list(prompt)
         while len(ids) < min(32, len(prompt) + 12):
             with torch.no_grad():
-                token = next_tokens(stopping_model(torch.tensor([ids]))[:, -1], 1.5, 50, generator).item()
+                token = next_tokens(stopping_model(torch.tensor([ids]))[:, -1], how, [ids], generator).item()
             if token == EOT:
                 break
             ids.append(token)
         return ids[len(prompt):]
 
     for prompt in ([n, n + 1, 7] * (1 + n % 10) for n in range(0, 60, 3)):
-        streamed = stream(stopping_model, prompt, 12, EOT, 1.5, 50, torch.Generator().manual_seed(3))
+        streamed = stream(stopping_model, prompt, 12, EOT, how, torch.Generator().manual_seed(3))
         assert list(streamed) == plain(prompt, torch.Generator().manual_seed(3))
 
 

@@ -156,4 +156,4 @@ def test_the_state_holds_the_updates_alone(tokenizer, tmp_path):
     model = make_model()
     add_lora(model, RANK)
     assert content["model"].keys() == trained_parameters(model).keys()
-    assert load_state(tmp_path, model, make_optimizer(model, HOW)).step == 2
+    assert load_state(tmp_path, model, make_optimizer(model, HOW), HOW).step == 2

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+import transformers  # loads its parts where they are used
+from safetensors.torch import load_file, save_file, save_model
 
 from common import pretrained
 from common.fast.answering import continue_all
 from common.gpt2 import GPT2
+from common.lora import add_lora, lora_layers, merged_weights, save_adapter
 from common.pretrained import find_folder, load_pretrained, save_pretrained
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
@@ -22,12 +23,13 @@ from tests.conftest import make_model
 IDS = torch.tensor([[5, 200, 31, 31, 7, 90, 256, 0], [1, 2, 3, 4, 5, 6, 7, 8]])
 
 
-def make_peer(**settings: object) -> GPT2LMHeadModel:
+def make_peer(**settings: object) -> "transformers.GPT2LMHeadModel":
     """A random model of transformers, with clearly different outputs for different inputs."""
     torch.manual_seed(1)
-    config = GPT2Config(**{"vocab_size": 257, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 256,
-                           "eos_token_id": 256} | settings)
-    model = GPT2LMHeadModel(config).eval()
+    config = transformers.GPT2Config(**{
+        "vocab_size": 257, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 256,
+        "eos_token_id": 256} | settings)
+    model = transformers.GPT2LMHeadModel(config).eval()
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.5)
@@ -42,7 +44,7 @@ def folder(tiny_model, tokenizer, tmp_path) -> Path:
 
 
 @pytest.fixture
-def peer() -> GPT2LMHeadModel:
+def peer() -> "transformers.GPT2LMHeadModel":
     return make_peer()
 
 
@@ -51,7 +53,7 @@ def peer_folder(peer, tokenizer, tmp_path) -> Path:
     """A checkpoint that transformers wrote, tokenizer and all."""
     tokenizer.save(tmp_path, model_max_length=64)
     peer.save_pretrained(tmp_path / "theirs")
-    GPT2Tokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "theirs")
+    transformers.GPT2Tokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "theirs")
     return tmp_path / "theirs"
 
 
@@ -90,7 +92,8 @@ def test_unusual_sizes_are_read_from_the_config(settings, tokenizer, tmp_path):
     ours = load_pretrained(tmp_path)[0]
     assert (ours(IDS) - peer(IDS).logits).abs().max() <= 1e-4
     save_pretrained(ours, tokenizer, tmp_path / "again")
-    assert (AutoModelForCausalLM.from_pretrained(tmp_path / "again")(IDS).logits - peer(IDS).logits).abs().max() <= 1e-4
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again")
+    assert (theirs(IDS).logits - peer(IDS).logits).abs().max() <= 1e-4
 
 
 def test_forty_greedy_tokens_are_those_of_transformers(peer, peer_folder):
@@ -104,7 +107,7 @@ def test_forty_greedy_tokens_are_those_of_transformers(peer, peer_folder):
 
 
 def test_transformers_loads_ours_completely_with_the_same_logits(tiny_model, folder):
-    theirs, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    theirs, info = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     assert theirs.config.eos_token_id == 256  # where their generation stops
     with torch.no_grad():
@@ -112,7 +115,7 @@ def test_transformers_loads_ours_completely_with_the_same_logits(tiny_model, fol
 
 
 def test_transformers_loads_our_tokenizer(folder, tokenizer):
-    theirs = AutoTokenizer.from_pretrained(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
     assert (len(theirs), theirs.eos_token_id, theirs.model_max_length) == (257, 256, 64)
     assert theirs("Hello, été!")["input_ids"] == tokenizer.encode("Hello, été!")
 
@@ -131,12 +134,12 @@ def test_saving_and_loading_ours_is_exact(tiny_model, tokenizer, folder):
 def test_theirs_through_ours_and_back_is_exact(peer, peer_folder, tmp_path):
     save_pretrained(*load_pretrained(peer_folder), tmp_path / "back")
     assert same_tensors(load_file(tmp_path / "back" / "model.safetensors"), load_file(peer_folder / "model.safetensors"))
-    assert same_tensors(AutoModelForCausalLM.from_pretrained(tmp_path / "back").state_dict(), peer.state_dict())
+    assert same_tensors(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back").state_dict(), peer.state_dict())
 
 
 def test_ours_through_theirs_and_back_is_exact(tiny_model, folder, tmp_path):
-    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "back")
-    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "back")
+    transformers.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "back")
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "back")
     assert same_tensors(load_pretrained(tmp_path / "back")[0].state_dict(), tiny_model.state_dict())
 
 
@@ -169,12 +172,33 @@ def as_published(tensors: dict) -> None:
     without_prefix(tensors)
 
 
-@pytest.mark.parametrize("change", [without_prefix, with_mask_buffers, with_equal_head, as_published])
+def with_head_alone(tensors: dict) -> None:
+    tensors["lm_head.weight"] = tensors.pop("transformer.wte.weight")
+
+
+@pytest.mark.parametrize("change", [without_prefix, with_mask_buffers, with_equal_head, as_published, with_head_alone])
 def test_variants_of_the_weights_file_are_read_alike(change, tiny_model, folder):
     before = load_file(folder / "model.safetensors").keys()
     change_weights(folder, change)
     assert load_file(folder / "model.safetensors").keys() != before
     assert same_tensors(load_pretrained(folder)[0].state_dict(), tiny_model.state_dict())
+
+
+def test_what_safetensors_own_save_model_writes_is_read(peer, peer_folder):
+    """Of tied weights it keeps one name, `lm_head.weight`."""
+    save_model(peer, str(peer_folder / "model.safetensors"))
+    assert "transformer.wte.weight" not in load_file(peer_folder / "model.safetensors")
+    with torch.no_grad():
+        assert (load_pretrained(peer_folder)[0](IDS) - peer(IDS).logits).abs().max() <= 1e-4
+
+
+def test_rows_that_no_token_belongs_to_are_marked(tokenizer, tmp_path, tiny_model, folder):
+    save_pretrained(make_model(vocab_size=260), tokenizer, tmp_path / "padded")
+    model = load_pretrained(tmp_path / "padded")[0]
+    assert model.without_token.nonzero().flatten().tolist() == [257, 258, 259]
+    save_pretrained(model, tokenizer, tmp_path / "again")
+    assert same_tensors(load_pretrained(tmp_path / "again")[0].state_dict(), make_model(vocab_size=260).state_dict())
+    assert getattr(load_pretrained(folder)[0], "without_token", None) is None
 
 
 def test_a_config_with_the_six_needed_keys_is_enough(tiny_model, folder):
@@ -214,7 +238,7 @@ def test_half_precision_weights_are_loaded_in_float32(dtype, tokenizer, tmp_path
     model = load_pretrained(tmp_path)[0]
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert same_tensors(model.state_dict(), make_model().to(dtype).float().state_dict())
-    assert AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").dtype == dtype
+    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").dtype == dtype
 
 
 def test_dtype_chooses_the_precision(folder, tiny_model):
@@ -426,7 +450,7 @@ def test_a_folder_whose_first_saving_failed_has_no_weights(tiny_model, tokenizer
 def test_parity_at_the_shape_of_gpt2():
     """124 million random weights: logits, 40 greedy tokens, and the way back, all in one go as it is slow."""
     torch.manual_seed(0)
-    theirs = GPT2LMHeadModel(GPT2Config()).eval()
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         theirs.save_pretrained(first)
         Tokenizer.gpt2().save(Path(first), 1024)
@@ -440,7 +464,87 @@ def test_parity_at_the_shape_of_gpt2():
         assert found.ids == expected.tolist() and len(found.ids) == 40
 
         save_pretrained(ours, tokenizer, second)
-        back, info = GPT2LMHeadModel.from_pretrained(second, output_loading_info=True)
+        back, info = transformers.GPT2LMHeadModel.from_pretrained(second, output_loading_info=True)
         assert not info["missing_keys"] and not info["unexpected_keys"]
         for (name, mine), (_, original) in zip(back.state_dict().items(), theirs.state_dict().items()):
             assert torch.equal(mine, original), name
+
+
+# --- adapters of peft
+
+
+def adapter(peer_folder: Path, to: Path, base: object = None, **settings: object) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Let peft adapt a model, change all updates, and save the adapter. Gives what computes its logits."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(2)
+    model = peft.get_peft_model(transformers.GPT2LMHeadModel.from_pretrained(peer_folder), peft.LoraConfig(**{
+        "r": 4, "lora_alpha": 8, "target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "task_type": "CAUSAL_LM"}
+        | settings))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(to)
+    change_json(to / "adapter_config.json", base_model_name_or_path=str(base or peer_folder))
+    return lambda ids: model.eval()(ids).logits
+
+
+def change_json(path: Path, **settings: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"r": 3, "rank_pattern": {"c_proj": 7}},
+                                      {"target_modules": ["c_fc"], "layers_to_transform": [1]}], ids=str)
+def test_an_adapter_folder_is_the_model_it_adapts_with_its_updates(settings, peer, peer_folder, tmp_path):
+    theirs = adapter(peer_folder, tmp_path / "adapter", **settings)
+    model, tokenizer = load_pretrained(tmp_path / "adapter")
+    with torch.no_grad():
+        assert (model(IDS) - theirs(IDS)).abs().max() <= 1e-4 < (theirs(IDS) - peer(IDS).logits).abs().max()
+    save_pretrained(model, tokenizer, tmp_path / "merged")
+    assert same_tensors(load_pretrained(tmp_path / "merged")[0].state_dict(), model.state_dict())
+
+
+def test_the_adapter_of_a_run_can_be_loaded_and_adapted_again(tiny_model, folder, tmp_path):
+    add_lora(tiny_model, 2)
+    with torch.no_grad():
+        for layer in lora_layers(tiny_model).values():
+            layer.B.normal_()
+    save_adapter(tiny_model, str(folder), tmp_path / "one")
+    first = load_pretrained(tmp_path / "one")[0]
+    torch.testing.assert_close(first(IDS), tiny_model(IDS))
+    save_adapter(tiny_model, str(tmp_path / "one"), tmp_path / "two")
+    updates = merged_weights(tiny_model)["h.0.mlp.c_fc.weight"] - make_model().h[0].mlp.c_fc.weight
+    twice = load_pretrained(tmp_path / "two")[0].h[0].mlp.c_fc.weight - first.h[0].mlp.c_fc.weight
+    torch.testing.assert_close(twice, updates)
+
+
+def also_model(folder: Path) -> None:
+    save_pretrained(make_model(), Tokenizer.from_merges([]), folder)
+
+
+def further_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file(tensors | {"base_model.model.lm_head.weight": torch.ones(257, 32)}, folder / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(("settings", "damage", "words"), [
+    ({"use_dora": True}, None, "use_dora = True"), ({"bias": "all"}, None, "bias = 'all'"),
+    ({"modules_to_save": ["ln_f"]}, None, "modules_to_save = ['ln_f']"),
+    ({"alpha_pattern": {"c_proj": 3}}, None, "alpha_pattern"), ({"target_modules": ["wte"]}, None, "no update of a block's"),
+    ({"base": "no/such/base"}, None, "is an adapter of the model 'no/such/base', which cannot be found"),
+    ({}, also_model, "two models could be meant"), ({}, further_tensor, "holds base_model.model.lm_head.weight"),
+    ({}, drop("adapter_model.safetensors"), "no such file"),
+    ({}, lambda f: change_json(f / "adapter_config.json", peft_type="IA3"), "peft_type = 'IA3'"),
+    ({}, lambda f: change_json(f / "adapter_config.json", later_setting=3), "later_setting = 3"),
+    ({}, lambda f: (f / "adapter_config.json").write_text("[]"), "not the adapter_config.json of a LoRA")])
+def test_other_adapters_are_refused(settings, damage, words, peer_folder, tmp_path):
+    adapter(peer_folder, tmp_path / "adapter", **settings)
+    if damage:
+        damage(tmp_path / "adapter")
+    assert words in refusal(lambda: load_pretrained(tmp_path / "adapter"))
+
+
+def test_an_adapter_of_another_size_is_refused(peer_folder, tokenizer, tmp_path):
+    adapter(peer_folder, tmp_path / "adapter", tmp_path / "base")
+    save_pretrained(make_model(n_embd=16), tokenizer, tmp_path / "base")
+    assert "they do not belong together" in refusal(lambda: load_pretrained(tmp_path / "adapter"))

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import transformers  # loads its parts where they are used
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
-from transformers import GPT2Tokenizer
 
 from common import tokenizer as module
 from common.support.files import InputError
@@ -43,8 +43,8 @@ def gpt2_folder(gpt2, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def peer(gpt2_folder) -> GPT2Tokenizer:
-    return GPT2Tokenizer.from_pretrained(gpt2_folder)
+def peer(gpt2_folder) -> "transformers.GPT2Tokenizer":
+    return transformers.GPT2Tokenizer.from_pretrained(gpt2_folder)
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +258,116 @@ def test_a_vocabulary_without_end_of_text_is_refused_with_the_name_of_its_folder
     without_end_of_text(tmp_path)
     with pytest.raises(InputError, match=tmp_path.name):
         Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("sign", [" ", "\n", "\u00a0", " \n"], ids=ascii)
+@pytest.mark.parametrize(("before", "after"), [("", ""), ("a", ""), ("", "b c"), (" a ", "\tb")])
+@pytest.mark.parametrize("count", [9_999, 10_000, 20_001])
+def test_long_runs_of_white_space_get_the_ids_of_transformers(gpt2, peer, sign, before, after, count):
+    text = before + sign * count + after + sign * count + after
+    assert gpt2.encode(text) == peer.encode(text)
+
+
+@pytest.mark.parametrize("sign", [" ", "\n"], ids=ascii)
+def test_a_million_spaces_are_encoded(gpt2, sign):
+    text = "a" + sign * 1_000_000 + "b"
+    assert gpt2.decode(gpt2.encode(text)) == text
+
+
+# Folders as other tools write them: ids equal transformers', or the folder is refused.
+
+SOME = ["ab he a", " he he", "don't  stop\n\n he", "<|word|> he<|word|>ab", "<|im_start|>user\nhe<|im_end|>", "été <|wor",
+        "ab<|word|>  <|im_end|> he", ""]
+WORD, START = ({"id": id_, "content": content, "special": special, "lstrip": False, "rstrip": False, "single_word": False,
+                "normalized": not special} for id_, content, special in ((261, "<|word|>", False), (262, "<|im_start|>", True)))
+
+
+def small_folder(folder: Path, config: dict | None = None, **files: object) -> Path:
+    """vocab.json, merges.txt and tokenizer_config.json, some settings in the latter, and other files by their stems."""
+    Tokenizer.from_merges([(b"a", b"b"), (b" ", b"h"), (b" h", b"e"), (b"h", b"e")]).save(folder, 64)
+    settings = json.loads((folder / "tokenizer_config.json").read_text()) | (config or {})
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')  # transformers asks it for the kind of tokenizer
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def saved_by_transformers(folder: Path, **changes: object) -> Path:
+    """A folder with tokenizer.json, words added by transformers, and changes: key__key=value."""
+    theirs = transformers.GPT2Tokenizer.from_pretrained(small_folder(folder / "before"))
+    theirs.add_tokens(["<|word|>"])
+    theirs.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    theirs.save_pretrained(folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    for keys, value in changes.items():
+        *path, last = keys.split("__")
+        inner = content
+        for key in path:
+            inner = inner[key]
+        inner[last] = value
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    return folder
+
+
+KINDS = {
+    "vocab.json and merges.txt": lambda f: small_folder(f),
+    "added_tokens.json": lambda f: small_folder(f, added_tokens={"<|word|>": 261, "<|im_start|>": 262, "<|im_end|>": 263}),
+    "added_tokens.json and special_tokens_map.json": lambda f: small_folder(
+        f, added_tokens={"<|word|>": 261, "<|im_start|>": 262, "<|im_end|>": 263},
+        special_tokens_map={"pad_token": "<|im_start|>", "cls_token": {"__type": "AddedToken", "content": "<|im_end|>"}}),
+    "words in tokenizer_config.json": lambda f: small_folder(f, {"added_tokens_decoder": {"261": WORD, "262": START}}),
+    "tokenizer.json": lambda f: saved_by_transformers(f),
+    "tokenizer.json without use_regex": lambda f: saved_by_transformers(f, pre_tokenizer={
+        "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}),
+    "tokenizer.json beside another vocab.json": lambda f: saved_by_transformers(small_folder(f)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_folder_gives_the_ids_of_transformers_and_survives_saving(kind, tmp_path):
+    """Control tokens in a text stay letters, as with transformers' split_special_tokens; added words do not."""
+    theirs = transformers.AutoTokenizer.from_pretrained(KINDS[kind](tmp_path / "a"))
+    ours = Tokenizer.from_folder(tmp_path / "a")
+    ours.save(tmp_path / "b", 64)
+    (tmp_path / "b" / "config.json").write_text('{"model_type": "gpt2"}')
+    again, theirs_again = Tokenizer.from_folder(tmp_path / "b"), transformers.AutoTokenizer.from_pretrained(tmp_path / "b")
+    assert again.same_as(ours) and again.vocab_size == ours.vocab_size == len(theirs)
+    for text in SOME:
+        ids = theirs.encode(text, split_special_tokens=True)
+        assert ours.encode(text) == again.encode(text) == ids == theirs_again.encode(text, split_special_tokens=True)
+        assert ours.decode(ids) == text
+        with_control = theirs.encode(text)
+        assert theirs_again.encode(text) == with_control and again.decode(with_control) == text
+
+
+@pytest.mark.parametrize(("make", "words"), {
+    "a space in front": (lambda f: small_folder(f, {"add_prefix_space": True}), "add_prefix_space = True"),
+    "end-of-text in front": (lambda f: small_folder(f, {"add_bos_token": True}), "add_bos_token = True"),
+    "another class": (lambda f: small_folder(f, {"tokenizer_class": "Qwen2Tokenizer"}), "tokenizer_class = 'Qwen2Tokenizer'"),
+    "no cutting": (lambda f: saved_by_transformers(f, pre_tokenizer__use_regex=False), "pre_tokenizer.use_regex = False"),
+    "another cutting": (lambda f: saved_by_transformers(f, pre_tokenizer={"type": "Whitespace"}), "pre_tokenizer.type"),
+    "dropout": (lambda f: saved_by_transformers(f, model__dropout=0.1), "model.dropout = 0.1"),
+    "whole words first": (lambda f: saved_by_transformers(f, model__ignore_merges=True), "model.ignore_merges"),
+    "a normalizer": (lambda f: saved_by_transformers(f, normalizer={"type": "NFC"}), "normalizer = {'type': 'NFC'}"),
+    "control tokens around": (lambda f: saved_by_transformers(f, post_processor={
+        "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}], "pair": [],
+        "special_tokens": {}}), "control tokens around each text"),
+    "Roberta's": (lambda f: saved_by_transformers(f, post_processor={"type": "RobertaProcessing"}), "RobertaProcessing"),
+    "a word that takes the space": (lambda f: small_folder(f, {"added_tokens_decoder": {"261": WORD | {"lstrip": True}}}),
+                                    "'<|word|>', which takes the space"),
+    "words that are a list": (lambda f: small_folder(f, added_tokens=["<|word|>"]), "The added words of"),
+}.values(), ids=lambda value: "" if callable(value) else value)
+def test_folders_that_would_get_other_ids_are_refused(make, words, tmp_path):
+    with pytest.raises(InputError) as refused:
+        Tokenizer.from_folder(make(tmp_path / "a"))
+    assert words in str(refused.value) and str(refused.value).endswith(("use another model.", "fetch or copy it again."))
+
+
+def test_ids_that_stand_for_nothing_are_known(tmp_path):
+    tokenizer = Tokenizer.from_folder(small_folder(tmp_path / "a", added_tokens={"<|word|>": 263}))
+    assert (tokenizer.vocab_size, tokenizer.without_token(266)) == (264, [261, 262, 264, 265])
 
 
 @pytest.mark.parametrize("options", [{"lowercase": True}, {"add_prefix_space": True}], ids=["lower case", "space in front"])

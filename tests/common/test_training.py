@@ -23,6 +23,7 @@ from common.support import checkpoints
 from common.support.checkpoints import Run, read_history
 from common.support.device import check_mps
 from common.support.files import InputError
+from common.support.options import how_to_go_on
 from common.training import (
     Dataset,
     TrainOptions,
@@ -31,7 +32,7 @@ from common.training import (
     learning_rate,
     take_step,
 )
-from tests.conftest import assert_same_weights, kill_and_resume, make_model, run_command
+from tests.conftest import assert_same_weights, kill_and_resume, make_model, run_command, run_here
 
 NOTHING = Dataset([], None, None)
 OPTIONS = TrainOptions(epochs=4, batch_size=4, accumulate=1, lr=1e-2, precision="fp32")
@@ -230,6 +231,24 @@ def test_a_state_is_saved_before_there_is_any_checkpoint(tiny_model, tokenizer, 
     with pytest.raises(KeyboardInterrupt):
         fit(tiny_model, tokenizer, dataset(12), dataset(3), next_token_loss, OPTIONS, tmp_path / "new" / "run", after_step=stop)
     assert {path.name for path in (tmp_path / "new" / "run").iterdir()} == {"metrics.csv", "training_state.pt"}
+
+
+def test_the_first_state_comes_within_a_minute_and_an_interruption_says_where_it_goes_on(
+        tiny_model, tokenizer, tmp_path, monkeypatch):
+    assert checkpoints.SECONDS_BEFORE_FIRST < 60
+    monkeypatch.setattr(checkpoints, "SECONDS_BEFORE_FIRST", -1)
+    for name, value in (("folder", tmp_path), ("reached", None)):
+        monkeypatch.setattr(f"common.support.options.Parser.{name}", value)
+
+    def stop(row: dict) -> None:
+        if row["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_model, tokenizer, dataset(12), dataset(3), next_token_loss, OPTIONS, tmp_path / "ntp", after_step=stop)
+    assert torch.load(tmp_path / "ntp" / "training_state.pt", weights_only=True)["state"]["step"] == 1  # then not for a while
+    assert how_to_go_on().endswith(
+        f"--resume --out {tmp_path} (it goes on after step 1 of the training in {tmp_path / 'ntp'})")
 
 
 def test_a_method_may_add_columns_to_the_metrics(tiny_model, tokenizer, tmp_path):
@@ -458,7 +477,7 @@ def test_killed_and_resumed_equals_never_interrupted(tmp_path):
     """SIGKILL after the first saved state, then --resume: the same weights and curve, bit for bit, with dropout too."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     options = ["ch_pretrain/train.py", *TINY, "--dropout", "0.1"]
-    run_command(*options, "--out", straight, folder=tmp_path)
+    run_here(*options, "--out", straight, folder=tmp_path)
     kill_and_resume(*options, folder=broken, when="training_state.pt")
     assert_same_weights(straight, broken)
     curves = [[(row["step"], row["train_loss"], row["validation_loss"]) for row in csv.DictReader(open(folder / "metrics.csv"))]
@@ -471,8 +490,9 @@ def test_killed_and_resumed_equals_never_interrupted(tmp_path):
 def test_two_processes_follow_the_curve_of_one(tmp_path, tokenizer, script):
     save_pretrained(make_model(n_positions=512), tokenizer, tmp_path / "model")
     folders = [tmp_path / "one", tmp_path / "two"]
-    for ranks, folder in enumerate(folders, 1):
-        run_command(script, *TINY, "--model", "model", "--batch-size", 6, "--out", folder, folder=tmp_path, ranks=ranks)
+    given = [script, *TINY, "--model", "model", "--batch-size", 6, "--out"]
+    run_here(*given, "one", folder=tmp_path)
+    run_command(*given, "two", folder=tmp_path, ranks=2)
     curves = [[float(row["train_loss"]) for row in csv.DictReader(open(folder / "metrics.csv")) if row["train_loss"]]
               for folder in folders]
     assert len(curves[0]) > 3

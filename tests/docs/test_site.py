@@ -91,6 +91,18 @@ def test_nothing_is_loaded_from_another_site(site, pages):
     assert styles and [path for path, text in styles.items() if re.search(r"(url\(|@import)\s*['\"]?(\w+:)?//", text)] == []
 
 
+def test_commands_are_coloured_as_shell_and_wrap(site):
+    for page, words in (("README", "python ch_sftmix/train.py"), ("ch_instruct/recipe", "compare.py"),
+                        ("ch_instruct/README", "$ ")):
+        text = (site / f"{page}.html").read_text(encoding="utf-8")
+        blocks = re.findall(r'<div class="highlight-(?:bash|console)[^>]*>.*?</pre>', text, re.DOTALL)
+        assert any(words in re.sub(r"<[^>]+>", "", block) for block in blocks)
+        assert not any("python ch_" in re.sub(r"<[^>]+>", "", block)[:40] for block in re.findall(
+            r'<div class="highlight-(?:default|none|python3)[^>]*>.*?</pre>', text, re.DOTALL))
+    [style] = (path.read_text(encoding="utf-8") for path in site.rglob("site.css"))
+    assert re.search(r"\.highlight-bash pre.*white-space: pre-wrap", style)
+
+
 def test_formulas_need_no_script(site, pages):
     text = (site / "notebooks" / "03_sftmix.html").read_text(encoding="utf-8")
     assert text.count("<math") >= 4 and "\\lambda" not in text

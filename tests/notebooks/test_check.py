@@ -67,6 +67,51 @@ def test_the_students_own_tests_do_not_count(tmp_path):
     assert double.points == 0 and double.hint == "twice one is two"
 
 
+def without_marks(notebook):
+    notebook = copy.deepcopy(notebook)
+    for one in notebook.cells:
+        one.metadata = nbformat.NotebookNode()
+    return notebook
+
+
+@pytest.mark.slow
+def test_stripped_marks_cost_nothing(tmp_path):
+    """As Colab and some submission systems leave a notebook: cells and their text, no notes about them."""
+    student = without_marks(with_answer("half", "def half(x): return x"))
+    verdicts, notes = grade(student, SOURCE, tmp_path)
+    assert [v.points for v in verdicts] == [2, 0] and notes == []
+
+
+@pytest.mark.slow
+def test_a_copied_mark_makes_no_test_of_an_answer(tmp_path):
+    """Whoever writes the answer into a copy of the test's cell."""
+    student = copy.deepcopy(SOURCE)
+    student.cells[1] = cell("def double(x): return 2 * x", "double_test", 2)
+    verdicts, notes = grade(student, SOURCE, tmp_path)
+    assert [v.points for v in verdicts] == [2, 3] and notes == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_lost_cell_is_named(marked, tmp_path):
+    student = copy.deepcopy(SOURCE if marked else without_marks(SOURCE))
+    del student.cells[1]
+    (double, half), notes = grade(student, SOURCE, tmp_path)
+    assert (double.points, half.points) == (0, 3)
+    assert notes == ["The cell for double is not in the notebook; copy it from the exercise as it was given out, and write "
+                     "your answer there."]
+
+
+@pytest.mark.parametrize("number", ["01", "02", "03", "04", "05"])
+def test_an_exercise_without_marks_is_still_itself(number, tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "grade", lambda student, source, folder: ([], []))
+    nbformat.write(without_marks(read_notebook(release_path(number))), tmp_path / "mine.ipynb")
+    assert check.grade_file(number, tmp_path / "mine.ipynb", read_notebook(source_path(number))) == ([], [])
+    other = "03" if number != "03" else "04"
+    with pytest.raises(InputError, match=f"holds nothing of exercise {other}, but exercise {number}; start from"):
+        check.grade_file(other, tmp_path / "mine.ipynb", read_notebook(source_path(other)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("answer", "hint", "note"), [
     ("import os\nos._exit(1)", "'double' is not defined", "begins with 'import os' ends Python itself"),

@@ -1,7 +1,9 @@
 """The command that asks a model whether it learns from an example in its prompt."""
 
+import json
 import re
 from collections import Counter
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -16,18 +18,20 @@ from common.tokenizer import Tokenizer
 from tests.ch_delift.test_utility import encoded, matrix
 from tests.conftest import assert_refused
 
-pytest.importorskip("transformers")
+if find_spec("transformers") is None:  # to import it takes seconds
+    pytest.skip("transformers is not installed (requirements-dev.txt)", allow_module_level=True)
+TRAINING = [record for record in classroom.records() if record["split"] == "train"]
 
 
 def test_targets_are_one_of_each_family_and_no_example_is_a_target():
-    targets, others = ask_first.choose_records(2)
+    targets, others = ask_first.choose_records(TRAINING, 2)
     families = set(classroom.FAMILIES)
     assert {r["family"] for r in targets} == families and len(targets) == len(families) and len(others) == 2 * len(families)
     assert not any(target == other for target in targets for other in others)
 
 
 def test_some_families_can_have_more_targets():
-    targets, others = ask_first.choose_records(2, HELD_OUT, 3)
+    targets, others = ask_first.choose_records(TRAINING, 2, HELD_OUT, 3)
     assert Counter(r["family"] for r in targets) == dict.fromkeys(HELD_OUT, 3)
     assert set(Counter(r["family"] for r in others).values()) == {2}
     assert not any(target == other for target in targets for other in others)
@@ -44,8 +48,9 @@ def test_summary_of_utilities_by_hand():
     assert found["the same by chance"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 def test_utilities_of_transformers_model_are_ours():
-    targets, others = ask_first.choose_records(1)
+    targets, others = ask_first.choose_records(TRAINING, 1)
     model, parameters, their_tokenizer = ask_first.read_model("classroom")
     tokenizer = load_pretrained("classroom")[1]
     theirs = plain_utility(model, their_tokenizer, encoded(targets, their_tokenizer), encoded(others[:3], their_tokenizer))
@@ -70,12 +75,14 @@ def test_a_model_of_another_kind_and_ours_stand_side_by_side(in_process, tmp_pat
     assert f"8 targets each of {' and '.join(HELD_OUT)}" in told
 
 
+@pytest.mark.slow
 def test_a_folder_that_transformers_cannot_read_is_named(in_process, tmp_path):
     (tmp_path / "empty").mkdir()
     assert_refused(in_process("ch_delift/lab/ask_first.py", "--models", tmp_path / "empty"),
                    f"{tmp_path / 'empty'} is no checkpoint: it has no config.json")
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_refused_in_one_sentence(in_process, tmp_path):
     (tmp_path / "broken").mkdir()
     Tokenizer.gpt2().save(tmp_path / "broken", 256)
@@ -85,11 +92,32 @@ def test_damaged_weights_are_refused_in_one_sentence(in_process, tmp_path):
                    f"{tmp_path / 'broken' / 'config.json'}")
 
 
+@pytest.mark.slow
 def test_their_tokenizer_gives_the_same_ids(tmp_path):
     tokenizer = Tokenizer.gpt2()
     tokenizer.save(tmp_path, 1024)
     from transformers import AutoTokenizer
 
-    theirs = ask_first.TheirTokenizer(AutoTokenizer.from_pretrained(tmp_path))
+    theirs = ask_first.TheirTokenizer(AutoTokenizer.from_pretrained(tmp_path), 1024)
     assert theirs.encode("The goose lives in the meadow.") == tokenizer.encode("The goose lives in the meadow.")
     assert theirs.eot_id == tokenizer.eot_id
+
+
+def test_questions_that_are_alike_become_a_family():
+    kinds = ("the capital of", "a rhyme for the word", "the sum of the numbers")
+    records = [{"instruction": f"Give me {kind} {n}", "output": str(n)} for n in range(8) for kind in kinds]
+    found = ask_first.group_by_likeness(records, 5)
+    assert len(found) == 4 * 6 and len({record["instruction"] for record in found}) == len(found)
+    first = [[kind for kind in kinds if kind in record["instruction"]] for record in found[:6]]
+    assert all(kind == first[0] for kind in first) and {record["family"] for record in found[:6]} == {"like 0"}
+
+
+def test_records_of_ones_own_are_asked_with(in_process, tmp_path):
+    (tmp_path / "cwd").mkdir()
+    rows = [{"q": f"What is {n} plus {n % 7}?", "a": str(n + n % 7)} for n in range(40)] + [{"q": "long " * 200, "a": "x"}]
+    (tmp_path / "cwd" / "mine.json").write_text(json.dumps(rows))
+    line = ["ch_delift/lab/ask_first.py", "--data", "mine.json", "--fields", "instruction=q", "output=a", "--per-family"]
+    done = in_process(*line, 2)
+    assert done.returncode == 0 and "targets of mine.json" in done.stdout and "mean utility of its family" in done.stdout
+    assert "HELD" not in done.stdout and "targets each of" not in done.stdout
+    assert_refused(in_process(*line, 30), "--data mine.json:", "lower --per-family")

@@ -6,7 +6,7 @@ from ch_delift.lab.few_shot import answer_after, prompts_with_examples, same_fam
 from common.fast.answering import Continuation
 from common.pretrained import save_pretrained
 from common.support.files import InputError, write_json
-from tests.conftest import assert_refused, make_model, run_command
+from tests.conftest import assert_refused, make_model, run_here
 
 
 def test_the_nearest_stands_last_and_only_what_fits_is_shown():
@@ -52,8 +52,8 @@ def test_command_with_examples_of_the_same_family(tmp_path, tokenizer):
             for i, split in enumerate(["train"] * 8 + ["validation"] * 2 + ["test"] * 4)]
     write_json(tmp_path / "r.json", rows)
     given = ["--model", "tiny", "--data", "r.json", "--same-family", 0, 2, "--max-new-tokens", 4]
-    told = run_command("ch_delift/lab/few_shot.py", *given, "--out", "a.json", folder=tmp_path).stdout
+    told = run_here("ch_delift/lab/few_shot.py", *given, "--out", "a.json", folder=tmp_path).stdout
     assert "2 of its family: 8 examples, 2 to 2 in a prompt" in told and "4 test questions" in told
-    assert_refused(run_command("ch_delift/lab/few_shot.py", *given[:5], 5, "--out", "b.json", folder=tmp_path, check=False),
+    assert_refused(run_here("ch_delift/lab/few_shot.py", *given[:5], 5, "--out", "b.json", folder=tmp_path, check=False),
                    "the training part holds fewer records of a, b")
-    assert_refused(run_command("ch_delift/lab/few_shot.py", "--out", "b.json", folder=tmp_path, check=False), "--same-family")
+    assert_refused(run_here("ch_delift/lab/few_shot.py", "--out", "b.json", folder=tmp_path, check=False), "--same-family")

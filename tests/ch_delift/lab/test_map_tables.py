@@ -3,6 +3,7 @@ import pytest
 from ch_delift.lab import map_tables
 from ch_delift.lab.conditions import Series
 from common.support.files import read_json
+from common.support.reports import difference_table
 
 SERIES = Series("skewed", 0.1, "equal epochs", ("random", "oracle", "se", "delift"), range(2))
 CHOICE = {"choosing": 2.0, "different": 4, "wrong": 0.0, "large": 0.5, "large_in_data": 0.75, "other_families": None,
@@ -61,9 +62,9 @@ def test_primary_comparisons_are_corrected_together_and_the_others_left_out():
         ("skewed", "random"), ("skewed", "se"), ("redundant", "random"), ("redundant", "se")]
     assert rows[0]["differences"] == pytest.approx([0.1, 0.101])
     assert rows[0]["p_holm"] == pytest.approx(4 * rows[0]["p"]) and rows[0]["p"] < 0.01  # the smallest of four
-    told = map_tables.primary_table(rows)
-    assert "skewed: DELIFT - random" in told and told.startswith("sketched comparisons")  # there are two data sets
-    assert map_tables.primary_table([{**row, "differences": [0.1] * 8} for row in rows]).startswith("primary comparisons")
+    assert map_tables.heading(rows) == "sketched comparisons"  # there are two data sets
+    assert map_tables.heading([{**row, "differences": [0.1] * 8} for row in rows]) == "primary comparisons"
+    assert "skewed: DELIFT - random" in difference_table(rows, "")
 
 
 def test_fractions_are_compared_on_the_data_sets_that_all_of_them_have():

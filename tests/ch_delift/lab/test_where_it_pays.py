@@ -6,8 +6,10 @@ import pytest
 from ch_delift.lab import conditions, where_it_pays
 from ch_delift.lab.conditions import DrawnData, Series, draw_data, oracle
 from ch_delift.lab.map_tables import CHOSEN
+from common.pretrained import save_pretrained
 from common.support.files import read_json
-from tests.conftest import assert_refused
+from common.tokenizer import Tokenizer
+from tests.conftest import assert_refused, make_model
 
 SERIES = Series("target", 0.05, "equal epochs", ("random", "oracle"), range(300, 302), 2)
 
@@ -80,7 +82,8 @@ def test_every_arm_trains_on_what_it_chose_and_is_tested(start, monkeypatch, tmp
     monkeypatch.setattr(conditions, "PER_FAMILY", 3)
     monkeypatch.setattr(conditions, "TARGETS", (4, 3))
     monkeypatch.setattr(where_it_pays, "EPOCHS", 2)
-    start(series=SERIES._replace(fraction=0.15, arms=ARMS, trainings=1))
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    start("--model", str(tmp_path / "model"), series=SERIES._replace(fraction=0.15, arms=ARMS, trainings=1))
     entries = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]
     assert [e["arm"] for e in entries] == [*ARMS] * 2
     for entry in entries:

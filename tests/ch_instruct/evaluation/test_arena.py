@@ -3,7 +3,6 @@
 import http.client
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,11 +17,13 @@ import pytest
 import torch
 
 from ch_instruct.encoding import encode_prompt
-from ch_instruct.evaluation.arena import MOST_BYTES, Arena, Server, answerer, load_votes
-from ch_instruct.evaluation.arena_pages import Battle, battle_page, ratings_page
+from ch_instruct.evaluation.arena import MOST_WAITING, Arena, answerer, load_votes, pages
+from ch_instruct.evaluation.arena_pages import ALLOWED, Battle, battle_page, ratings_page
+from ch_instruct.evaluation.arena_pages import SCRIPT as OURS
 from ch_instruct.evaluation.ratings import Rating, rate
 from common.pretrained import CLASSROOM_FOLDER, save_pretrained
 from common.support.files import InputError
+from common.support.local_server import MOST_BYTES, LocalServer
 from common.tokenizer import Tokenizer
 from tests.conftest import ENVIRONMENT, assert_refused, command, make_model
 
@@ -33,12 +34,14 @@ ANSWERERS = {"good": lambda record: f"A good answer to {record['instruction']}",
 
 
 @pytest.fixture
-def serve(tmp_path) -> Iterator[Callable[..., Server]]:
+def serve(tmp_path) -> Iterator[Callable[..., LocalServer]]:
     """Start an arena; the votes are in tmp_path / votes.jsonl."""
     running = []
 
-    def start(answerers: dict = ANSWERERS, questions: list = QUESTIONS) -> Server:
-        server = Server(Arena(answerers, load_votes(tmp_path / "votes.jsonl"), questions), "127.0.0.1", 0)
+    def start(answerers: dict = ANSWERERS, questions: list = QUESTIONS) -> LocalServer:
+        arena = Arena(answerers, load_votes(tmp_path / "votes.jsonl"), questions)
+        server = LocalServer(pages(arena), "127.0.0.1", 0, ALLOWED)
+        server.arena = arena
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         running.append((server, thread))
@@ -51,7 +54,7 @@ def serve(tmp_path) -> Iterator[Callable[..., Server]]:
         server.server_close()
 
 
-def request(server: Server, method: str, path: str, form: dict | None = None, **headers: str) -> tuple[int, str, dict]:
+def request(server: LocalServer, method: str, path: str, form: dict | None = None, **headers: str) -> tuple[int, str, dict]:
     """One request as a browser on this machine sends it; returns status, page and headers."""
     host = f"127.0.0.1:{server.server_port}"
     connection = http.client.HTTPConnection(host)
@@ -63,18 +66,18 @@ def request(server: Server, method: str, path: str, form: dict | None = None, **
     return found
 
 
-def ask(server: Server, **form: str) -> str:
+def ask(server: LocalServer, **form: str) -> str:
     """Ask, and return the path of the battle."""
     status, _, headers = request(server, "POST", "/ask", form)
     assert status == 303
     return headers["Location"]
 
 
-def vote(server: Server, battle: str, kind: str, **headers: str) -> int:
+def vote(server: LocalServer, battle: str, kind: str, **headers: str) -> int:
     return request(server, "POST", "/vote", {"battle": battle.removeprefix("/battle/"), "vote": kind}, **headers)[0]
 
 
-def side_of(server: Server, battle: str, name: str) -> str:
+def side_of(server: LocalServer, battle: str, name: str) -> str:
     names = server.arena.battles[battle.removeprefix("/battle/")].names
     return next(side for side in names if names[side] == name)
 
@@ -142,8 +145,9 @@ def test_an_answer_stays_text(serve):
     vote(server, battle, "tie")
     for path in (battle, "/ratings"):
         status, page, headers = request(server, "GET", path)
-        assert status == 200 and not re.search("<script|<img|<i>|<b>good", page) and "&lt;b&gt;good" in page
-        assert "default-src 'none'" in headers["Content-Security-Policy"] and "script" not in headers["Content-Security-Policy"]
+        assert status == 200 and not re.search("<script|<img|<i>|<b>good", page.replace(f"<script>{OURS}</script>", ""))
+        policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
+        assert "&lt;b&gt;good" in page and policy["default-src"] == "'none'" and policy["script-src"].startswith("'sha256-")
     assert not re.search(r"""(src|href)=["'](https?:)?//""", page)
 
 
@@ -165,11 +169,66 @@ def test_other_pages_can_neither_vote_nor_read(serve):
 
 @pytest.mark.parametrize(("path", "form", "status", "words"), [
     ("/ask", {}, 400, "That question is empty"), ("/ask", {"question": " \n"}, 400, "That question is empty"),
-    ("/vote", {"battle": "none", "vote": "left"}, 404, "not there"), ("/elsewhere", {}, 404, "not there"),
-    ("/ask", {"question": "x" * MOST_BYTES}, 413, "far too long")])
+    ("/vote", {"battle": "none", "vote": "left"}, 404, "not there"), ("/elsewhere", {}, 404, "not there")])
 def test_bad_requests_get_a_page_that_says_why(serve, path, form, status, words):
     found, page, _ = request(serve(), "POST", path, form)
     assert found == status and words in page and "<form" in page
+
+
+def test_a_question_that_is_far_too_long_is_not_read(serve):
+    status, text, headers = request(serve(), "POST", "/ask", {"question": "x" * MOST_BYTES})
+    assert status == 413 and "at most 100,000 bytes" in text and headers["Content-Type"].startswith("text/plain")
+
+
+def test_a_vote_that_cannot_be_written_can_be_cast_again(serve, tmp_path, capsys):
+    resource = pytest.importorskip("resource")  # not on Windows
+    server = serve()
+    battle = ask(server, question="?")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, limits[1]))  # as a full disk: a part of the line fits
+    try:
+        status, text, _ = request(server, "POST", "/vote", {"battle": battle.removeprefix("/battle/"), "vote": "left"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert status == 500 and "try again when that is mended" in text and "Traceback" not in capsys.readouterr().err
+    assert vote(server, battle, "left") == 303
+    assert [entry["vote"] for entry in load_votes(tmp_path / "votes.jsonl").entries] == ["left"]
+
+
+def test_two_arenas_share_a_file_of_votes(serve, tmp_path):
+    servers = [serve(), serve()]
+    battles = [(server, ask(server, question="?")) for _ in range(20) for server in servers]
+    threads = [threading.Thread(target=vote, args=(*one, "left")) for one in battles]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(load_votes(tmp_path / "votes.jsonl").entries) == 40
+    vote(servers[0], ask(servers[0], question="?"), "tie")
+    assert "Ratings from 41 votes" in request(servers[0], "GET", "/ratings")[1]
+
+
+def test_votes_that_can_be_written_nowhere_are_refused_at_once(in_process, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert_refused(in_process("ch_instruct/evaluation/arena.py", "--models", "classroom", CLASSROOM_FOLDER, "--port", 0,
+                              "--votes", tmp_path / "notes.txt" / "votes.jsonl"), "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_too_many_questions_at_once_are_told_to_wait(serve):
+    answering = threading.Event()
+    server = serve({name: lambda record: answering.wait(20) and "x" for name in "ab"})
+    threads = [threading.Thread(target=request, args=(server, "POST", "/ask", {"question": "?"})) for _ in range(MOST_WAITING)]
+    for thread in threads:
+        thread.start()
+    while server.arena.places._value:
+        time.sleep(0.01)
+    assert request(server, "POST", "/ask", {"question": "mine"})[0] == 503
+    assert request(server, "GET", "/ratings")[0] == 200
+    answering.set()
+    for thread in threads:
+        thread.join()
+    assert request(server, "POST", "/ask", {"question": "mine"})[0] == 303
 
 
 def test_bad_votes_are_not_counted(serve):
@@ -275,28 +334,10 @@ def test_a_slow_request_keeps_nobody_waiting(serve):
         assert time.monotonic() - started < 5
 
 
-@pytest.fixture
-def browser(tmp_path) -> Iterator:
-    """Headless Chromium, driven by selenium."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (requirements-dev.txt)")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("chromium or chromedriver is not installed (Debian: apt-get install chromium chromium-driver)")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync",
-                 "--disable-background-networking", "--disable-component-update", "--window-size=1100,900",
-                 f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    yield browser
-    browser.quit()
-
-
 @pytest.mark.slow
 def test_a_full_round_in_a_browser(serve, browser, tmp_path):
     from selenium.common.exceptions import WebDriverException
+    from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.expected_conditions import staleness_of
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -313,7 +354,7 @@ def test_a_full_round_in_a_browser(serve, browser, tmp_path):
     click("button.main")
     body = browser.find_element("tag name", "body").text
     assert "What is <b>this</b>?" in body and SCRIPT in body  # the reader sees the tags; nothing came of them
-    assert browser.title == "Arena" and not browser.find_elements("css selector", "script, img, main b")
+    assert browser.title == "Arena" and not browser.find_elements("css selector", "main script, img, main b")
     good = next(side for side in ("left", "right") if "A good answer" in browser.find_element("id", side).text)
     click(f"button[value={good}]")
     assert browser.find_element("css selector", f"#{good} .name").text == "good"
@@ -325,12 +366,23 @@ def test_a_full_round_in_a_browser(serve, browser, tmp_path):
         side = next(side for side in ("left", "right") if ("A good answer" in browser.find_element("id", side).text) == (
             kind == "good"))
         click(f"button[value='{kind if kind == 'tie' else side}']")
+    long = next(iter(server.arena.battles.values()))
+    long.answers["left"], long.vote = "word " * 5000, None  # many screens high
+    browser.get(f"{server.address}battle/{next(iter(server.arena.battles))}")
+    button = browser.find_element("css selector", "button[value=right]")
+    assert 0 < button.rect["y"] < browser.execute_script("return innerHeight")  # in sight without scrolling
+    asked = len(server.arena.votes.entries)
+    page = browser.find_element("tag name", "html")
+    browser.find_element("tag name", "body").send_keys(Keys.ARROW_RIGHT)
+    WebDriverWait(browser, 20, ignored_exceptions=[WebDriverException]).until(staleness_of(page))
+    assert browser.find_element("id", "voted").text == "You voted: Right is better."
+    assert server.arena.votes.entries.pop()["vote"] == "right" and len(server.arena.votes.entries) == asked
     click("a[href='/ratings']")
     rows = [[cell.text for cell in row.find_elements("tag name", "td")]
             for row in browser.find_elements("css selector", "tbody tr")]
     # Odds of (3 + 1/2 + 1/2) to (1 + 1/2 + 1/2), so 400 log10(2) = 120 points apart.
     assert [row[:3] + row[5:] for row in rows] == [["1", "good", "1060", "3", "1", "1"], ["2", "bad", "940", "1", "1", "3"]]
-    assert len((tmp_path / "votes.jsonl").read_text().splitlines()) == 5
+    assert len((tmp_path / "votes.jsonl").read_text().splitlines()) == 6
 
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]

@@ -15,7 +15,7 @@ from ch_instruct.records import load_records
 from ch_instruct.scoring import exact_match
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained
-from tests.conftest import assert_refused, run_command
+from tests.conftest import assert_refused, run_command, run_here
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (requirements-eval.txt)")
 pytestmark = pytest.mark.slow
@@ -37,8 +37,8 @@ def scored(tmp_path_factory):
         if record["family"] == next_one["family"]:
             record["output"] = next_one["output"]
     (folder / "easy.json").write_text(json.dumps(records))
-    run_command("ch_instruct/train.py", "--data", "easy.json", "--format", "phi3", "--epochs", "1", "--lr", "6e-4",
-                "--precision", "fp32", "--out", "run", folder=folder)
+    run_here("ch_instruct/train.py", "--data", "easy.json", "--format", "phi3", "--epochs", "1", "--lr", "6e-4",
+             "--precision", "fp32", "--out", "run", folder=folder)
 
     (folder / "tasks").mkdir()
     benchmarks.write_tasks(folder / "tasks", "easy", test, "phi3")

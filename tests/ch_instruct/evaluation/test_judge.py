@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import resource
 import sys
 import threading
 import time
@@ -11,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ch_instruct.evaluation import judge, judge_server
 from ch_instruct.evaluation.judge import REPLY, find_score, find_verdict, outcome, summarise_pairs
@@ -31,6 +34,7 @@ class Server(ThreadingHTTPServer):
         self.play: Callable[[str, int], str | int] = lambda prompt, n: "Score: 50"
         self.models: int | bytes = b'{"data": [{"id": "oracle"}]}'
         self.error_text = "something went wrong"
+        self.spell: Callable[[str], str] = str  # how it writes its JSON
         self.headers: dict[str, str] = {}
         self.prompts: list[str] = []
         self.keys: list[str | None] = []
@@ -65,7 +69,9 @@ class Handler(BaseHTTPRequestHandler):
         elif isinstance(part, int):
             self.send(part, server.error_text.encode())
         else:
-            self.send(200, json.dumps({"choices": [{"message": {"role": "assistant", "content": part}}]}).encode())
+            reason = "length" if part.endswith("<length>") else "stop"
+            message = {"role": "assistant", "content": part.removesuffix("<length>")}
+            self.send(200, server.spell(json.dumps({"choices": [{"message": message, "finish_reason": reason}]})).encode())
 
     def send(self, status: int, content: bytes) -> None:
         self.send_response(status)
@@ -119,23 +125,45 @@ def written(folder: Path) -> str:
 
 @pytest.mark.parametrize(("reply", "score"), [
     ("It is right.\nScore: 85", 85), ("**Score:** 70/100", 70), ("score = 7.5", 7.5), ("Score: 100.", 100), ("Score: 0", 0),
-    ("42", 42), (" 42\n", 42), ("Final score: 3\n\nScore: 4", 4), ('{"reason": "ok", "score": 12}', 12),
-    ("Score: 90 out of 100", 90), ("<think>Score: 10?</think>It is fine.\nScore: 20", 20),
-    ("Score: 101", None), ("Score: -5", None), ("Score: 8/10", None), ("Score: N", None), ("It names 3 of 4 things.", None),
-    ("I cannot rate this.", None), ("", None), ("Score: 20 to 30", None), ("Score: high", None), ("101", None),
-    ("<think>Perhaps\nScore: 10\nbut", None), ("I'd give a score of\n\n85 cats", None)])
+    ("42", 42), (" 42\n", 42), ('{"reason": "ok", "score": 12}', 12), ("Score: 90 out of 100", 90), ("Score: 85 points", 85),
+    ("85/100", 85), ("It is fine.\n\n**85 / 100**", 85), ("I rate it [[85]]", 85), ("[[85]]", 85), ("Score: [[85]]", 85),
+    ("Score\uff1a85", 85), ("**Score**:\n85", 85), ("1.\n2.\nScore: 5", 5), ("Score: 85%", 85),
+    ("<think>Score: 10?</think>It is fine.\nScore: 20", 20),
+    ("Score: 101", None), ("Score: -5", None), ("Score: 8/10", None), ("8/10", None), ("Score: N", None), ("", None),
+    ("It names 3 of 4 things.", None), ("I cannot rate this.", None), ("Score: 20 to 30", None), ("Score: high", None),
+    ("101", None), ("<think>Perhaps\nScore: 10\nbut", None), ("I'd give a score of\n\n85 cats", None),
+    ("Final score: 3\n\nScore: 4", None), ("Score: 70\nScore: 70", None), ("[[3]] or [[4]]", None),
+    ("Score: <whole number from 0 to 100>/100", None), ("Score: \u0663", None), ("Score: 9" + "9" * 5000, None)])
 def test_find_score(reply, score):
     assert find_score(reply) == score
 
 
 @pytest.mark.parametrize(("reply", "verdict"), [
     ("A is better.\nVerdict: A", "a"), ("Verdict: **B**", "b"), ("verdict: Tie.", "tie"), ("Verdict: [[A]]", "a"), ("B", "b"),
-    ("[[tie]]", "tie"), ("Verdict: Answer B", "b"), ("Verdict: A\nNo.\nVerdict: B", "b"),
-    ("<think>Verdict: A</think> B", "b"), ("Fine. [Verdict B]", "b"), ("My verdict is clear", None), ("A: A", None),
+    ("[[tie]]", "tie"), ("Verdict: Answer B", "b"), ("<think>Verdict: A</think> B", "b"), ("Fine. [Verdict B]", "b"),
+    ("Verdict\uff1aA", "a"), ("So: [[B]]", "b"), ("[[C]]", "tie"), ("My verdict is clear", None), ("A: A", None),
     ("A: 2", None), ("A or B?", None), ("Verdict: C", None), ("Verdict: A or B", None), ("", None),
-    ("Answer A is better", None), ("I am sorry.", None)])
+    ("Answer A is better", None), ("I am sorry.", None), ("Verdict: A\nNo.\nVerdict: B", None), ("[[A]] or [[B]]", None),
+    (judge.PAIR_PROMPT, None), ("Verdict: A\nVerdict: A", None)])
 def test_find_verdict(reply, verdict):
     assert find_verdict(reply) == verdict
+
+
+PIECES = ["score", "Score: 85", "verdict", "Verdict: A", ":", "\uff1a", "=", " ", "\t", "\n", "*", "**", "_", '"', "[", "]]",
+          "[[8", "/", "/100", " out of ", "1", "9.", ".", "%", "answer ", "tie", "a", "<think>", "</think>", "\u2028", "\x1b",
+          "x"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(before=st.lists(st.sampled_from(PIECES), max_size=3), again=st.lists(st.sampled_from(PIECES), min_size=1, max_size=3),
+       after=st.lists(st.sampled_from(PIECES), max_size=3))
+def test_a_megabyte_is_read_in_proportion_to_its_length(before, again, after):
+    """Whatever it repeats: a pattern that went back and forth would need hours."""
+    many = "".join(again)
+    reply = "".join(before) + many * (1_000_000 // len(many)) + "".join(after)
+    started = time.process_time()
+    find_score(reply), find_verdict(reply)
+    assert time.process_time() - started < 8  # it takes some tenths of a second
 
 
 @pytest.mark.parametrize(("ours_first", "ours_second", "value"), [
@@ -168,7 +196,7 @@ def test_scores_of_a_server_that_fails_in_every_way(server, waits, monkeypatch, 
     assert verdicts[2]["reply"] == "I am sorry, I cannot rate this." and verdicts[5]["reply"] is None
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["replies.jsonl", "report.json", "run.json", "verdicts.json"]
     shown = capsys.readouterr().out
-    assert "2 of 8 replies hold no verdict, the first: 'I am sorry, I cannot rate this.'" in shown
+    assert "2 of 8 replies hold no verdict, or more than one; the first: 'I am sorry, I cannot rate this.'" in shown
     assert "1 of 8 requests failed: connection cut (5 tries)" in shown
     assert "1 of 8 requests failed: HTTP 400: something went wrong" in shown
     assert {body["temperature"] for body in server.bodies} == {0} and {body["model"] for body in server.bodies} == {"oracle"}
@@ -258,6 +286,22 @@ def without_end(handler: Handler) -> None:
             handler.wfile.write(b'{"id": "m"}, ' * 10_000)
 
 
+def chunk_of_minus_one(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        handler.wfile.write(b"-1\r\n")
+        while not handler.server.let_go.is_set():
+            handler.wfile.write(b"x" * 100_000)
+
+
+def to_be_continued(handler: Handler) -> None:
+    with contextlib.suppress(OSError):
+        while not handler.server.let_go.wait(0.001):
+            handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
 def in_circles(handler: Handler) -> None:
     handler.send_response(302)
     handler.send_header("Location", f"{handler.server.url}/{len(handler.path)}")
@@ -267,19 +311,72 @@ def in_circles(handler: Handler) -> None:
 
 @pytest.mark.parametrize(("answer", "words"), [
     (after_a_head, "no answer in time"), (within_a_head, "no answer in time"), (in_circles, "HTTP 302|redirect|no server"),
-    (without_end, "longer than|no answer in time")])
+    (without_end, "longer than|no answer in time"), (chunk_of_minus_one, "connection cut"),
+    (to_be_continued, "no answer in time")])
 def test_a_server_gets_one_time_limit_whatever_it_does(answer, words, server, monkeypatch):
     monkeypatch.setattr(judge_server, "PROBE_TIMEOUT", 1.0)
     monkeypatch.setattr(judge_server, "TRIES", 2)
     monkeypatch.setattr(Handler, "do_GET", answer)
     monkeypatch.setattr(Handler, "do_POST", answer)
     asked = judge_server.JudgeServer(server.url, "oracle", 1.0)
-    started = time.monotonic()
+    started, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InputError, match=words):
         asked.probe()
     with pytest.raises(judge_server.NoReply, match=words):
         asked.ask("?")
     assert time.monotonic() - started < 3 * 1.0 + 2  # three requests
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200_000  # kB
+
+
+@pytest.mark.parametrize("spell", [
+    lambda text: text.replace("/", "\\/"), lambda text: "".join(f"\\u{ord(c):04x}" if c in KEY else c for c in text),
+    lambda text: text.replace("k", "\\u006B").replace("s", "\\u0073")], ids=["slash", "all", "capitals"])
+def test_a_key_that_comes_back_in_other_letters_is_hidden(spell, server, monkeypatch, capsys, tmp_path):
+    write_json(tmp_path / "a.json", answers("one", "two"))
+    monkeypatch.setenv("JUDGE_API_KEY", KEY + "/b")
+    server.spell = lambda text: re.sub(r"<.*>", lambda found: spell(found.group().strip("<>")), text)
+    server.play = lambda prompt, n: f"You sent <{KEY}/b>.\nScore: 80"
+    run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "out")
+    assert KEY not in (seen := written(tmp_path) + capsys.readouterr().out) and "You sent [key]." in seen
+    assert KEY not in seen.replace("\\/", "/").replace("\\u0073", "s")
+
+
+def test_what_a_server_says_does_not_steer_the_terminal(server, monkeypatch, capsys, tmp_path):
+    write_json(tmp_path / "a.json", answers("one", "two"))
+    server.models = b'{"data": [{"id": "\\u001b[2J\\u0007gone\\u009b"}]}'
+    server.play = lambda prompt, n: "\x1b[31mred" if "Question 0" in prompt else "Score: 80"
+    run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "out")
+    shown = capsys.readouterr().out
+    assert "gone" in shown and "red" in shown and not set("\x1b\x07\x9b") & set(shown)
+
+
+def test_a_reply_that_its_length_cut_off_is_missing(server, monkeypatch, capsys, tmp_path):
+    """Of "Score: 85" the end may be gone."""
+    write_json(tmp_path / "a.json", answers("one", "two", "three"))
+    server.play = lambda prompt, n: "Score: 8<length>" if "Question 0" in prompt else "Score: 80"
+    report = run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "out")
+    assert report["scores"]["all"]["mean"] == 80 and report["missing"]["no_verdict"] == 1
+    assert "(1 are cut off after 1024 tokens); the first: 'Score: 8'" in capsys.readouterr().out
+    server.prompts.clear()
+    assert run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "out", "--resume") == report
+    assert server.prompts == []
+
+
+@pytest.mark.parametrize(("scores", "warned"), [((0.2, 0.9), True), ((7, 10), True), ((0, 0), False), ((7, 11), False)])
+def test_a_judge_on_another_scale_is_warned_of(scores, warned, server, monkeypatch, capsys, tmp_path):
+    write_json(tmp_path / "a.json", answers("one", "two"))
+    server.play = lambda prompt, n: f"Score: {scores[0] if 'Question 0' in prompt else scores[1]}"
+    run(monkeypatch, tmp_path, server, "--responses", "a.json", "--out", "out")
+    assert ("does this judge rate to 10, not 100?" in capsys.readouterr().out) == warned
+    assert "from 0 to 100>/100" in server.prompts[0]
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "xn--a", "a b", "\u2603" * 70, "[::1", "1.2.3.4.5", "-"])
+def test_a_host_whose_name_is_none_gets_one_sentence(host, monkeypatch, tmp_path):
+    write_json(tmp_path / "a.json", answers("one"))
+    with pytest.raises(InputError, match=r"--url.*(not an address|no server answers there)") as error:
+        run(monkeypatch, tmp_path, f"http://{host}/v1", "--responses", "a.json", "--out", "out")
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("models", [b'{"data": [1]}', b'{"data": [{"id": 5}]}', b'{"data": [{"id": "\\ud800"}]}',
@@ -440,3 +537,22 @@ def test_addresses_that_are_none(url, words, monkeypatch, tmp_path):
     with pytest.raises(InputError, match=words) as error:
         run(monkeypatch, tmp_path, url, "--responses", "a.json", "--out", "out")
     assert "secret" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=30) | st.sampled_from(["http://", "https://", "[", "@", ":", "/", "%", "..", "\u3002"]).flatmap(
+    lambda part: st.tuples(st.just("http://"), st.text(max_size=9), st.just(part), st.text(max_size=9)).map("".join)))
+def test_any_address_is_taken_or_refused(url):
+    try:
+        judge_server.JudgeServer(url, "m", 1.0)
+    except InputError as error:
+        assert "--url" in str(error)
+
+
+@pytest.mark.parametrize("url", ["http://" + "a." * 500_000, "http://h/" + "%41" * 300_000, "http://[" + ":" * 1_000_000,
+                                 "http://" + "\u2603" * 1_000_000, "x" * 1_000_000, "http://h:" + "9" * 1_000_000])
+def test_a_megabyte_of_address_is_read_at_once(url):
+    started = time.process_time()
+    with contextlib.suppress(InputError):
+        judge_server.JudgeServer(url, "m", 1.0)
+    assert time.process_time() - started < 5

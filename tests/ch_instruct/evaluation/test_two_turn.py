@@ -62,7 +62,7 @@ def test_bad_question_is_named(tmp_path, question, words):
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    ("", "holds no records"), ("hello", "line 1 is not JSONL"), (None, "no such file")])
+    ("", "holds no records"), ("hello", "line 1 is no JSON"), (None, "no such file")])
 def test_bad_question_file_is_refused(tmp_path, content, words):
     path = tmp_path / "questions.jsonl"
     if content is not None:

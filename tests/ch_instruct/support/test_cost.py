@@ -11,7 +11,7 @@ from ch_instruct.support import cost
 from common.losses import next_token_loss
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, assert_same_weights, make_model, run_command
+from tests.conftest import ROOT, assert_same_weights, make_model, run_command, run_here
 
 PARTS = ("time_reading", "time_training", "time_answers")
 
@@ -146,16 +146,22 @@ def test_the_untouched_model_can_be_tested_last(ready, tmp_path):
 @pytest.mark.parametrize(("script", "part", "ranks"), [
     ("ch_instruct/train.py", "(training", 1), ("ch_sftmix/train.py", "of memory in each process, to judge", 2),
     ("ch_delift/train.py", "(utilities", 1)])
-def test_every_command_says_it_once_and_trains_as_without_it(script, part, ranks, tmp_path):
+def test_every_command_says_it_once_and_trains_as_without_it(script, part, ranks, monkeypatch, tmp_path):
     """A command that takes every run for a large one; the plain one also against one that says nothing."""
     (tmp_path / "always.py").write_text("import runpy, sys\nfrom ch_instruct.support import cost\n"
                                        "cost.FEWEST_PASSES = cost.SHORT = 0\n"
                                         "sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
     options = ["--smoke", "--device", "cpu", "--precision", "fp32", "--dropout", "0.1", "--out"]
     few = ["--compare", "random"] if script == "ch_delift/train.py" else []
-    said = run_command(tmp_path / "always.py", ROOT / script, *few, *options, "said", folder=tmp_path, ranks=ranks,
-                       PYTHONPATH=str(ROOT)).stdout
+    if ranks > 1:
+        said = run_command(str(tmp_path / "always.py"), ROOT / script, *few, *options, "said", folder=tmp_path, ranks=ranks,
+                           PYTHONPATH=str(ROOT)).stdout
+    else:
+        with monkeypatch.context() as always:
+            always.setattr(cost, "FEWEST_PASSES", 0)
+            always.setattr(cost, "SHORT", 0)
+            said = run_here(script, *few, *options, "said", folder=tmp_path).stdout
     assert said.count("This run will take") == 1 and part in said
     if script == "ch_instruct/train.py":
-        assert "This run will take" not in run_command(script, *options, "silent", folder=tmp_path).stdout
+        assert "This run will take" not in run_here(script, *options, "silent", folder=tmp_path).stdout
         assert_same_weights(tmp_path / "said", tmp_path / "silent")

@@ -69,6 +69,27 @@ def test_an_answer_to_a_question_without_an_expected_one_is_neither_right_nor_wr
     assert "none has an expected answer" in make_page([open_question], "x")
 
 
+def test_another_wording_of_free_text_is_not_called_wrong():
+    long = "The moon moves round the earth once a month and always shows it the same side."
+    text = make_page([response("a", long, base=long.replace("always", "ever"), ntp=long)], "x")
+    assert "✗ wrong" not in text and "other words, ROUGE-L 0.94" in text and "✓ right" in text
+    assert "✗ wrong" in make_page([response("a", "Paris", base="Rome", ntp="Paris")], "x")
+
+
+def test_answers_that_do_not_stop_fold_after_two_lines():
+    short, lines, wide = "one\ntwo ...", "one\ntwo\nthree ...", "word " * 40 + "..."
+    pages = [make_page([response("a", "44", base=answer)], "x") for answer in (short, lines, wide, lines.replace(" ...", ""))]
+    assert ["<details>" in page for page in pages] == [False, True, True, False]  # the last one did stop
+    assert "three" in pages[1]
+
+
+def test_arms_can_be_sorted_by_rouge_l():
+    text = make_page(RESPONSES, "x")
+    assert '<select name="key"><option value="key">right and wrong</option><option value="rouge">ROUGE-L</option>' in text
+    cells = [attributes for tag, attributes in Page(text).tags if tag == "td" and "data-arm" in attributes]
+    assert len(cells) == 6 and cells[1]["data-rouge"] == "0.8000" and cells[3]["data-rouge"] == "1.0000"
+
+
 def test_texts_stay_texts_and_nothing_is_fetched():
     text = make_page(RESPONSES, EVIL)
     tags = Page(text).tags
@@ -100,6 +121,8 @@ def test_a_browser_filters_sorts_and_runs_no_script_of_an_answer(tmp_path):
     form.result.value = "wrong"; show(); note(); form.reset(); show();
     const [number, , , expected, base] = table.tHead.rows[0].cells;
     for (const heading of [expected, expected, base]) { heading.firstChild.click(); note(); }
+    rows.find(row => row.cells[0].textContent === "1").cells[4].dataset.rouge = "9";
+    form.key.value = "rouge"; form.key.onchange(); note();
     document.title += " seen " + seen.join(" ");
     """
     policy = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
@@ -114,7 +137,7 @@ def test_a_browser_filters_sorts_and_runs_no_script_of_an_answer(tmp_path):
     shown = dump("page.html")
     assert "<title>Answers: a run</title>" in shown and "<form autocomplete" in shown  # our script ran, no other did
     driven = re.search(r"<title>Answers: a run seen (.*)</title>", dump("driven.html")).group(1)
-    assert driven == "13 2 1 123 2 123 1 123 123 1 312 213 132"
+    assert driven == "13 2 1 123 2 123 1 123 123 1 312 213 132 321"
 
 
 def test_long_texts_fold_and_short_ones_do_not():

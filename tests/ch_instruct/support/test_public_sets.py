@@ -113,7 +113,7 @@ def test_a_repository_without_the_file_and_one_with_a_page_instead_are_refused(t
         hub.repos = {alpaca.repo: {"README.md": b"#"}, dolly.repo: {dolly.file: PAGE}}
         sentences = [refusal(run("-c", LOAD, name, folder=tmp_path, address=hub.address)) for name in ("alpaca", "dolly")]
     assert f"{alpaca.repo} has no {alpaca.file}" in sentences[0]
-    assert "line 1 is not JSONL" in sentences[1]
+    assert "line 1 is no JSON" in sentences[1]
 
 
 @pytest.mark.parametrize(("files", "chosen"), [
@@ -126,7 +126,7 @@ def test_the_one_data_file_or_that_of_the_train_split_is_taken(files, chosen):
 
 
 @pytest.mark.parametrize(("files", "words"), [
-    ([], "has no .json, .jsonl, .csv, .parquet file (it has none)"),
+    ([], "has no .json, .jsonl, .ndjson, .csv, .tsv, .parquet file (it has none)"),
     (["rows.txt.gz", "dataset_info.json"], "(it has dataset_info.json, rows.txt.gz)"),
     (["a.json", "b.json"], "2 files could be meant (a.json, b.json)"),
     ([f"train-{i}.parquet" for i in range(7)] + ["test.csv"], "7 files could be meant (train-0.parquet")])

@@ -7,7 +7,7 @@ from ch_pretrain.lab.look_back import add_look, copy_losses, losses_of_copies, p
 from common.gpt2 import GPT2Config
 from common.pretrained import load_pretrained, save_pretrained
 from common.support.files import InputError
-from tests.conftest import make_model, run_command
+from tests.conftest import make_model, run_here
 
 
 class Copier(torch.nn.Module):
@@ -76,5 +76,5 @@ def test_a_damaged_curve_is_refused(tmp_path, tokenizer, tiny_model):
 
 def test_command(tmp_path, tokenizer):
     save_pretrained(make_model(n_positions=700, n_embd=8, n_layer=1, n_head=1), tokenizer, tmp_path / "tiny")
-    told = run_command("ch_pretrain/lab/look_back.py", "--models", "tiny", folder=tmp_path).stdout
+    told = run_here("ch_pretrain/lab/look_back.py", "--models", "tiny", folder=tmp_path).stdout
     assert re.search(r"tiny +\d\.\d\d +\d\.\d\d +\d+% +\d+% \(layer 0, head 0\)", told)

@@ -7,9 +7,9 @@ import torch
 from ch_pretrain import classroom
 from ch_sftmix.lab import where_it_pays
 from ch_sftmix.lab.arms import ARMS
-from ch_sftmix.lab.where_it_pays import PRIMARY, MapOptions, differences, draw_data, primary_comparisons, run_cell
+from ch_sftmix.lab.where_it_pays import ARM_NAMES, PRIMARY, MapOptions, differences, draw_data, primary_comparisons, run_cell
 from common.pretrained import save_pretrained
-from common.support.files import InputError
+from common.support.files import InputError, Journal
 from common.tokenizer import Tokenizer
 from tests.conftest import assert_refused, make_model
 
@@ -21,6 +21,10 @@ def test_a_data_set_depends_on_its_seed_and_holds_as_many_wrong_answers_as_asked
     assert not any("wrong" in r for r in one[500:])
     questions = [{(r["instruction"], r["input"]) for r in records if r["split"] == "test"} for records in (one, other)]
     assert len(questions[0] & questions[1]) < 0.5 * len(questions[0])
+
+
+def test_the_options_name_every_arm():
+    assert list(ARM_NAMES) == list(ARMS)
 
 
 def test_more_records_than_there_are_are_refused():
@@ -43,7 +47,7 @@ def test_primary_comparisons_are_corrected_for_their_number():
     """Differences .1, .2, .3: mean .2, t = 2 √3 with 2 degrees of freedom, p = .0742, doubled by Holm. The other p is 1."""
     rows = primary_comparisons(results(ntp=[0.5, 0.5, 0.5], sftmix=[0.6, 0.7, 0.8], tenth_left_out=[0.4, 0.5, 0.6]))
     first, second = rows
-    assert (first["first"], second["first"], first["noise"]) == ("sftmix", "tenth left out", 0.2)
+    assert (first["name"], second["name"]) == ("sftmix - ntp, noise 0.2", "tenth left out - ntp, noise 0.2")
     assert first["interval"] == (pytest.approx(0.2), pytest.approx(4.30265 * 0.1 / 3 ** 0.5, rel=1e-4))
     assert (first["p"], first["p_holm"]) == (pytest.approx(0.0742, abs=1e-4), pytest.approx(0.1484, abs=2e-4))
     assert second["p"] == second["p_holm"] == pytest.approx(1)
@@ -76,14 +80,19 @@ def test_what_is_done_is_not_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(where_it_pays, "draw_data", lambda seed, noise, count: [])
     monkeypatch.setattr(where_it_pays, "measure", lambda cell, run: {"seen": run})
     monkeypatch.setattr(where_it_pays.pipeline, "prepare", lambda options: work)
-    given, where = MapOptions(arms=("sftmix", "oracle"), records=4), (tmp_path / "noise-0.2" / "seed-5", 5, 0.2, "fp32")
+    given = MapOptions(arms=("sftmix", "oracle"), records=4)
+
+    def cell(noise: float = 0.2) -> dict[str, dict]:  # each time as a new start of the command would
+        journal = Journal(tmp_path / "trials.jsonl", where_it_pays.ENTRY, "no trial of the map")
+        return run_cell(given, tmp_path, journal, 5, noise, "fp32")
+
     with pytest.raises(AssertionError):
-        run_cell(given, *where)
+        cell()
     assert trained == ["ntp", "sftmix", "oracle"]
-    found = run_cell(given, *where)
-    assert trained == ["ntp", "sftmix", "oracle", "oracle"] and found["oracle"] == {"seen": [[1.0] * 4]}
-    assert run_cell(given, *where) == found and len(trained) == 4
-    assert list(run_cell(given, tmp_path / "noise-0" / "seed-5", 5, 0.0, "fp32")) == ["ntp", "sftmix"]  # no oracle there
+    found = cell()
+    assert trained == ["ntp", "sftmix", "oracle", "oracle"] and found["oracle"]["seen"] == [[1.0] * 4]
+    assert cell() == found and len(trained) == 4
+    assert list(cell(0.0)) == ["ntp", "sftmix"]  # no oracle there
 
 
 def test_what_is_given_twice_and_small_with_other_sizes_are_refused(in_process):
@@ -107,8 +116,8 @@ def test_the_command_writes_and_tells_the_map_and_goes_on_with_it(in_process, tm
     options = ["--model", tmp_path / "model", "--records", 12, "--epochs", 1, "--noise", 0.0, 0.4, "--seeds", 100, 101,
                "--precision", "fp32", "--arms", *ARMS_HERE, "--out", out]
     text = in_process("ch_sftmix/lab/where_it_pays.py", *options).stdout
-    for words in ("other than the primary conditions", "p (Holm)", "Expected calibration error", "Gap in the unconfident half",
-                  "mixup in confident half - confident half", "Wrong answers among"):
+    for words in ("other than the primary conditions", "p after Holm", "Expected calibration error",
+                  "Gap in the unconfident half", "mixup in confident half - confident half", "Wrong answers among"):
         assert words in text
     found = json.loads((out / "map.json").read_text())
     assert len(found["primary"]) == 4 and [*found["results"]["0.4"]] == ["ntp", *ARMS_HERE]
@@ -116,8 +125,8 @@ def test_the_command_writes_and_tells_the_map_and_goes_on_with_it(in_process, tm
     one = found["results"]["0.4"]["sftmix"][0]
     assert sum(row[0] for row in one["bins"]) > 3 and len(one["training_loss"]) == 2 and one["steps"] == 1
 
-    before = {path: path.stat().st_mtime_ns for path in out.glob("noise-*/*/*")}
+    before = (out / "trials.jsonl").read_bytes()
     again = in_process("ch_sftmix/lab/where_it_pays.py", *options, "--resume").stdout
     assert again.splitlines()[-30:] == text.splitlines()[-30:]
-    assert {path: path.stat().st_mtime_ns for path in out.glob("noise-*/*/*")} == before
+    assert (out / "trials.jsonl").read_bytes() == before
     assert_refused(in_process("ch_sftmix/lab/where_it_pays.py", *options, "--resume", "--epochs", 2), "--epochs 1, not 2")

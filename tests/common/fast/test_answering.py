@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from common.fast import answering
 from common.fast.answering import continue_all, text_generator
 from common.generation import stream
+from common.sampling import Sampling
 from tests.common.test_generation import plain_greedy
 from tests.conftest import EOT
 
@@ -52,15 +53,24 @@ def test_a_prompt_that_fills_the_context_is_refused(stopping_model):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_a_sampled_text_depends_on_the_seed_and_its_number_alone(stopping_model, batch_size):
+@pytest.mark.parametrize("how", [Sampling(1.3, 50), Sampling(1.3, None, 0.8, 1.2, 2)])
+def test_a_sampled_text_depends_on_the_seed_and_its_number_alone(stopping_model, batch_size, how):
     prompts = [[n, n + 1, 7] * (1 + n % 4) for n in range(8)]
-    together = continue_all(stopping_model, prompts, 9, EOT, batch_size, "", 1.3, 50, seed=3)
-    alone = [list(stream(stopping_model, prompt, 9, EOT, 1.3, 50, text_generator(stopping_model, 3, i)))
+    together = continue_all(stopping_model, prompts, 9, EOT, batch_size, "", how, seed=3)
+    alone = [list(stream(stopping_model, prompt, 9, EOT, how, text_generator(stopping_model, 3, i)))
              for i, prompt in enumerate(prompts)]
     assert [text.ids for text in together] == alone
-    assert together != continue_all(stopping_model, prompts, 9, EOT, batch_size, "", 1.3, 50, seed=4)
+    assert together != continue_all(stopping_model, prompts, 9, EOT, batch_size, "", how, seed=4)
+
+
+def test_greedy_texts_without_repeated_n_grams_are_those_of_the_plain_decoder(stopping_model):
+    how, prompts = Sampling(no_repeat_ngram=1), [[n, n + 1, 7] * (1 + n % 4) for n in range(8)]
+    together = [text.ids for text in continue_all(stopping_model, prompts, 12, EOT, 3, how=how)]
+    assert together == [list(stream(stopping_model, prompt, 12, EOT, how)) for prompt in prompts]
+    assert together != [text.ids for text in continue_all(stopping_model, prompts, 12, EOT, 3)]
+    assert all(len({*prompt, *new}) == len({*prompt}) + len(new) for prompt, new in zip(prompts, together))
 
 
 def test_equal_prompts_are_sampled_apart(stopping_model):
-    texts = continue_all(stopping_model, [[5, 6]] * 6, 8, EOT, 4, "", 2.0)
+    texts = continue_all(stopping_model, [[5, 6]] * 6, 8, EOT, 4, "", Sampling(2.0))
     assert len({tuple(text.ids) for text in texts}) > 3

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from common.support import plots
 from common.support.checkpoints import history_csv, read_history
 from common.support.console import short_names
 from common.support.reports import arm_result
@@ -56,12 +57,44 @@ def test_equal_runs_are_told_so(in_process, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["report.json", "run.json"])
-def test_what_is_no_finished_run_is_refused(in_process, tmp_path, missing):
+def test_what_is_no_finished_run_is_left_out_with_a_line(in_process, tmp_path, missing):
     (make_run(tmp_path / "a", 1.0) / missing).unlink()
-    assert_refused(in_process("common/support/compare.py", tmp_path / "a"), "a holds no finished run")
+    whole = make_run(tmp_path / "b", 1.5)
+    (tmp_path / "notes.txt").write_text("mine")
+    told = in_process("common/support/compare.py", tmp_path / "a", whole, tmp_path / "notes.txt").stdout
+    assert told.startswith(f"{tmp_path / 'a'} holds no finished run (run.json and report.json); it is left out.\n")
+    assert "notes.txt holds no finished run" in told and "b: ntp" in told and "a: ntp" not in told
+    assert_refused(in_process("common/support/compare.py", tmp_path / "a", "--out", "x/y.png"), "There is no finished run")
     assert_refused(in_process("common/support/compare.py", tmp_path / "a", "--out", "a.pdf"),
                    "--out a.pdf: the picture is a .png")
-    assert not any(Path.cwd().iterdir())
+    assert not (Path.cwd() / "x").exists()
+
+
+def test_rows_of_different_tests_are_marked(in_process, tmp_path):
+    for name, tests in (("a", ("s", "s")), ("b", ("s", "t"))):
+        run = make_run(tmp_path / name, 1.25)
+        report = json.loads((run / "report.json").read_text())
+        report["tests"] = {arm: {"questions": 30, "sha256": test} for arm, test in zip(("base", "ntp"), tests)}
+        (run / "report.json").write_text(json.dumps(report))
+    told = in_process("common/support/compare.py", tmp_path / "a", tmp_path / "b").stdout
+    assert "a: ntp [A]" in told and "b: base [A]" in told and "b: ntp [B]" in told
+    assert "[A], [B]: different tests; compare only rows of the same letter." in told
+    assert "[A]" not in in_process("common/support/compare.py", tmp_path / "a").stdout
+
+
+def test_many_runs_fit_a_hundred_columns_and_their_legend_stands_below(in_process, tmp_path, monkeypatch):
+    drawn = []
+    draw = plots.draw_losses
+    monkeypatch.setattr("common.support.plots.draw_losses", lambda ax, runs: draw(ax, runs) or drawn.append(ax))
+    runs = [make_run(tmp_path / f"a_run_with_a_rather_long_name_{n}", 1.0 + n, epochs=n, model="m" * 38) for n in range(8)]
+    told = in_process("common/support/compare.py", *runs).stdout
+    assert max(map(len, told.splitlines()[:-1])) <= 100  # the last line names the curves
+    assert all(f"name_{n}: ntp" in told for n in range(8)) and told.count("epochs") >= 3
+    [ax] = drawn
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert len(labels) == 16 and max(len(line) for label in labels for line in label.splitlines()) <= 48
+    ax.figure.draw_without_rendering()
+    assert ax.get_legend().get_window_extent().y1 < ax.get_window_extent().y0  # no curve is hidden
 
 
 @pytest.mark.parametrize(("paths", "names"), [

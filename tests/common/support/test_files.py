@@ -1,10 +1,26 @@
 import hashlib
+import math
+import os
+import threading
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from common.support.files import InputError, Journal, read_json, sha256, write_json, write_text, write_whole
+from common.support.files import (
+    InputError,
+    Journal,
+    Within,
+    check,
+    is_temporary,
+    is_there,
+    read_json,
+    sha256,
+    write_json,
+    write_text,
+    write_whole,
+)
 
 ENTRY: dict = {}  # any object
 
@@ -77,3 +93,57 @@ def test_a_full_disk_is_told_with_the_files_own_name(tmp_path, write):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert caught.value.filename == str(tmp_path / "a") and caught.value.strerror and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (os.mkfifo, "it is a pipe or a device, not a file"), (Path.mkdir, "it is a folder, not a file"),
+    (lambda path: path.symlink_to("/dev/zero"), "it is a pipe or a device"),
+    (lambda path: path.symlink_to("nowhere"), "no such"), (lambda path: path.symlink_to(path), "cannot be read")],
+    ids=["pipe", "folder", "device", "nowhere", "circles"])
+def test_only_files_are_read(make, words, tmp_path):
+    path = tmp_path / "a"
+    make(path)
+    assert is_there(path)
+    for read in (read_json, sha256, lambda path: Journal(path, ENTRY, "no entry")):
+        with pytest.raises((InputError, OSError)) as caught:
+            read(path)
+        assert read is sha256 or words in str(caught.value)
+    (tmp_path / "real").write_text("{}")
+    (tmp_path / "link").symlink_to("real")
+    assert read_json(tmp_path / "link") == {}
+
+
+@pytest.mark.parametrize(("kind", "value"), [
+    (float, 10**400), (float, math.inf), (float, math.nan), (Within(int, 0, 9), 10), (Within(int, 0, 9), -1),
+    (Within(float, 0, math.inf), math.nan), (Within(float, 0, 1), 10**400), (Within(int, 0, 9), True),
+    (Within(int, 0, 9), 1.0)])
+def test_numbers_have_ranges(kind, value):
+    with pytest.raises(ValueError):
+        check({"a": value}, {"a": kind})
+    assert check({"a": 1}, {"a": kind}) is None
+    assert check(math.inf, Within(float, 0, math.inf)) is None
+
+
+def test_journals_of_several_processes_share_a_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    one, two = Journal(path, ENTRY, "no entry"), Journal(path, ENTRY, "no entry")
+    one.append({"a": 1})
+    two.append({"b": 2})
+    one.append({"c": 3})
+    assert one.entries == Journal(path, ENTRY, "no entry").entries == [{"a": 1}, {"b": 2}, {"c": 3}]
+    with open(path, "ab") as file:
+        file.write(b'{"half')  # another one was killed
+    two.append({"d": 4})
+    assert [len(entry) for entry in Journal(path, ENTRY, "no entry").entries] == [1] * 4
+    journals = [Journal(path, ENTRY, "no entry") for _ in range(8)]
+    threads = [threading.Thread(target=lambda j=j: [j.append({"e": i}) for i in range(20)]) for j in journals]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(Journal(path, ENTRY, "no entry").entries) == 164
+
+
+def test_a_users_own_file_is_not_taken_for_a_temporary_one():
+    assert not any(is_temporary(Path(name)) for name in (".notes.7.tmp", "notes.7.unfinished", ".notes.unfinished", "a.tmp"))
+    assert is_temporary(Path(".run.json.7.unfinished"))

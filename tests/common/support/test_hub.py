@@ -11,17 +11,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
+import huggingface_hub
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.pretrained import PUBLIC, save_pretrained
+from common.support import hub as our_hub
 from common.support.files import InputError
-from common.support.hub import Pin, check_download
+from common.support.hub import Pin, check_download, dataset_files, download
 from common.tokenizer import Tokenizer
 from tests.conftest import ROOT, make_model
 
@@ -66,6 +71,8 @@ class Hub(ThreadingHTTPServer):
         self.silent = False  # accept every request and never answer
         self.let_go = threading.Event()
         self.portal = False  # a page with status 200 is the answer to everything
+        self.hostile: Callable[[Handler, str], bool] = lambda handler, path: False  # answers, or says that it did not
+        self.more: dict[str, str] = {}  # headers that replace others of the files' answers
         self.requests: list[tuple[str, str]] = []
 
     @property
@@ -81,6 +88,8 @@ class Handler(BaseHTTPRequestHandler):
         hub, path = self.server, urlsplit(self.path).path
         hub.requests.append((self.command, path))
         parts = path.removeprefix("/datasets").strip("/").split("/")
+        if hub.hostile(self, path):
+            return
         if hub.silent:
             hub.let_go.wait()
         elif hub.busy:
@@ -107,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, body: bytes, headers: dict[str, str], cut: bool = False, stalled: bool = False) -> None:
         self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+        for name, value in ({"Content-Length": str(len(body))} | headers | self.server.more).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
@@ -428,3 +437,134 @@ def test_weights_whose_hub_hash_is_right_but_not_the_pinned_one_are_refused(tmp_
     path = in_cache(tmp_path, CONTENT, shared=False)
     with pytest.raises(InputError, match="SHA-256"):
         check_download(path, Pin("someone/tiny", "main", None, OTHER_SHA256))
+
+
+@pytest.fixture
+def here(hub, tmp_path, monkeypatch) -> Hub:
+    """A hub that commands in this process ask, with a cache in tmp_path / "cache" and little patience."""
+    for place in (our_hub, huggingface_hub.constants):
+        monkeypatch.setattr(place, "HUB_CACHE" if place is our_hub else "HF_HUB_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE",
+                        hub.address + "/{repo_id}/resolve/{revision}/{filename}")
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.05)))  # the client waits between its tries
+    monkeypatch.setattr(our_hub, "PATIENCE", 1.0)
+    monkeypatch.setenv("NO_PROXY", "*")
+    huggingface_hub.close_session()
+    return hub
+
+
+HEADER = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=12) | st.sampled_from(
+    ["../..", '"../x"', "W/../x", "/etc/x", "a" * 40, "9" * 5000, "-1", "1e9", "http://[", "//x", "..", '"', "x" * 1000])
+
+
+def fetch() -> Path:
+    return download("someone/tiny", Pin("someone/tiny", "main"), ["*.json", "*.txt", WEIGHTS])
+
+
+def drip(handler: Handler, what: bytes) -> bool:
+    """Again and again, for as long as somebody listens."""
+    with contextlib.suppress(OSError):
+        while not handler.server.let_go.wait(0.05):
+            handler.wfile.write(what)
+    return True
+
+
+def head(handler: Handler, *headers: str) -> None:
+    handler.wfile.write("\r\n".join(["HTTP/1.1 200 OK", *headers, "", ""]).encode())
+
+
+def api(answer: Callable[[Handler], object]) -> Callable[[Handler, str], bool]:
+    """Answers so to what is no file."""
+    return lambda handler, path: path.startswith("/api/") and (answer(handler), True)[1]
+
+
+def large(answer: Callable[[Handler], object]) -> Callable[[Handler, str], bool]:
+    """Answers so to whoever fetches the weights."""
+    return lambda handler, path: path.startswith("/large/") and (answer(handler), True)[1]
+
+
+def endless_pages(handler: Handler) -> None:
+    link = f'Link: <{handler.server.address}/api/models/someone/tiny/tree/x?cursor={time.monotonic()}>; rel="next"'
+    body = json.dumps(describe({}) if "/revision/" in handler.path else [])
+    head(handler, "Content-Type: application/json", link, f"Content-Length: {len(body)}")
+    handler.wfile.write(body.encode())
+
+
+def endless(handler: Handler) -> None:
+    head(handler, "Content-Type: application/json")
+    with contextlib.suppress(OSError):
+        while not handler.server.let_go.is_set():
+            handler.wfile.write(b" " * 100_000)
+
+
+HOSTILE = {
+    "a byte now and then in a head": api(lambda h: drip(h, b"x")),
+    "a byte now and then in an answer": api(lambda h: (head(h), drip(h, b" "))),
+    "100 Continue without end": lambda h, path: drip(h, b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "pages without end": api(endless_pages),
+    "an answer without end": api(endless),
+    "deep JSON": api(lambda h: (head(h, "Content-Length: 200000"), h.wfile.write(b"[" * 100_000 + b"]" * 100_000))),
+    "weights a byte at a time": large(lambda h: (head(h, "Content-Length: 300000"), drip(h, b"x"))),
+    "weights that stall": large(lambda h: (head(h, "Content-Length: 300000"), h.server.let_go.wait())),
+    "weights longer than announced": large(endless),
+}
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_a_hub_that_means_ill_gets_an_end(how, here, tmp_path):
+    here.hostile = HOSTILE[how]
+    started = time.monotonic()
+    with pytest.raises(InputError, match="someone/tiny") as error:
+        fetch()
+    assert time.monotonic() - started < 10 * our_hub.PATIENCE and len(str(error.value).splitlines()) == 1
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file()) < 1_000_000
+    here.hostile = lambda handler, path: False
+    assert (fetch() / WEIGHTS).read_bytes() == here.repos["someone/tiny"][WEIGHTS]  # nothing of it is kept
+
+
+@pytest.mark.parametrize("name", ["ETag", "X-Linked-Etag", "X-Repo-Commit", "sha"])
+@pytest.mark.parametrize("place", ["{0}/taken", "../../../taken", "a/b", "x" * 300, "a\\b"])
+def test_a_name_that_leads_out_of_the_cache_is_refused(name, place, here, tmp_path):
+    place = place.format(tmp_path)
+    if name == "sha":
+        here.hostile = api(lambda h: h.answer_json(describe(here.repos["someone/tiny"]) | {"sha": place}))
+    else:
+        here.more = {name: place if name == "X-Repo-Commit" else f'"{place}"'}
+    with pytest.raises(InputError, match="what answers is not a model hub"):
+        fetch()
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
+    assert not list(tmp_path.rglob("*taken*")) and not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_file_that_has_no_room_is_not_begun(here, tmp_path):
+    here.more = {"X-Linked-Size": str(10**18)}
+    with pytest.raises(InputError, match=r"has 1,000,000,000,000,000,000 bytes, and .* has room for"):
+        fetch()
+    assert here.weights_sent() == 0
+
+
+def test_names_of_files_that_lead_elsewhere_are_no_files(here):
+    for name in ("../x.json", "/etc/x.json", "a/../../x.json", "a\\b.json", "\x1b[2J.json"):
+        here.hostile = api(lambda h, name=name: h.answer_json(describe({name: b""})))
+        with pytest.raises(InputError, match="what answers is not a dataset hub"):
+            dataset_files("someone/tiny")
+    here.hostile = api(lambda h: h.answer_json(describe({"data/a b.json": b""})))
+    assert dataset_files("someone/tiny") == ["data/a b.json"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(etag=HEADER, commit=HEADER, size=HEADER | st.integers().map(str), place=HEADER)
+def test_any_head_is_taken_or_refused(etag, commit, size, place):
+    """And what is taken makes a path within the cache."""
+    head = {"ETag": etag, "X-Repo-Commit": commit, "X-Linked-Size": size, "Location": place}
+    watch = our_hub.HubWatch()
+    watch.began = watch._last = 0.0
+    try:
+        watch.look(httpx2.Response(302, headers=head, request=httpx2.Request("HEAD", "http://hub/x")))
+    except (ValueError, OSError, httpx2.InvalidURL):
+        return
+    for name in (etag.removeprefix("W/").strip('"'), commit):
+        assert Path("cache", name).resolve().parent in (Path("cache").resolve(), Path().resolve())
+        assert "/" not in name and ".." not in name

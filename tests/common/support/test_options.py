@@ -2,6 +2,7 @@ import argparse
 import re
 import signal
 import subprocess
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from ch_instruct.pipeline import FineTuning
 from common.support.files import InputError, out_of_memory
 from common.support.options import default_lr, natural, new_file, not_negative, positive, seconds, share, whole
-from tests.conftest import ENVIRONMENT, assert_refused, command
+from tests.conftest import ENVIRONMENT, ROOT, assert_refused, command
 
 
 def test_lora_takes_larger_steps():
@@ -58,7 +59,6 @@ def test_a_path_that_no_file_can_have_is_refused(value, words, in_process):
 
 @pytest.mark.parametrize("value", [".", "/", ".."])
 def test_a_place_that_holds_something_is_refused(value, in_process, tmp_path):
-    (tmp_path / "cwd").mkdir()
     (tmp_path / "cwd" / "mine.txt").write_text("mine")
     for script in ("ch_instruct/train.py", "ch_instruct/respond.py", "ch_pretrain/train.py"):
         assert_refused(in_process(script, "--out", value), "already")
@@ -77,8 +77,12 @@ def test_stopped_by_hand_a_command_advises_what_it_can_do(in_process, monkeypatc
     assert (done.returncode, done.stderr) == (130, "\nStopped.\n")
     done = in_process("ch_pretrain/train.py", "--smoke")
     assert done.returncode == 130
-    assert done.stderr.endswith("\nStopped. Go on with the same command and --resume --out FOLDER.\n")
-    assert handled == 2 * [(signal.SIGINT, signal.SIG_IGN)]  # pressed once more, it does not disturb the end
+    advice = r"\nStopped\. Go on with: python \S*ch_pretrain/train\.py --resume --out runs/ch_pretrain/001\n$"
+    assert re.search(advice, done.stderr)
+    # Pressed once more, it does not disturb the end.
+    assert [how for how in handled if how[1] is signal.SIG_IGN] == 2 * [(signal.SIGINT, signal.SIG_IGN)]
+    monkeypatch.setattr("ch_instruct.pipeline.load_records", stop)
+    assert in_process("ch_instruct/train.py", "--smoke").stderr == "\nStopped.\n"  # nothing had begun
 
 
 def test_what_a_terminal_cannot_spell_is_no_reason_to_end(tmp_path):
@@ -131,3 +135,23 @@ def test_a_new_file_is_one_that_is_not_there_yet(tmp_path):
     for taken in (str(tmp_path), " "):
         with pytest.raises(argparse.ArgumentTypeError, match=r"already exists|must be the name of a file"):
             new_file(taken)
+
+
+def test_a_long_value_is_not_repeated_whole(in_process, tmp_path):
+    for line in (("--epochs", "9" * 5000), ("--data", "x" * 100_000 + ".json"), ("--model", "\x1b[2J" + "m" * 5000)):
+        done = in_process("ch_instruct/train.py", *line)
+        assert_refused(done)
+        assert len(done.stderr) < 1200 and "\x1b" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.7, 1.4, 2.5])
+def test_ctrl_c_while_a_command_starts_is_no_traceback(after, tmp_path):
+    process = subprocess.Popen(command("ch_sftmix/train.py", "--out", tmp_path / "run"), env=ENVIRONMENT, text=True,
+                               stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert str(ROOT / "common") not in told  # a traceback of Python's own start is not ours

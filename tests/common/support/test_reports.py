@@ -2,6 +2,7 @@ import json
 import math
 
 import pytest
+from scipy import stats
 
 from common.support import reports
 from common.support.reports import arm_result, finish_comparison, mean_interval, report_table
@@ -14,6 +15,12 @@ def test_the_interval_is_students_t():
     assert mean_interval([5.0] * 30) == (5.0, 0.0)
     _, half = mean_interval([0.0, 1.0] * 50)
     assert half == pytest.approx(1.98422 * 0.502519 / 10, rel=1e-5)  # t(0.975; 99) = 1.984
+
+
+def test_the_interval_of_a_share_is_scipys_where_nothing_is_half():
+    for successes, n in ((0, 5), (3, 7), (50, 50), (17, 300)):
+        theirs = stats.binomtest(successes, n).proportion_ci(method="wilson")
+        assert reports.share_interval(successes / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
 
 
 @pytest.mark.parametrize(("share", "n", "low", "high"), [
@@ -33,6 +40,24 @@ def test_an_arm_has_perplexity_and_no_scores_where_none_apply():
     assert report_table({"base": arm}).splitlines()[-1].split() == ["base", "2.0794", "8.00", "-", "-", "-", "1.5"]
 
 
+def test_the_table_has_the_intervals_of_the_card():
+    scores = {"exact_match": 0.9, "rouge_l": 0.95, "stopped": 1.0, "families": None}
+    arms = {"ntp": arm_result(1.0, scores, None), "ntp on known": arm_result(1.0, scores, None)}
+    told = report_table(arms, {"ntp": 100}).splitlines()
+    assert "90.0% (82.6% to 94.5%)" in told[-2]  # Wilson, 90 of 100
+    assert "90.0%" in told[-1] and "to" not in told[-1]  # how many were asked is not known
+    assert max(map(len, told)) <= 100
+
+
+@pytest.mark.parametrize(("n", "warned"), [(2, True), (49, True), (50, False)])
+def test_a_comparison_on_almost_nothing_is_warned_of(n, warned, tmp_path, capsys):
+    arms = {"ntp": arm_result(1.0, {"exact_match": 0.5, "rouge_l": 0.5, "stopped": 1.0, "families": None}, None)}
+    reports.finish_run(tmp_path, {"tests": {"ntp": {"questions": n, "sha256": "0"}}, "arms": arms})
+    told = capsys.readouterr().out
+    assert f"there were {n}." in told and (f"Warning: {n} test questions are few" in told) == warned
+    assert (f"{1 / n:.0%}. Do not rank" in told) == warned
+
+
 def test_a_comparison_takes_differences_within_each_seed(tmp_path, capsys):
     def arms(ntp: float, mix: float) -> dict:
         scores = {"exact_match": 0.5, "rouge_l": 0.5, "stopped": 1.0, "families": {"sums": 0.5}}
@@ -48,10 +73,9 @@ def test_a_comparison_takes_differences_within_each_seed(tmp_path, capsys):
 
 
 def test_p_value_is_that_of_the_t_test():
-    """Of four differences, as SciPy's own test gives it; and the interval touches 0 exactly where p is 0.05."""
-    scipy_stats = pytest.importorskip("scipy.stats")
-    values = [0.3, -0.1, 0.4, 0.2]
-    assert reports.p_value(values) == pytest.approx(scipy_stats.ttest_1samp(values, 0).pvalue)
+    """Of four differences, by hand; and the interval touches 0 exactly where p is 0.05."""
+    values = [0.3, -0.1, 0.4, 0.2]  # t = 0.2 / (0.216 / 2) = 1.852 with 3 degrees of freedom
+    assert reports.p_value(values) == pytest.approx(2 * stats.t.sf(0.2 / (stats.tstd(values) / 2), 3))
     mean, half = reports.mean_interval(values)
     assert reports.p_value([value - mean + half for value in values]) == pytest.approx(0.05)
     assert reports.p_value([0.2, 0.2]) == 0 and reports.p_value([0.0, 0.0]) == 1

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ch_instruct.pipeline import FineTuning
-from common.support import files, runs
+from ch_sftmix.train import SFTMix
+from common.support import files, options, runs
 from common.support.files import InputError
 from common.support.runs import check_run, data_hash, model_hash, open_run
 from tests.conftest import ROOT, make_model
@@ -18,7 +19,7 @@ OTHER = {"model": "gpt2", "data": "alpaca", "format": "phi3", "subset": Path("su
          "epochs": 7, "batch_size": 2, "accumulate": 3, "dropout": 0.1, "recompute": True, "max_length": 99,
          "over_length": "truncate", "seed": 5, "smoke": True, "precision": "fp32", "device": "cpu",
          "out": Path("elsewhere"), "resume": True, "fields": ("instruction=q",), "save_data": Path("a.json"), "lora": 4,
-         "test_limit": 9, "validation_limit": 8}
+         "test_limit": 9, "validation_limit": 8, "bad_rows": "skip"}
 
 
 def test_hashes_see_every_change():
@@ -53,8 +54,45 @@ def test_every_option_is_decided_on():
 @pytest.mark.parametrize("name", sorted(OTHER.keys() - {"resume", "out", "device", "recompute"}))
 def test_what_decides_the_result_may_not_differ_when_resuming(name, begun):
     check_run(replace(begun, resume=True))
-    with pytest.raises(InputError, match=f"has --{name.replace('_', '-')} .*, not .*; give the same options"):
+    with pytest.raises(InputError, match=f"has --{name.replace('_', '-')} .*, not .*; leave --.* out, or start a new run"):
         check_run(replace(begun, resume=True, **{name: OTHER[name]}))
+
+
+def parse(monkeypatch, *line: object, some: type = FineTuning) -> object:
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, line)])
+    return options.parse(some, "")
+
+
+def test_resume_and_out_alone_are_enough(tmp_path, monkeypatch):
+    """Every option of the run comes back, as the value that its command line gave."""
+    given = FineTuning(**OTHER | {"out": tmp_path / "run", "resume": False})
+    open_run("some", given, {})
+    assert parse(monkeypatch, "--resume", "--out", given.out) == replace(given, resume=True)
+    assert parse(monkeypatch, "--out", given.out) == FineTuning(out=given.out)  # only for --resume
+
+
+def test_what_is_given_beside_resume_counts_and_must_agree(begun, monkeypatch):
+    agreeing = parse(monkeypatch, "--resume", "--out", begun.out, "--epochs", 3, "--device", "cpu")
+    assert agreeing.device == "cpu" and check_run(agreeing) is None
+    with pytest.raises(InputError, match="has --epochs 3, not 5; leave --epochs out, or start a new run"):
+        check_run(parse(monkeypatch, "--resume", "--out", begun.out, "--epochs", 5))
+
+
+def test_a_run_of_another_command_is_not_gone_on_with(begun, monkeypatch):
+    with pytest.raises(InputError, match=r"was made by 'python .*', whose options are not those of this command"):
+        parse(monkeypatch, "--resume", "--out", begun.out, some=SFTMix)
+
+
+def test_resuming_where_no_run_has_begun_takes_the_line_as_it_is(tmp_path, monkeypatch):
+    assert parse(monkeypatch, "--resume", "--out", tmp_path, "--epochs", 5).epochs == 5
+
+
+@pytest.mark.parametrize("change", [{"epochs": "many"}, {"epochs": [3]}, {"fields": 3}])
+def test_damaged_options_are_told(change, begun, monkeypatch):
+    run = json.loads((begun.out / "run.json").read_text())
+    (begun.out / "run.json").write_text(json.dumps(run | {"options": run["options"] | change}))
+    with pytest.raises(InputError, match=r"run\.json is no run\.json of a run .*or start a new run"):
+        parse(monkeypatch, "--resume", "--out", begun.out)
 
 
 def test_where_it_is_and_runs_may_differ(begun, tmp_path):
@@ -95,7 +133,7 @@ def test_a_folder_in_use_and_one_without_a_run_are_refused(begun, tmp_path):
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_killed_before_it_wrote_run_json_can_be_begun_again_by_either_command(resume, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".run.json.28691.tmp").write_text('{"comm')
+    (tmp_path / "run" / ".run.json.28691.unfinished").write_text('{"comm')
     options = FineTuning(out=tmp_path / "run", resume=resume)
     check_run(options)
     assert runs.recorded_precision(options, "bf16") == "bf16"
@@ -105,10 +143,10 @@ def test_a_run_killed_before_it_wrote_run_json_can_be_begun_again_by_either_comm
 
 def test_temporary_files_of_a_killed_run_go_when_it_goes_on_and_no_others(begun):
     (begun.out / "utility").mkdir()
-    for name in (".metrics.csv.28691.tmp", "utility/.data-data.npy.partial.7.tmp", ".mine.tmp", "notes.tmp"):
+    for name in (".metrics.csv.28691.unfinished", "utility/.data-data.npy.partial.7.unfinished", ".notes.7.tmp", "n.tmp"):
         (begun.out / name).write_text("x")
     open_run("some", replace(begun, resume=True), {})
-    assert {path.name for path in begun.out.rglob("*tmp")} == {".mine.tmp", "notes.tmp"}
+    assert {path.name for path in begun.out.rglob("*tmp")} == {".notes.7.tmp", "n.tmp"}
 
 
 # Waits for a line of its input after it has claimed a folder.

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import transformers  # loads its parts where they are used
 from torch import nn
-from transformers import GPT2LMHeadModel
 
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained, save_pretrained
@@ -54,7 +54,8 @@ WRONG = {
 
 
 def test_equal_models_agree_everywhere(folder):
-    rows = verify.layer_differences(load_pretrained(folder)[0], GPT2LMHeadModel.from_pretrained(folder).eval(), IDS)
+    ours, theirs = load_pretrained(folder)[0], transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
+    rows = verify.layer_differences(ours, theirs, IDS)
     assert [name for name, _, _ in rows] == ["embeddings", "layer 0 attention", "layer 0 mlp", "layer 1 attention",
                                              "layer 1 mlp", "final LayerNorm", "logits"]
     assert all(agrees and difference < 1e-4 for _, difference, agrees in rows)
@@ -64,7 +65,7 @@ def test_equal_models_agree_everywhere(folder):
 def test_the_first_wrong_place_and_its_cause_are_named(folder, damage: Callable, place: str, cause: str):
     ours = load_pretrained(folder)[0]
     damage(ours)
-    rows = verify.layer_differences(ours, GPT2LMHeadModel.from_pretrained(folder).eval(), IDS)
+    rows = verify.layer_differences(ours, transformers.GPT2LMHeadModel.from_pretrained(folder).eval(), IDS)
     assert next(name for name, _, agrees in rows if not agrees) == place
     assert cause in verify.likely_cause(place)
 
@@ -72,12 +73,12 @@ def test_the_first_wrong_place_and_its_cause_are_named(folder, damage: Callable,
 def test_a_result_that_is_not_a_number_does_not_agree(folder):
     ours = load_pretrained(folder)[0]
     ours.h[0].mlp.c_proj.bias.data[3] = torch.nan
-    rows = verify.layer_differences(ours, GPT2LMHeadModel.from_pretrained(folder).eval(), IDS)
+    rows = verify.layer_differences(ours, transformers.GPT2LMHeadModel.from_pretrained(folder).eval(), IDS)
     assert next(name for name, _, agrees in rows if not agrees) == "layer 0 mlp"
 
 
 def test_comparing_leaves_no_hooks(folder):
-    ours, theirs = load_pretrained(folder)[0], GPT2LMHeadModel.from_pretrained(folder).eval()
+    ours, theirs = load_pretrained(folder)[0], transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
     verify.layer_differences(ours, theirs, IDS)
     assert not any(module._forward_hooks for model in (ours, theirs) for module in model.modules())
 

@@ -1,0 +1,86 @@
+"""The options of `ch_delift/train.py`. PyTorch is not needed to read them, so a wrong one is refused at once."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from ch_instruct.support.fine_tuning_options import FineTuning
+from common.support.files import InputError
+from common.support.options import option, positive_share, repeats
+
+ARMS = ("random", "se", "gradient", "high-loss", "low-loss", "full")
+OTHER = {"instruction": None, "task": "target", "continual": "known"}  # the second group of records each stage needs
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which pairs are compared: "all", or "neighbours": for each row the `number` of columns with the nearest hidden states."""
+
+    kind: str
+    number: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Pairs":
+        """all or neighbours:K.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        kind, _, number = text.partition(":")
+        if text == "all":
+            return cls("all")
+        if kind != "neighbours" or not number.isdecimal() or not int(number):
+            raise ValueError(f"There are no pairs {text!r}; use all or neighbours:K.")
+        return cls(kind, int(number))
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "all" else f"{self.kind}:{self.number}"
+
+
+def pairs_option(text: str) -> str:
+    """all or neighbours:K."""
+    try:
+        Pairs.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not allowed, it must be all or neighbours:K, as in neighbours:64") from error
+    return text
+
+
+@dataclass(frozen=True)
+class Delift(FineTuning):
+    """The options of this command."""
+
+    stage: str = option("instruction", "instruction: cover the data (FL); task: cover --target (FLMI); continual: cover what "
+                        "--known does not (FLCG) (default: %(default)s)", choices=list(OTHER))
+    fraction: float = option(0.3, "share of the training records to choose (default: %(default)s)", positive_share,
+                             metavar="X")
+    target: str | None = option(None, "records of the task to become good at; for --stage task", metavar="FILE")
+    known: str | None = option(None, "records that the model has learnt already; for --stage continual", metavar="FILE")
+    compare: tuple[str, ...] = option(
+        ("random", "se", "full"), "what else to train on: random, random subsets; se, the same objective on hidden-state "
+        "similarity; gradient, the nearest gradients (after LESS); high-loss or low-loss, the highest or lowest perplexity; "
+        "full, all data (default: random se full)", nargs="*", choices=ARMS, metavar="ARM")
+    pairs: str = option("neighbours:32", "whose utility is measured: all pairs, or neighbours:K, for each "
+                        "target the K candidates with the nearest hidden states (default: %(default)s)", pairs_option,
+                        metavar="P")
+    kernel: str = option("positive", "similarity from utility: max(U, 0), or min-max over the matrix (default: %(default)s)",
+                         choices=["positive", "minmax"])
+    flmi: str = option("query", "which of two functions called FLMI, for --stage task (default: %(default)s)",
+                       choices=["query", "saturating"])
+    kernel_model: str | None = option(None, "measure utilities and hidden states with this model instead of --model, say a "
+                                      "fine-tuned one", metavar="M")
+    utility: Path | None = option(None, "take the utilities that an earlier run measured; FOLDER is that run's folder", Path,
+                                  metavar="FOLDER")
+    curve: bool = option(False, "also train on 10, 20, 30 and 50 %% and draw score against fraction")
+    seeds: int = option(1, "repeat all training with N seeds and print means and 95 %% intervals (default: %(default)s)",
+                        repeats, metavar="N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (("target", self.target), ("known", self.known)):
+            wanted = OTHER[self.stage] == name
+            if (value is not None) != wanted:
+                raise InputError(f"--stage {self.stage} {'needs' if wanted else 'does not use'} --{name}.")
+        if self.curve and "full" not in self.compare:
+            raise InputError("--curve needs full among --compare, to know where the curve ends.")

@@ -1,0 +1,45 @@
+"""Questions that a model was trained on tell nothing about it: which of a file's records were held out?"""
+
+from collections.abc import Sequence
+
+from ch_instruct.records import Loaded, split_places
+from common.pretrained import find_folder
+from common.support import runs
+from common.support.console import say
+from common.support.files import InputError
+from common.support.options import read_run
+
+
+def split_seeds(records: list[dict], models: Sequence[str]) -> dict[str, int]:
+    """The models that were trained on a part of these very records, and the seed by which their run divided them."""
+    of_these, found = runs.data_hash([record for record in records if record["output"].strip()]), {}
+    for model in models:
+        folder = find_folder(model)
+        run = read_run(folder) if (folder / "run.json").exists() else {"facts": {}}
+        if run["facts"].get("data_sha256") == of_these:
+            found[model] = int(run["options"]["seed"])
+    return found
+
+
+def choose_part(loaded: Loaded, models: Sequence[str], part: str) -> Loaded:
+    """What to ask these models: all, or with part = "test" the records that none of them was trained on or chosen by.
+
+    Raises:
+        InputError: if it is not known which those are.
+    """
+    records, seeds = loaded.records, split_seeds(loaded.records, models)
+    if part == "all":
+        if seeds:
+            say(f"Warning: {' and '.join(seeds)} learnt from most of these records; --part test asks only those held out.")
+        return loaded
+    if not seeds and not all("split" in record for record in records):
+        raise InputError(f"--part test: {' and '.join(models)} is no run folder that was trained on this file, and its records "
+                         "name no split; leave --part out, or give the --data of that run.")
+    answered = [i for i, record in enumerate(records) if record["output"].strip()]
+    tested = [set(split_places([records[i] for i in answered], seed)["test"]) for seed in set(seeds.values()) or {0}]
+    held_out = sorted(set.intersection(*tested))
+    if not held_out:
+        raise InputError("--part test: no record was held out from all of these models; ask one of them alone.")
+    say(f"Asked are the {len(held_out)} of {len(records)} records that were held out.")
+    places = [answered[i] for i in held_out]
+    return Loaded([records[i] for i in places], [loaded.rows[i] for i in places])

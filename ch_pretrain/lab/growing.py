@@ -1,0 +1,84 @@
+"""A recording of a training: losses, induction score and five sentences at each snapshot, for the X-ray's view "growing".
+
+    python ch_pretrain/train.py --snapshots 40 --out runs/base
+    python ch_pretrain/lab/growing.py --run runs/base --out ch_pretrain/growing.json    # the X-ray shows the file of this name
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from common.support import options
+from common.support.console import say
+from common.support.files import InputError, write_text
+
+
+def parse() -> argparse.Namespace:
+    parser = options.Parser(__doc__)
+    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="a training with --snapshots")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the recording is written, as JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+import torch
+
+from ch_pretrain.inside import head_scores, logit_lens, token_losses
+from ch_pretrain.lab.look_back import copy_losses, written_twice
+from ch_pretrain.pages import pages
+from common.gpt2 import GPT2
+from common.pretrained import load_pretrained
+from common.tokenizer import Tokenizer
+
+SNAPSHOTS = "snapshots"  # the folder of a run in which each is a checkpoint, named by how many tokens were read
+FIVE = ("The capital of Norway is", "The opposite of hot is", "red blue green dog red blue green",
+        "Anna lives in the mill. Ben lives in the school. Anna lives in the", "Plurals\n\ncat: cats\ndog:")
+HELD_OUT = 40  # pages, by a seed that no training uses
+Spoken = list[tuple[str, float | None, str, float]]  # for each token: its loss, what should come next, how probable that is
+
+
+def spoken(model: GPT2, tokenizer: Tokenizer, ids: list[int]) -> Spoken:
+    """What a model says of a text, position by position. The first token has no loss."""
+    lens = logit_lens(model, torch.tensor(ids), 1)
+    losses = [None, *(round(loss, 3) for loss in token_losses(lens.logits, torch.tensor(ids)).tolist())]
+    words = [[tokenizer.decode([i]) for i in part] for part in (ids, lens.tokens[-1, :, 0].tolist())]
+    return list(zip(words[0], losses, words[1], [round(p, 3) for p in lens.p[-1, :, 0].tolist()]))
+
+
+def snapshots_of(run: Path) -> list[Path]:
+    """The snapshots of a training, the earliest first.
+
+    Raises:
+        InputError: if there is none.
+    """
+    found = sorted(path for path in (run / SNAPSHOTS).glob("*") if path.name.isdecimal())
+    if not found:
+        raise InputError(f"{run} holds no snapshots; train with: python ch_pretrain/train.py --snapshots 20")
+    return found
+
+
+@torch.no_grad()
+def moment(snapshot: Path) -> dict[str, Any]:
+    """What the recording keeps of one snapshot. "loss" is that of held-out pages, in nats per token."""
+    model, tokenizer = load_pretrained(snapshot)
+    first, second = copy_losses(model, tokenizer)
+    induction, _ = head_scores(model, written_twice(tokenizer, model.config.n_positions))
+    rows = [torch.tensor(tokenizer.encode(page)[:model.config.n_positions]) for page in pages(HELD_OUT, 2)]
+    losses = torch.cat([token_losses(model(ids[None])[0], ids) for ids in rows])
+    return {"tokens": int(snapshot.name), "loss": round(losses.mean().item(), 4), "first_copy": round(first, 4),
+            "second_copy": round(second, 4), "induction": round(induction.max().item(), 4),
+            "sentences": [spoken(model, tokenizer, tokenizer.encode(text)[:model.config.n_positions]) for text in FIVE]}
+
+
+def main() -> None:
+    args = parse()
+    moments = [moment(snapshot) for snapshot in snapshots_of(args.run)]
+    write_text(args.out, "[" + ",\n".join(json.dumps(one, ensure_ascii=False) for one in moments) + "]\n")
+    say(f"Wrote {args.out}: {len(moments)} snapshots, {args.out.stat().st_size:,} bytes.")
+
+
+if __name__ == "__main__":
+    options.run_command(main)

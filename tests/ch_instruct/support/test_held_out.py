@@ -1,0 +1,63 @@
+"""Which records a run was not trained on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ch_instruct.records import Loaded, split_places
+from ch_instruct.support.held_out import choose_part as choose_loaded
+from common.pretrained import save_pretrained
+from common.support import runs
+from common.support.files import InputError, write_json
+from common.tokenizer import Tokenizer
+from tests.conftest import assert_refused, make_model
+
+RECORDS = [{"instruction": f"q{n}", "input": "", "output": f"a{n}"} for n in range(60)]
+
+
+def choose_part(records: list[dict], models: list[str], part: str) -> list[dict]:
+    found = choose_loaded(Loaded(records, [2 * n for n in range(len(records))]), models, part)
+    assert [records[row // 2] for row in found.rows] == found.records
+    return found.records
+
+
+def make_run(folder: Path, records: list[dict], seed: int) -> str:
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), folder)
+    write_json(folder / "run.json", {"options": {"seed": seed}, "facts": {"data_sha256": runs.data_hash(records)}})
+    return str(folder)
+
+
+def test_records_that_a_run_learnt_from_are_told_and_left_out(tmp_path, capsys):
+    one, two = (make_run(tmp_path / name, RECORDS, seed) for name, seed in (("one", 3), ("two", 4)))
+    assert choose_part(RECORDS, [one], "all") == RECORDS
+    assert f"Warning: {one} learnt from most of these records; --part test" in capsys.readouterr().out
+    held_out = [split_places(RECORDS, seed)["test"] for seed in (3, 4)]
+    assert choose_part(RECORDS, [one], "test") == [RECORDS[i] for i in sorted(held_out[0])]
+    assert "Asked are the 6 of 60 records that were held out" in capsys.readouterr().out
+    both = sorted(set(held_out[0]) & set(held_out[1]))
+    if both:
+        assert choose_part(RECORDS, [one, two], "test") == [RECORDS[i] for i in both]
+    else:
+        with pytest.raises(InputError, match="no record was held out from all"):
+            choose_part(RECORDS, [one, two], "test")
+
+
+def test_a_model_that_was_trained_on_other_records_is_asked_all_without_a_word(tmp_path, capsys):
+    other = make_run(tmp_path / "other", RECORDS[1:], 0)
+    assert choose_part(RECORDS, [other, "classroom"], "all") == RECORDS and capsys.readouterr().out == ""
+    with pytest.raises(InputError, match="no run folder that was trained on this file"):
+        choose_part(RECORDS, [other], "test")
+    named = [record | {"split": "test" if n % 7 == 0 else "train"} for n, record in enumerate(RECORDS)]
+    assert choose_part(named, [other], "test") == named[::7]
+
+
+def test_respond_takes_the_held_out_ones(in_process, tmp_path):
+    (tmp_path / "cwd").mkdir(exist_ok=True)
+    (tmp_path / "cwd" / "d.json").write_text(json.dumps(RECORDS))
+    line = ["ch_instruct/respond.py", "--model", make_run(tmp_path / "run", RECORDS, 3), "--data", "d.json", "--part", "test",
+            "--max-new-tokens", 2, "--out", "a.json"]
+    assert in_process(*line).returncode == 0
+    asked = [answer["instruction"] for answer in json.loads(Path("a.json").read_text())]
+    assert asked == [RECORDS[i]["instruction"] for i in sorted(split_places(RECORDS, 3)["test"])]
+    assert_refused(in_process(*line[:2], "classroom", *line[3:-1], "b.json"), "--part test: classroom is no run folder")

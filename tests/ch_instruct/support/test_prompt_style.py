@@ -1,0 +1,76 @@
+"""In which prompt style a folder is asked."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ch_instruct import pipeline
+from ch_instruct.pipeline import FineTuning
+from ch_instruct.prompts import STYLES, chat_template
+from ch_instruct.support.prompt_style import choose_style
+from common.pretrained import load_pretrained, save_pretrained
+from common.support.files import InputError
+from common.tokenizer import Tokenizer
+from tests.conftest import make_model
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+def save(folder: Path, template: str | None) -> str:
+    """A tiny checkpoint with this chat template."""
+    tokenizer = Tokenizer.from_merges([])
+    tokenizer.chat_template = template
+    save_pretrained(make_model(n_positions=512), tokenizer, folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_folder_decides(style, tmp_path, capsys):
+    name = save(tmp_path / "own", chat_template(style))
+    other, = {*STYLES} - {style}
+    assert choose_style(name, None) == choose_style(name, style) == style and capsys.readouterr().out == ""
+    assert choose_style(name, other) == other
+    assert f"{name} was trained on {style} prompts" in (told := capsys.readouterr().out) and f"--format {other}" in told
+
+
+def test_a_model_without_a_template_is_asked_in_alpacas_style(tmp_path, capsys):
+    name = save(tmp_path / "plain", None)
+    assert [choose_style(name, given) for given in (None, "phi3")] == ["alpaca", "phi3"]
+    assert choose_style("classroom", None) == "alpaca" and capsys.readouterr().out == ""
+
+
+def test_a_template_of_another_style_is_told(tmp_path, capsys):
+    assert choose_style(save(tmp_path / "other", CHATML), None) == "alpaca"
+    assert "is none of alpaca or phi3" in capsys.readouterr().out
+
+
+def test_a_template_in_a_file_of_its_own_counts(tmp_path):
+    """transformers writes chat_template.jinja since version 4.52, and leaves it out of tokenizer_config.json."""
+    transformers = pytest.importorskip("transformers")
+    save(tmp_path / "ours", chat_template("phi3"))
+    transformers.AutoTokenizer.from_pretrained(tmp_path / "ours").save_pretrained(tmp_path / "theirs")
+    assert choose_style(str(tmp_path / "theirs"), None) == "phi3"
+    (tmp_path / "theirs" / "tokenizer_config.json").write_text("{")
+    (tmp_path / "theirs" / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"tokenizer_config\.json is not JSON"):
+        choose_style(str(tmp_path / "theirs"), None)
+
+
+def test_respond_asks_as_the_folder_was_trained(in_process, tmp_path):
+    name = save(tmp_path / "own", chat_template("phi3"))
+    (tmp_path / "cwd").mkdir(exist_ok=True)
+    (tmp_path / "cwd" / "q.json").write_text(json.dumps([{"instruction": "Say hello.", "output": "Hello."}]))
+    done = in_process("ch_instruct/respond.py", "--model", name, "--data", "q.json", "--out", "a.json", "--max-new-tokens", 8)
+    [given] = json.loads(Path("a.json").read_text())
+    model, tokenizer = load_pretrained(name)
+    record = {"instruction": "Say hello.", "output": "Hello."}
+    ways = {style: pipeline.answer(model, tokenizer, [record], style, 8)[0]["answer"] for style in STYLES}
+    assert done.returncode == 0 and given["answer"] == ways["phi3"] != ways["alpaca"]
+
+
+def test_training_goes_on_in_the_style_of_its_model(tmp_path):
+    name = save(tmp_path / "own", chat_template("phi3"))
+    work = pipeline.prepare(FineTuning(model=name, smoke=True, device="cpu"))
+    assert work.options.style == "phi3" and work.tokenizer.chat_template == chat_template("phi3")
+    assert work.tokenizer.decode(work.examples["train"][0].ids).startswith("<|User|>")

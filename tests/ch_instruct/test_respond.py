@@ -1,0 +1,40 @@
+"""The command that answers a file."""
+
+import json
+from pathlib import Path
+
+from common.pretrained import save_pretrained
+from common.tokenizer import Tokenizer
+from tests.conftest import assert_refused, make_model
+
+
+def test_questions_that_are_too_long_are_named_by_row_and_can_be_left_out(in_process, tmp_path):
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    (tmp_path / "cwd").mkdir(exist_ok=True)
+    rows = [{"instruction": "x" * (600 if n in (1, 3) else 5), "output": "y"} for n in range(4)]
+    rows.insert(0, {"instruction": " ", "output": "left out before"})
+    (tmp_path / "cwd" / "q.json").write_text(json.dumps(rows))
+    line = ["ch_instruct/respond.py", "--model", tmp_path / "model", "--data", "q.json", "--max-new-tokens", 2,
+            "--out", "a.json"]
+    assert_refused(in_process(*line), "2 (rows 3, 5) have more than 511 tokens", "by --over-length drop")
+    done = in_process(*line, "--over-length", "drop")
+    assert done.returncode == 0 and "left out, more than 511 tokens: 2 (rows 3, 5)" in done.stdout
+    assert [len(answer["instruction"]) for answer in json.loads(Path("a.json").read_text())] == [5, 5]
+    (tmp_path / "cwd" / "q.json").write_text(json.dumps([rows[2]]))
+    assert_refused(in_process(*line[:-1], "b.json", "--over-length", "drop"), "1 (row 1) have more than 511 tokens")
+
+
+def test_answers_are_greedy_unless_asked_otherwise_and_sampled_ones_repeat_with_their_seed(in_process, tmp_path):
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    (tmp_path / "cwd").mkdir(exist_ok=True)
+    (tmp_path / "cwd" / "q.json").write_text(json.dumps([{"instruction": f"q{n}"} for n in range(4)]))
+
+    def answers(name: str, *more: object) -> list[str]:
+        assert in_process("ch_instruct/respond.py", "--model", tmp_path / "model", "--data", "q.json", "--max-new-tokens", 12,
+                          "--out", f"{name}.json", *more).returncode == 0
+        return [one["answer"] for one in json.loads(Path(f"{name}.json").read_text())]
+
+    assert answers("a") == answers("b", "--greedy") == answers("c", "--temperature", 0, "--seed", 5)
+    assert answers("d") != answers("e", "--no-repeat-ngram", 1) == answers("f", "--no-repeat-ngram", 1)
+    sampled = ["--temperature", 1.5, "--top-p", 0.9]
+    assert answers("g", *sampled) == answers("h", *sampled) != answers("i", *sampled, "--seed", 1)

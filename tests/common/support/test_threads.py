@@ -1,0 +1,65 @@
+"""How PyTorch's threads wait, and how many there are."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+
+from common.support import threads
+from common.support.threads import SHORT_SPIN, cpu_share, prepare
+from tests.conftest import ROOT
+
+PACKAGES = ["common", "ch_pretrain", "ch_instruct", "ch_sftmix", "ch_delift", "notebooks", "tests"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_importing_anything_of_ours_settles_it_before_pytorch_is_loaded(package):
+    """Python runs a package's own file before any module in it."""
+    program = (f"import os, sys, {package}\n"
+               f"print({{name: os.environ.get(name) for name in {list(SHORT_SPIN)}}} == {SHORT_SPIN}, 'torch' in sys.modules)")
+    untouched = {name: value for name, value in os.environ.items() if name not in (*SHORT_SPIN, "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", program], env=untouched | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+                          text=True)
+    assert done.stdout == "True False\n", done.stderr
+
+
+def test_every_package_is_among_them():
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("theirs", [{"GOMP_SPINCOUNT": "INFINITY"}, {"KMP_BLOCKTIME": "0"}, {"OMP_NUM_THREADS": "7"},
+                                    {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_what_the_user_has_set_stays(theirs, monkeypatch):
+    monkeypatch.setattr(threads, "cpu_share", lambda: 0.5)
+    environment = dict(theirs)
+    prepare(environment)
+    assert theirs.items() <= environment.items()
+    assert SHORT_SPIN.keys().isdisjoint(environment) == ("OMP_WAIT_POLICY" in theirs)
+
+
+@pytest.mark.parametrize(("share", "number"), [(math.inf, None), (1.0, "1"), (0.2, "1"), (1.5, "2"), (4.0, None), (3.0, "3")])
+def test_a_container_that_may_take_less_than_its_cores_gets_fewer_threads(share, number, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 5, 6}, raising=False)
+    monkeypatch.setattr(threads, "cpu_share", lambda: share)
+    environment = {}
+    prepare(environment)
+    assert environment.get("OMP_NUM_THREADS") == number
+
+
+@pytest.mark.parametrize(("limits", "own", "share"), [
+    ({}, "0::/\n", math.inf),
+    ({".": "max 100000\n"}, "0::/\n", math.inf),
+    ({".": "150000 100000\n"}, "0::/\n", 1.5),  # as a container sees it
+    ({"user/session": "max 100000\n", "user": "50000 100000\n", "other": "10000 100000\n"}, "0::/user/session\n", 0.5),
+    ({"user/session": "300000 100000\n", "user": "max 100000\n"}, "1:name=x:/a\n0::/user/session\n", 3.0),
+    ({".": "200000 100000\n"}, "9:cpu:/\n", 2.0),
+    ({".": "200000 100000\n"}, None, 2.0)])
+def test_the_share_is_the_smallest_limit_on_the_way_up(limits, own, share, tmp_path):
+    for folder, limit in limits.items():
+        (tmp_path / "groups" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / folder / "cpu.max").write_text(limit)
+    if own is not None:
+        (tmp_path / "own").write_text(own)
+    assert cpu_share(tmp_path / "groups", tmp_path / "own") == share
