@@ -38,7 +38,7 @@ from notebooks.execute import read_notebook, write_notebook
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
-STUDENTS_GET = ("LICENSE", ".github/CONTRIBUTING.md", "pyproject.toml", "requirements*.txt", "common/**/*",
+STUDENTS_GET = ("LICENSE", ".github/CONTRIBUTING.md", "docs/xray/*", "pyproject.toml", "requirements*.txt", "common/**/*",
                 "ch_*/**/*", "notebooks/**/*")
 TEACHERS_KEEP = {"source", "release", "wrong", "right", "rubric.md"}  # release is made anew: somebody may have answered in it
 STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")

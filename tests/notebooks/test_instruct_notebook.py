@@ -20,7 +20,7 @@ def told() -> str:
 
 
 def test_every_idea_has_its_picture(told):
-    assert pictures(run_small("02")) == 8
+    assert pictures(run_small("02")) == 6
 
 
 def test_both_formats_are_shown_and_measured(told):
@@ -29,8 +29,8 @@ def test_both_formats_are_shown_and_measured(told):
     assert tokens["phi3"] < tokens["alpaca"]
 
 
-def test_the_five_steps_end_where_collate_does(told):
-    assert "collate() gives the same inputs and targets: yes" in told
+def test_the_batch_by_hand_is_that_of_collate(told):
+    assert "Your inputs and targets and those of ch_instruct.collate are the same: yes" in told
 
 
 def test_an_ignored_target_leaves_the_mean_as_it_was(told):
@@ -68,7 +68,8 @@ def test_each_comparison_of_answers_has_its_interval(told):
 
 
 def test_the_text_says_what_the_stored_outputs_say():
-    stored = printed(read_notebook(find_notebooks(["02"])[0]))
+    notebook = read_notebook(find_notebooks(["02"])[0])
+    stored = printed(notebook)
     shares = {name: [float(x) for x in re.findall(r"([\d.]+)%", row)] for name, row in re.findall(
         r"^(base|response only|no end|prompt too|response only, asked in phi3 style)((?: +\S+%){3})$", stored, flags=re.M)}
     matches, stopped = ({name: row[column] for name, row in shares.items()} for column in (0, 2))
@@ -79,9 +80,31 @@ def test_the_text_says_what_the_stored_outputs_say():
     assert 50 < int(cut) < matches["response only"]  # "most ... are right, but fewer than of the other one"
     masked, whole = (float(re.search(rf"^{arm} +(\d\.\d+) ", stored, flags=re.M)[1]) for arm in ("response only", "prompt too"))
     assert masked < whole  # "the test loss on responses is lower with the mask"
+    text = " ".join(" ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown").split())
+    assert f"Cut at the first line break, {cut} % of its answers are right" in text
+    prompts, = re.search(r"without, (\d+)% of them tokens of prompts", stored).groups()
+    assert f"Without the mask, {prompts} % of the targets are tokens of prompts" in text
+    points = dict(re.findall(r"^response only minus (.*): \+([\d.]+)% ±", stored, flags=re.M))
+    assert f"and {points['prompt too']} points more answers are right" in text
+    assert f"misses few answers more: {points['response only, asked in phi3 style']} points" in text
+    asked, place, country = re.search(
+        r"continent: (\d+) questions; .* right in (\d+) answers, the country in (\d+)", stored).groups()
+    assert f"Of {asked} answers about continents, {place} name the right continent and {country} the right country" in text
     ranked, = re.search(r"lower loss in ([\d.]+)% of all pairs", stored).groups()
     worse, = re.search(r"^(\d+) right answers have a higher loss", stored, flags=re.M).groups()
-    assert float(ranked) > 90 and int(worse) > 0  # "ranks answers well", "gives no verdict on a single one"
+    assert float(ranked) > 90 and int(worse) > 0  # "ranks answers well", "no line in the picture"
+    assert f"in {ranked} % of all pairs the right answer has the lower loss" in text
+
+
+def test_the_text_says_where_overfitting_begins():
+    notebook = read_notebook(find_notebooks(["02"])[0])
+    stored = printed(notebook)
+    text = " ".join(" ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown").split())
+    epoch, lowest, end = re.search(r"validation loss is lowest after epoch (\d+), (\S+), and (\S+) at the end", stored).groups()
+    trained, stop = re.search(r"last ten steps is (\S+)\.\n.*: after epoch (\d+)\.", stored).groups()
+    assert f"lowest after epoch {epoch}, {lowest}, and {end} at the end" in text and 0 < int(epoch) < 15
+    assert float(end) > 1.05 * float(lowest) and f"the training loss falls on to {trained}" in text
+    assert f"It would have ended this training after epoch {stop}" in text
 
 
 def test_wrong_answers_are_shown_with_their_losses(told):

@@ -53,12 +53,21 @@ def test_it_is_small_enough_for_a_page(name, notebook, size):
 
 @every_notebook
 def test_it_imports_what_the_chapters_define(name, notebook, size):
-    trees = [ast.parse(source) for source in code(notebook)]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    assert [node.name for node in nodes if isinstance(node, ast.ClassDef)] == []
-    assert [node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 6] == []
-    modules = {node.module.partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+    modules = {node.module.partition(".")[0] for source in code(notebook) for node in ast.walk(ast.parse(source))
+               if isinstance(node, ast.ImportFrom)}
     assert modules & {"ch_pretrain", "ch_instruct", "ch_sftmix", "ch_delift"}
+
+
+@every_notebook
+def test_what_the_reader_writes_is_short_and_compared_with_the_projects(name, notebook, size):
+    long = [source for source in code(notebook) if re.search(r"^(class|    def) ", source, flags=re.M)
+            and len([line for line in source.splitlines() if line.strip()]) > 25]
+    assert long == []
+    told = "".join(output.get("text", "") for output in outputs(notebook))
+    differences = re.findall(r"[Yy]ours and \S+ differ by (\S+)", told)
+    same = re.findall(r"^Your .* the same: (\w+)|^by hand: (\S+), plain_utility: \2", told, flags=re.M)
+    assert all(float(number) < 1e-4 for number in differences)
+    assert [answer for answer, _ in same if answer not in ("yes", "")] == []
 
 
 @every_notebook
