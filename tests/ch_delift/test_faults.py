@@ -29,7 +29,7 @@ def test_fault_1_an_over_long_pair_is_not_scored_as_perfect(model, tokenizer, ca
     long = words | {"output": "x" * (room - len(shown(encode_record(words, tokenizer), tokenizer)))}
     assert len(shown(encode_record(long, tokenizer), tokenizer)) + max(lengths) == 701
     found = matrix(model, tokenizer, RECORDS[:3], [RECORDS[3], long])
-    assert found[2, 1] == 0 and "1 pairs do not fit into 700 tokens and get utility 0" in capsys.readouterr().out
+    assert found[2, 1] == 0 and "1 pairs do not fit into 700 tokens: utility 0" in capsys.readouterr().out
     np.testing.assert_allclose(found[:2], plain_matrix(model, tokenizer, RECORDS[:2], [RECORDS[3], long]), atol=1e-5)
     np.testing.assert_allclose(found[:, 0], np.ravel(plain_matrix(model, tokenizer, RECORDS[:3], [RECORDS[3]])), atol=1e-5)
 

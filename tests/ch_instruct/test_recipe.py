@@ -20,7 +20,7 @@ INLINE = [shlex.split(" ".join(text.split())) for text in re.findall(r"`(python 
 @pytest.mark.slow
 def test_the_shortest_way_is_walked(in_process, tmp_path, monkeypatch):
     assert [Path(step[1]).name for step in STEPS] == ["train.py", "compare.py", "chat.py"]
-    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd").mkdir(exist_ok=True)
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "cwd" / "tiny")
     with open(tmp_path / "cwd" / "my.csv", "w", newline="") as file:
         csv.writer(file).writerows([["question", "reply"], *([f"What is {n} plus 1?", str(n + 1)] for n in range(40))])
@@ -37,6 +37,7 @@ def test_the_shortest_way_is_walked(in_process, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("given", INLINE, ids=" ".join)
 def test_every_command_in_the_text_has_its_options(given, in_process):
-    told = in_process(given[1], "--help").stdout
+    script = given[2].replace(".", "/") + ".py" if given[1] == "-m" else given[1]
+    told = in_process(script, "--help").stdout
     options = {word for word in given[2:] if word.startswith("--")}
-    assert (ROOT / given[1]).exists() and options <= set(re.findall(r"--[\w-]+", told))
+    assert (ROOT / script).exists() and options <= set(re.findall(r"--[\w-]+", told))

@@ -408,10 +408,10 @@ def test_states_are_saved_between_evaluations_and_the_seconds_of_all_parts_add_u
 
     with pytest.raises(KeyError):
         start(False, look)
-    assert found == [None, None, 2, 2, 4]  # not after 300 seconds, but after more
+    assert found == [None, 1, 1, 3, 3]  # after the first 40 seconds; then not after 300, but after more
     before = torch.load(tmp_path / "training_state.pt", weights_only=True)["state"]["seconds"]
     run = start(True)
-    assert before == 1200 and run.seconds == 1200 + 2 * 3 * 100
+    assert before == 900 and run.seconds == 900 + 3 * 3 * 100
     assert run.history[-1]["tokens_per_second"] == (run.history[-1]["tokens"] - run.history[-2]["tokens"]) / 100
 
 

@@ -113,7 +113,7 @@ def test_questions_that_are_alike_become_a_family():
 
 
 def test_records_of_ones_own_are_asked_with(in_process, tmp_path):
-    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd").mkdir(exist_ok=True)
     rows = [{"q": f"What is {n} plus {n % 7}?", "a": str(n + n % 7)} for n in range(40)] + [{"q": "long " * 200, "a": "x"}]
     (tmp_path / "cwd" / "mine.json").write_text(json.dumps(rows))
     line = ["ch_delift/lab/ask_first.py", "--data", "mine.json", "--fields", "instruction=q", "output=a", "--per-family"]
