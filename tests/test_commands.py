@@ -77,7 +77,7 @@ def test_help_explains_every_option_with_its_default(script, in_process):
 BAD_OPTIONS = [  # for every training command
     (["--batch-size", "0"], "--batch-size: '0' is not allowed, it must be a whole number from 1 up"),
     (["--batch-size", "2.5"], "'2.5' is not allowed"),
-    (["--lr", "-1"], "--lr: '-1' is not allowed, it must be a number above 0"),
+    (["--lr", "-1"], "--lr: '-1' is not allowed, it must be a learning rate above 0"),
     (["--lr", "nan"], "--lr: 'nan' is not allowed"),
     (["--epochs", "none"], "--epochs: 'none' is not allowed"),
     (["--seed", "-3"], "--seed"),

@@ -8,6 +8,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -140,7 +141,7 @@ def check_run_state(run: Run, options: "TrainOptions") -> None:
         ValueError: naming them.
     """
     steps = [row["step"] for row in run.history]
-    if steps != list(range(steps[0], run.step + 1)) if steps else run.step:
+    if (steps[-1] if steps else 0) != run.step or any(after != before + 1 for before, after in pairwise(steps)):
         raise ValueError(f"its step is {run.step}, and its history has other steps")
     if run.best_step > run.step:
         raise ValueError(f"its best step is {run.best_step}, and its last {run.step}")

@@ -91,7 +91,7 @@ def test_answering_begins_where_training_does(style, tokenizer, tiny_model, monk
     """The prompt that the model answers is, token for token, the one that it was trained on."""
     seen = []
 
-    def keep_prompts(model, prompts, *_):
+    def keep_prompts(model, prompts, *_, **__):
         seen.extend(prompts)
         return [Continuation([], True) for _ in prompts]
 

@@ -33,7 +33,7 @@ ARMS = {"instruction": "a", "answers": {"base": {"answer": "x"}, "ntp": {"answer
 
 
 @pytest.mark.parametrize(("rows", "arm", "words"), [
-    ([], None, "holds no records"), ({}, None, "must hold a list"), ([3], None, "record 1 is a int"),
+    ([], None, "holds no records"), ({}, None, "record 1 has no 'instruction'"), ([3], None, "record 1 is a int"),
     ([{"instruction": "a", "output": "b"}], None, "record 1 has no 'answer' .*it has 'instruction', 'output'"),
     ([{"instruction": "a", "answer": "b"}, {"answer": "b"}], None, "record 2 has no 'instruction'"),
     ([{"instruction": "a", "answer": 3}], None, "record 1: 'answer' is 3; it must be a text"),
@@ -69,7 +69,7 @@ def test_mt_bench_files_give_a_record_per_turn(tmp_path):
     ([QUESTION, QUESTION], [ANSWER], "--questions .* line 2: question_id 1 stands there a second time"),
     ([{"turns": ["a"]}], [ANSWER], r"--questions .* line 1 is not in MT-Bench's form \(KeyError: 'question_id'\)"),
     ([QUESTION], [{"question_id": 1, "choices": []}], "--responses .* line 1 is not in MT-Bench's form"),
-    ([QUESTION], [7], "--responses .* line 1 is not in MT-Bench's form"),
+    ([QUESTION], [7], "--responses .* must hold a list of records, not a int"),
     ([QUESTION | {"question_id": []}], [ANSWER], "not in MT-Bench's form .*unhashable"),
     ([QUESTION | {"turns": []}], [ANSWER], "'turns' must be a list of texts, at least one"),
     ([QUESTION | {"turns": [1]}], [ANSWER], "'turns' is 1; it must be a text"),

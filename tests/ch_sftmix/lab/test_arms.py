@@ -35,7 +35,7 @@ def trained(cell, monkeypatch):
     def start(arm: str) -> SimpleNamespace:
         seen = SimpleNamespace()
 
-        def train(work, data, loss, folder, seed, **changes):
+        def train(work, data, loss, folder, seed, after_step=None, **changes):
             seen.data, seen.loss, seen.model, seen.changes = data, loss, work.model, changes
             with torch.no_grad():
                 work.model.wte.weight.fill_(0.5)  # something learnt, to be found again
@@ -99,7 +99,7 @@ def test_all_arms_take_as_many_steps_on_as_many_examples(arm, cell, trained):
     """20 examples in batches of 4 are 5 steps an epoch, 15 in all; one pair is two examples."""
     seen = trained(arm)
     times = 2 if arm == "ntp, twice as long" else 1
-    assert (seen.changes["steps"], seen.changes["evaluate_every"]) == (15 * times, 5)
+    assert (seen.changes["max_steps"], seen.changes["evaluate_every"]) == (15 * times, 5)
     mixes = "mix" in arm or arm in ("random halves", "mu = 0")
     assert seen.changes.get("batch_size", 4) == (2 if mixes else 4)
     assert (cell.work.model.wte.weight == 0.5).all()  # what was learnt is in the model that is tested
