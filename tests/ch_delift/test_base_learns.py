@@ -16,6 +16,7 @@ from common.pretrained import load_pretrained
 from tests.ch_delift.test_utility import matrix
 
 pytestmark = pytest.mark.slow
+TRAINING = [record for record in classroom.records() if record["split"] == "train"]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def base():
 
 
 def summary(base, *chosen) -> dict[str, float]:
-    targets, others = ask_first.choose_records(3, *chosen)
+    targets, others = ask_first.choose_records(TRAINING, 3, *chosen)
     found = ask_first.summary(matrix(*base, targets, targets + others), targets, targets + others)
     return {what.removeprefix("mean utility of "): value for what, value in found.items()}
 
