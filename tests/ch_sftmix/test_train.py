@@ -111,7 +111,8 @@ def test_leaving_out_the_least_sure_lists_them_by_row_and_makes_a_subset_of_the_
     assert [records[int(row["row"]) - 1]["instruction"] for row in left] == [row["instruction"] for row in left]
 
     subset = json.loads((run / "subset.json").read_text())
-    assert {i + 1 for i in subset["ids"]} == {int(row["row"]) for row in everything} - {int(row["row"]) for row in left}
+    # The file's first row has no answer and is no record, so record 0 is row 2.
+    assert {i + 2 for i in subset["ids"]} == {int(row["row"]) for row in everything} - {int(row["row"]) for row in left}
     assert subset["made"] == "all training records but the 5 of 51 of which the reference run was least sure"
     assert subset["command"].startswith("python ") and "--leave-out 0.1" in subset["command"]
     work = prepare(FineTuning(model=str(small / "model"), data=str(small / "data.json"), subset=run / "subset.json",
