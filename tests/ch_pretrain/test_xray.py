@@ -357,6 +357,11 @@ class Hand:
         WebDriverWait(self.browser, 30).until(lambda _: self.html() != before)
         return self.html()
 
+    def wait_for(self, css: str, words: str) -> None:
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.browser, 30).until(lambda _: words in self.find(css).text)
+
     def click(self, css: str) -> str:
         return self.do(lambda: self.browser.execute_script("arguments[0].click()", self.find(css)))
 
@@ -435,7 +440,7 @@ def test_saved_pages_in_a_browser(browser, classroom, training, tmp_path):
     browser.get((tmp_path / "sentence.html").as_uri())
     hand.click('[name="off-2-2"]')
     browser.execute_script("arguments[0].click()", hand.find('[name="off-0-1"]'))
-    assert "does not hold that" in hand.find("#status").text
+    hand.wait_for("#status", "does not hold that")
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     browser.get((tmp_path / "sentence.html").as_uri())
     text = browser.find_element("tag name", "body").text
