@@ -29,7 +29,7 @@ PAGES = {  # what the list at the side shows
 project = html_title = "Instruction tuning from scratch"
 root_doc = "README"
 include_patterns = ["README.md", *(f"{page}.*" for pages in PAGES.values() for page in pages),
-                    "common/*.py", "ch_*/*.py", "ch_*/*/*.py"]
+                    "common/*.py", "common/*/*.py", "ch_*/*.py", "ch_*/*/*.py"]
 exclude_patterns = ["**/__init__.py", "ch_delift/lab/conditions.py"]  # conditions.md has that place
 extensions = ["myst_nb"]
 myst_enable_extensions = ["dollarmath"]

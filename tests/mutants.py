@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 120  # seconds; some mutants never end
 TESTS = {  # source file -> the tests that should notice
     "common/training.py": ["common/test_training.py"],
+    "common/support/checkpoints.py": ["common/test_training.py"],
+    "common/fast/views.py": ["common/fast/test_views.py"],
     "common/losses.py": ["common/test_losses.py", "common/test_training.py"],
     "ch_instruct/encoding.py": ["ch_instruct/test_encoding.py", "ch_instruct/test_collate.py"],
     "ch_instruct/collate.py": ["ch_instruct/test_collate.py"],
