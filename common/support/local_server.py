@@ -8,7 +8,6 @@ if its name has been pointed at this machine. Bodies are short, and slow connect
 """
 
 import ipaddress
-import json
 import os
 import re
 import signal
@@ -63,11 +62,6 @@ class Answer(NamedTuple):
     status: int = 200
     kind: str = "text/html"
     headers: tuple[tuple[str, str], ...] = ()
-
-
-def json_answer(content: object, status: int = 200) -> Answer:
-    """An answer for a script of the page."""
-    return Answer(json.dumps(content, ensure_ascii=False), status, "application/json")
 
 
 def go_to(path: str) -> Answer:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from common.support import local_server
 from common.support.files import InputError
-from common.support.local_server import MOST_BYTES, Answer, LocalServer, Request, go_to, json_answer
+from common.support.local_server import MOST_BYTES, Answer, LocalServer, Request, go_to
 
 
 def answer(request: Request) -> Answer:
@@ -24,7 +24,7 @@ def answer(request: Request) -> Answer:
         raise OSError(errno.ENOSPC, "No space left on device", "votes.jsonl")
     if request.path == "/go":
         return go_to("/there")
-    return json_answer({"method": request.method, "form": request.form()})
+    return Answer(json.dumps({"method": request.method, "form": request.form()}, ensure_ascii=False), kind="application/json")
 
 
 @contextlib.contextmanager
