@@ -3,14 +3,17 @@ what each layer would say."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from common.gpt2 import GPT2
 from common.losses import next_token_loss
+from common.support.files import InputError
 from common.support.verify import outputs_of
 
 
@@ -95,6 +98,16 @@ def head_scores(model: GPT2, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @contextlib.contextmanager
+def hooked(handles: list[RemovableHandle]) -> Iterator[None]:
+    """Hooks that a model has within this context only."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
 def without_heads(model: GPT2, heads: Sequence[tuple[int, int]], instead: Tensor | None = None) -> Iterator[None]:
     """Within this context these heads, as (layer, head) from 0, add nothing to the stream. Afterwards the model is as it was.
 
@@ -111,13 +124,14 @@ def without_heads(model: GPT2, heads: Sequence[tuple[int, int]], instead: Tensor
             return (fetched.flatten(-2),)
         return hook
 
-    hooks = [model.get_submodule(f"h.{layer}.attn.c_proj").register_forward_pre_hook(silence(layer, head))
-             for layer, head in heads]
-    try:
+    with hooked([model.get_submodule(f"h.{layer}.attn.c_proj").register_forward_pre_hook(silence(layer, head))
+                 for layer, head in heads]):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+
+def last_position(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    """A hook before `ln_f`: the output head reads one position only, [B, T, D] -> [B, 1, D]."""
+    return inputs[0][:, -1:]
 
 
 @torch.no_grad()
@@ -129,17 +143,23 @@ def mean_outputs(model: GPT2, texts: Sequence[Tensor]) -> Tensor:
     sums: dict[int, list[Tensor]] = {layer: [] for layer in range(model.config.n_layer)}
     hooks = [model.get_submodule(f"h.{layer}.attn.c_proj").register_forward_pre_hook(
         lambda module, inputs, layer=layer: sums[layer].append(inputs[0][0])) for layer in sums]
-    for ids in texts:
-        model(ids[None])
-    for hook in hooks:
-        hook.remove()
+    with hooked([*hooks, model.ln_f.register_forward_pre_hook(last_position)]):  # what it says is not needed
+        for ids in texts:
+            model(ids[None])
     return torch.stack([torch.cat(found).mean(dim=0).view(model.config.n_head, -1) for found in sums.values()])
+
+
+def finite(logits: Tensor) -> Tensor:
+    """The logits, or one sentence where they are no numbers."""
+    if not logits.isfinite().all():
+        raise InputError("The model's logits hold NaN or infinity here; look at its weights, or use an earlier checkpoint.")
+    return logits
 
 
 def logits_of(model: nn.Module, ids: Tensor) -> Tensor:
     """The logits, float [B, T, V], of a model that may give its cache, too, as the one of exercise 05."""
     output = model(ids)
-    return output if isinstance(output, Tensor) else output[0]
+    return finite(output if isinstance(output, Tensor) else output[0])
 
 
 class Lens(NamedTuple):
@@ -154,10 +174,8 @@ class Lens(NamedTuple):
 def logit_lens(model: GPT2, ids: Tensor, k: int = 5) -> Lens:
     """What each position would say next if the head were put on after so many layers. ids: int64 [T]."""
     streams: list[Tensor] = []  # what goes into each layer, [T, D]
-    hooks = [block.register_forward_pre_hook(lambda module, inputs: streams.append(inputs[0][0])) for block in model.h]
-    logits = logits_of(model, ids[None])[0].float()
-    for hook in hooks:
-        hook.remove()
+    with hooked([block.register_forward_pre_hook(lambda module, inputs: streams.append(inputs[0][0])) for block in model.h]):
+        logits = logits_of(model, ids[None])[0].float()
     rows = [F.linear(model.ln_f(stream), model.wte.weight).float() for stream in streams] + [logits]  # the head is tied
     tops = [row.softmax(dim=-1).topk(k) for row in rows]
     return Lens(torch.stack([top.values for top in tops]), torch.stack([top.indices for top in tops]), logits)
@@ -190,6 +208,9 @@ def where_heads_look(weights: Tensor, ids: Tensor) -> dict[str, Tensor]:
 def head_effects(model: GPT2, ids: Tensor, instead: Tensor, token: int) -> Tensor:
     """How far the probability of `token` as the next one falls when a head alone is replaced by its mean.
 
+    All heads are tried in one pass. The whole model is the first row of the batch. Before each layer the batch grows by a copy
+    of that row for each head of the layer, so that what comes before is computed once.
+
     Args:
         ids: int64 [T].
         instead: float [layers, H, Dh], as for `without_heads`.
@@ -197,10 +218,20 @@ def head_effects(model: GPT2, ids: Tensor, instead: Tensor, token: int) -> Tenso
     Returns:
         float [layers, H]; above 0, the head helps this token.
     """
-    def p_without(heads: Sequence[tuple[int, int]]) -> Tensor:
-        with without_heads(model, heads, instead):
-            return logit_lens(model, ids, 1).logits[-1].softmax(dim=-1)[token]
+    H = model.config.n_head
 
-    whole = p_without([])
-    return torch.stack([torch.stack([whole - p_without([(layer, head)]) for head in range(model.config.n_head)])
-                        for layer in range(model.config.n_layer)])
+    def branch(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:  # [B, T, D] -> [B + H, T, D]
+        return torch.cat([inputs[0], inputs[0][:1].expand(H, -1, -1)]), *inputs[1:]
+
+    def silence(layer: int, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:  # head h in row h of the last H
+        fetched, heads = inputs[0].unflatten(-1, (H, -1)).clone(), torch.arange(H)  # [B + H, T, H, Dh]
+        fetched[heads - H, :, heads] = instead[layer, :, None]
+        return (fetched.flatten(-2),)
+
+    hooks = [model.ln_f.register_forward_pre_hook(last_position)]
+    for layer in range(model.config.n_layer):
+        hooks.append(model.get_submodule(f"h.{layer}").register_forward_pre_hook(branch))
+        hooks.append(model.get_submodule(f"h.{layer}.attn.c_proj").register_forward_pre_hook(partial(silence, layer)))
+    with hooked(hooks):
+        p = logits_of(model, ids[None])[:, -1].softmax(dim=-1)[:, token]  # [1 + layers * H]
+    return (p[0] - p[1:]).view(-1, H)

@@ -13,16 +13,19 @@ depends on a later one. Python computes and writes all HTML; the script of the p
 import argparse
 import base64
 import gzip
-import hashlib
-import importlib.util
+import importlib
 import json
+import re
+import runpy
 import threading
+from collections.abc import Callable
 from html import escape
+from itertools import chain
 from pathlib import Path
 
 from common.support import options
 from common.support.files import InputError, read_json, reading, write_text
-from common.support.local_server import Answer, LocalServer, Request, ServerOptions
+from common.support.local_server import STYLE, Answer, LocalServer, Request, ServerOptions, only_script
 
 
 def parse() -> argparse.Namespace:
@@ -42,7 +45,7 @@ def parse() -> argparse.Namespace:
 if __name__ == "__main__":
     options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
-from ch_pretrain.support.xray_parts import Form, Opened, View, Xray, choice
+from ch_pretrain.support.xray_parts import Form, Opened, View, Xray, choice, tag
 from common.gpt2 import GPT2
 from common.pretrained import find_folder, load_pretrained, load_weights
 from common.support.console import say
@@ -52,21 +55,22 @@ PAGE = (Path(__file__).parent / "support" / "xray_page.html").read_text(encoding
 SCRIPT = PAGE.split("<script>")[1].split("</script>")[0]
 # The page's own script and style, its own server, pictures that it holds itself; nothing else, whatever a text contains.
 POLICY = ("default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; form-action 'self'; "
-          f"base-uri 'none'; script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'")
+          f"base-uri 'none'; {only_script(SCRIPT)}")
 RECORDING = Path(__file__).parent / "growing.json"
 MOST_SAVED = 1_000_000  # bytes of a saved page
 NOTE = "A saved page: what is not grey can be changed. For all of it: python ch_pretrain/xray.py"
 
 
-def find_views() -> dict[str, View]:
+def find_views(root: Path) -> dict[str, View]:
     """The views of all chapters that are there, by name, in the order of the chapters."""
-    found = [view for file in ROOT.glob("ch_*/support/xray_views.py")
-             for view in importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts)).VIEWS]
-    return {view.name: view for view in sorted(found, key=lambda view: view.chapter)}
+    modules = (".".join(file.relative_to(root).with_suffix("").parts) for file in root.glob("ch_*/support/xray_views.py"))
+    views = chain.from_iterable(importlib.import_module(module).VIEWS for module in modules)
+    return {view.name: view for view in sorted(views, key=lambda view: view.chapter)}
 
 
-VIEWS = find_views()
-DEFAULTS = {"view": "sentence"} | {name: value for view in VIEWS.values() for name, value in view.defaults.items()}
+VIEWS = find_views(ROOT)
+CONTROLS = dict.fromkeys(control for view in VIEWS.values() for control in view.controls)  # each once
+DEFAULTS = {"view": "sentence"} | {control.name: control.default for control in CONTROLS}
 
 
 def read_form(sent: dict[str, str]) -> tuple[Form, View]:
@@ -84,19 +88,14 @@ def page(xray: Xray, sent: dict[str, str], saved: str = "") -> str:
         note, result = "", view.result(xray, form)
     except InputError as error:
         note, result = escape(str(error)), ""
-    users: dict = {}  # part of the form -> the views that have it
-    for some in VIEWS.values():
-        for control in some.controls:
-            users.setdefault(control, []).append(some.name)
-    filled = {
-        "policy": escape(POLICY), "name": escape(xray.main.name), "note": note, "result": result, "saved": saved,
-        "fieldsets": "\n".join(f'<fieldset class="{" ".join(names)}"{" hidden" * (view.name not in names)}>'
-                               f"{control(xray, form)}</fieldset>" for control, names in users.items()),
-        "tabs": choice("view", {some.name: f"{some.chapter}: {some.title}" for some in VIEWS.values()}, form) + (
-            "" if saved else '<button name="save" value="1" formaction="/save">Save this page</button>'),
-        "noscript": "Without JavaScript this page shows one state." if saved else "<button>Show</button>"}
-    start, *parts = PAGE.split("{{")
-    return start + "".join(filled[name] + rest for name, rest in (part.split("}}", 1) for part in parts))
+    controls = "".join(tag("div", control.draw(form[control.name]), hidden=control not in view.controls, class_=" ".join(
+        some.name for some in VIEWS.values() if control in some.controls)) for control in CONTROLS)
+    tabs = choice("view", {some.name: f"{some.chapter}: {some.title}" for some in VIEWS.values()}).draw(form["view"])
+    filled = {"policy": escape(POLICY), "style": STYLE, "name": escape(xray.main.name), "tabs": tabs, "controls": controls,
+              "note": note, "result": result, "saved": saved,
+              "save": "" if saved else '<button name="save" value="1" formaction="/save">Save this page</button>',
+              "noscript": "Without JavaScript this page shows one state." if saved else "<button>Show</button>"}
+    return re.sub("{{(.*?)}}", lambda found: filled[found[1]], PAGE)
 
 
 def save(xray: Xray, sent: dict[str, str]) -> str:
@@ -106,35 +105,29 @@ def save(xray: Xray, sent: dict[str, str]) -> str:
         InputError: if it would be too large, or cannot be computed.
     """
     form, view = read_form(sent)
-    changes = [{}, *view.saved(xray)]
-    names = tuple({name[:4] if name.startswith("off-") else name for change in changes for name in change}) or ("none",)
-    views = {}
+    changes, views = [{}, *view.saved(xray)], {}
+    names = sorted({name for change in changes for name in change})
     for change in changes:
         state = Form({**form, **change})
-        held = sorted(pair for pair in state.items() if pair[1] and pair[0].startswith(names))
-        views["&".join(map("=".join, held))] = view.result(xray, state)
+        views["&".join(f"{name}={state[name]}" for name in names if state[name])] = view.result(xray, state)
     content = json.dumps({"names": names, "note": NOTE, "views": views}).encode()
     packed = base64.b64encode(gzip.compress(content, mtime=0)).decode()
-    text = page(xray, {**form, "typed": "1"}, f'<script type="application/octet-stream" id="saved">{packed}</script>')
+    text = page(xray, {**form, "typed": "1"}, tag("script", packed, type="application/octet-stream", id="saved"))
     if len(text) > MOST_SAVED:
         raise InputError(f"The saved page would have {len(text):,} bytes, more than {MOST_SAVED:,}; save a shorter text.")
     return text
 
 
-def answering(xray: Xray):
+def answering(xray: Xray) -> Callable[[Request], Answer]:
     """What the server calls for each request. One at a time: all of them use the same models."""
     lock = threading.Lock()
 
     def answer(request: Request) -> Answer:
         with lock:
             form, view = read_form(request.form())
-            if request.path == "/":
-                return Answer(page(xray, form))
-            if request.path == "/result":
-                return Answer(view.result(xray, form))
             if request.path == "/save":
                 return Answer(save(xray, form), headers=(("Content-Disposition", "attachment; filename=xray.html"),))
-            raise InputError("That is not there; open the address that the command printed.")
+            return Answer(view.result(xray, form) if request.path == "/result" else page(xray, form))
 
     return answer
 
@@ -143,13 +136,9 @@ def own_model(code: str, name: str, right: GPT2) -> GPT2:
     """A reader's own class, called with a GPT2Config, with the weights of the model `name`, which is `right`."""
     file, _, class_name = code.rpartition(":")
     with reading(f"--code {code}", "no FILE.py:CLASS that can be used here", "compare it with exercise 05"):
-        spec = importlib.util.spec_from_file_location("own_model", file)
-        if spec is None or spec.loader is None:
-            raise ValueError("a file that ends in .py is needed")
-        spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
-        model = getattr(module, class_name)(right.config).eval()
+        model = runpy.run_path(file)[class_name](right.config).eval()
         load_weights(model, find_folder(name))
-        model.config = right.config
+    model.config = right.config
     return model
 
 
@@ -159,12 +148,13 @@ def main() -> None:
     model, tokenizer = load_pretrained(args.model)
     other = args.other or (args.model if args.code else None)
     main = Opened(args.code or args.model, own_model(args.code, args.model, model) if args.code else model, tokenizer)
-    recording = read_json(RECORDING, [{"tokens": int, "sentences": [[list]]}]) if RECORDING.exists() else None
-    xray = Xray(main, Opened(other, *load_pretrained(other)) if other else None, bool(args.code), args.run, recording)
+    xray = Xray(main, Opened(other, *load_pretrained(other)) if other else None, bool(args.code), args.run,
+                read_json(RECORDING, [{"tokens": int, "sentences": [[list]]}]) if RECORDING.exists() else [])
     DEFAULTS.update(view=args.view, sentence=DEFAULTS["sentence"] if args.sentence is None else args.sentence)
     if args.save:
         write_text(args.save, save(xray, {}))
         return say(f"Wrote {args.save} ({args.save.stat().st_size:,} bytes).")
+    _ = main.means  # computed now, and not when the first head is clicked off
     LocalServer(answering(xray), args.host, args.port, POLICY).serve("Ctrl-C ends.")
 
 

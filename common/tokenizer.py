@@ -65,6 +65,11 @@ def to_bytes(chars: str) -> bytes:
     return bytes(CHAR_TO_BYTE[char] for char in chars)
 
 
+def visible(text: str) -> str:
+    """A token's text with signs for spaces and line breaks, which nobody sees in a box, and a short name for end-of-text."""
+    return text.replace(END_OF_TEXT, "<end>").replace(" ", "␣").replace("\n", "↵")
+
+
 class Tokenizer:
     """Byte-level BPE. Text given by users never becomes a control token: "<|endoftext|>" in it is encoded as letters.
 

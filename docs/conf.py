@@ -69,6 +69,11 @@ def colour_shell(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = re.sub(r"^```\n(?=\$ )", "```console\n", source[0], flags=re.M)
 
 
+def link_xray(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Saved pages of the X-ray are opened as they are: to MyST, a file that is no page of the site would be a download."""
+    source[0] = re.sub(r"\[([^]\[]+)\]\((\S*docs/xray/\w+\.html)\)", r"<a href=\2>\1</a>", source[0])
+
+
 def describe_pictures(app: Sphinx, docname: str, source: list[str]) -> None:
     """Hand on what a notebook says of its pictures: MyST-NB looks elsewhere in a cell's metadata than nbconvert does."""
     if app.env.doc2path(docname).endswith(".ipynb"):
@@ -85,10 +90,11 @@ def draw_math(translator, node: nodes.math | nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
-def make_index(app: Sphinx, error: Exception | None) -> None:
-    """The first page, under the name that browsers ask for."""
+def add_files(app: Sphinx, error: Exception | None) -> None:
+    """The first page, under the name that browsers ask for; and the saved pages of the X-ray."""
     if error is None:
         shutil.copyfile(Path(app.outdir) / "README.html", Path(app.outdir) / "index.html")
+        shutil.copytree(ROOT / "docs" / "xray", Path(app.outdir) / "docs" / "xray", dirs_exist_ok=True)
 
 
 def setup(app: Sphinx) -> None:
@@ -98,5 +104,6 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (draw_math, None), (draw_math, None))
     app.connect("source-read", add_list)
     app.connect("source-read", colour_shell)
+    app.connect("source-read", link_xray)
     app.connect("source-read", describe_pictures)
-    app.connect("build-finished", make_index)
+    app.connect("build-finished", add_files)

@@ -112,8 +112,8 @@ def in_process(monkeypatch, tmp_path):
     return partial(run_here, folder=tmp_path / "cwd", check=False)
 
 
-@pytest.fixture
-def browser(tmp_path) -> Iterator:
+@contextlib.contextmanager
+def open_browser(profile: Path) -> Iterator:
     """Headless Chromium, driven by selenium."""
     selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (requirements-dev.txt)")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
@@ -123,12 +123,21 @@ def browser(tmp_path) -> Iterator:
     options.binary_location = chromium
     for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync",
                  "--disable-background-networking", "--disable-component-update", "--window-size=1100,900",
-                 f"--user-data-dir={tmp_path / 'profile'}"):
+                 f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    yield browser
-    browser.quit()
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+@pytest.fixture
+def browser(tmp_path) -> Iterator:
+    """A browser of its own for each test."""
+    with open_browser(tmp_path / "profile") as browser:
+        yield browser
 
 
 def kill_and_resume(script: str, *options: object, folder: Path, when: str) -> None:

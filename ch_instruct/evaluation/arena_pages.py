@@ -1,21 +1,14 @@
 """The arena's pages: plain HTML and CSS in one piece, nothing fetched. Whatever is shown passes through `escape`."""
 
-import base64
-import hashlib
 from dataclasses import dataclass
 from html import escape
 
 from ch_instruct.evaluation.ratings import CENTRE, DRAWS, Rating
 from common.support.console import short_names
-from common.support.local_server import POLICY
+from common.support.local_server import POLICY, STYLE, only_script
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d2433; --soft: #5b6577; --line: #d5dae3; --paper: #f5f6f9; --card: #fff;
-        --accent: #2457c5; --chosen: #e8effd }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9f0; --soft: #a3acbd; --line: #3a4252; --paper: #171b23;
-        --card: #20262f; --accent: #86aefc; --chosen: #26344f } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 17px/1.5 system-ui, sans-serif }
+ARENA_STYLE = """
+body { font-size: 17px }
 header, main { max-width: 1040px; margin: 0 auto; padding: 0 20px }
 header { display: flex; gap: 24px; align-items: baseline; padding-top: 20px; padding-bottom: 8px }
 header b { font-size: 20px; margin-right: auto }
@@ -25,23 +18,17 @@ h2 { font-size: 15px; margin: 0 0 8px; color: var(--soft) }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px 18px }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; margin: 16px 0 }
-.chosen { background: var(--chosen); border-color: var(--accent) }
+.chosen { background: light-dark(#e8effd, #26344f); border-color: var(--accent) }
 .name { display: block; margin-top: 12px; padding-top: 10px; border-top: 1px solid var(--line); overflow-wrap: anywhere }
-.soft { color: var(--soft) }
 .row { display: flex; flex-wrap: wrap; gap: 10px; margin: 12px 0 32px }
-button { font: inherit; padding: 9px 18px; border: 1px solid var(--line); border-radius: 8px; background: var(--card);
-         color: inherit; cursor: pointer }
-button:hover, button:focus-visible { border-color: var(--accent) }
+button { padding: 9px 18px }
 .main { background: var(--accent); border-color: var(--accent); color: var(--card) }
 .vote { position: sticky; bottom: 0; margin: 0; padding: 12px 0; background: var(--paper) }  /* in sight under long answers */
 .vote button { flex: 1 1 160px }
-textarea { width: 100%; font: inherit; padding: 12px; border: 1px solid var(--line); border-radius: 10px; color: inherit;
-           background: var(--card); resize: vertical }
 table { border-collapse: collapse; width: 100%; background: var(--card) }
 th, td { padding: 9px 12px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
 th { color: var(--soft); font-weight: 600; font-size: 15px }
 .wide { text-align: left; white-space: normal; overflow-wrap: anywhere }
-.scroll { overflow-x: auto }
 svg { display: block; width: 240px; height: 22px }
 @media (max-width: 680px) { .pair { grid-template-columns: 1fr } }
 """
@@ -52,8 +39,7 @@ SCRIPT = """addEventListener("keydown", key => {
   if (side && !(key.altKey || key.ctrlKey || key.metaKey || key.shiftKey || key.repeat))
     document.querySelector(`button[name=vote][value=${side}]`)?.click()
 })"""
-# No other script runs, whatever an answer contains.
-ALLOWED = f"{POLICY}; script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'"
+ALLOWED = f"{POLICY}; {only_script(SCRIPT)}"
 
 VOTES = {"left": "← Left is better", "tie": "Equally good", "both bad": "Both are bad", "right": "Right is better →"}
 
@@ -72,7 +58,7 @@ def page(title: str, body: str) -> str:
     """A whole page around a body that is HTML already."""
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
             f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
-            f'<style>{STYLE}</style><script>{SCRIPT}</script></head>'
+            f'<style>{STYLE}{ARENA_STYLE}</style><script>{SCRIPT}</script></head>'
             f'<body><header><b>Arena</b><a href="/">Ask</a><a href="/ratings">Ratings</a></header><main>{body}</main></body>'
             "</html>")
 

@@ -5,8 +5,6 @@ every arm's answer with the differences marked word by word. It can be sorted an
 plain table.
 """
 
-import base64
-import hashlib
 import re
 from difflib import SequenceMatcher
 from html import escape
@@ -15,6 +13,7 @@ from statistics import fmean
 from ch_instruct.prompts import question_text
 from ch_instruct.scoring import exact_match, rouge_l
 from common.support.console import shorten
+from common.support.local_server import only_script
 
 STYLE = """
 :root { color-scheme: light dark; font: 16px/1.45 system-ui, sans-serif; }
@@ -115,8 +114,7 @@ def make_page(responses: list[dict], title: str) -> str:
     headings += "".join(f'<th data-arm="{escape(arm)}">{escape(arm)}</th>' for arm in arms)
     rows = "\n".join(_row(number, response, bool(families)) for number, response in enumerate(responses, 1))
     # The browser is told to fetch nothing and to run this one script only.
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; {only_script(SCRIPT)}"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -1,7 +1,6 @@
 """What the views of the X-ray share: an opened model, the form, and pieces of HTML. Whatever is shown passes through `escape`.
 
-A chapter adds views by a file `support/xray_views.py` with a list VIEWS: `ch_pretrain/xray.py` finds it, and imports no later
-chapter. Without the other chapters' folders it shows its own views.
+A chapter adds views by a file `support/xray_views.py` with a list VIEWS, which `ch_pretrain/xray.py` finds.
 """
 
 import base64
@@ -9,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from ch_pretrain.pages import pages
 from common.gpt2 import GPT2
 from common.support.device import evaluating
 from common.support.files import InputError
-from common.tokenizer import END_OF_TEXT, Tokenizer
+from common.tokenizer import Tokenizer, visible
 
 
 class Opened:
@@ -30,6 +29,8 @@ class Opened:
 
     def __init__(self, name: str, model: GPT2, tokenizer: Tokenizer):
         self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.heads = [(layer, head) for layer in range(model.config.n_layer) for head in range(model.config.n_head)]
+        self.word = cache(lambda i: escape(visible(tokenizer.decode([i]))))
         self.kept: dict[Any, Any] = {}  # for views that keep what takes long
 
     @cached_property
@@ -38,19 +39,9 @@ class Opened:
         texts = (self.tokenizer.encode(page)[:self.model.config.n_positions] for page in pages(8, 2))  # training has seed 1
         return mean_outputs(self.model, [torch.tensor(ids) for ids in texts])
 
-    def words(self, ids: Tensor | Sequence[int]) -> list[str]:
+    def words(self, ids: Sequence[int] | Tensor) -> list[str]:
         """The text of each token, for the page."""
-        return [visible(self.tokenizer.decode([int(i)])) for i in ids]
-
-    def sentence(self, form: "Form") -> Tensor:
-        """The ids of the sentence in the form, int64 [T]."""
-        text = form["sentence"].replace("\r\n", "\n")
-        ids = [self.tokenizer.eot_id] * (form["start"] == "on") + self.tokenizer.encode(text)
-        most = self.model.config.n_positions - 1
-        if not 0 < len(ids) <= most:
-            raise InputError(f"The sentence has {len(ids)} tokens; {self.name} reads 1 to {most} and says what comes next. "
-                             f"{'Shorten it.' if ids else 'Type something.'}")
-        return torch.tensor(ids)
+        return [self.word(i) for i in (ids.tolist() if isinstance(ids, Tensor) else ids)]
 
     @contextmanager
     def without(self, off: Sequence[tuple[int, int]] = ()) -> Iterator[None]:
@@ -83,7 +74,15 @@ class Xray(NamedTuple):
     other: Opened | None = None
     own_code: bool = False  # whether the main model is a reader's own class
     run: Path | None = None  # a training whose snapshots are shown
-    recording: list[dict] | None = None  # of another training, made by lab/growing.py
+    recording: Sequence[dict] = ()  # of another training, made by lab/growing.py
+
+
+class Control(NamedTuple):
+    """A part of the form."""
+
+    name: str
+    default: str
+    draw: Callable[[str], str]  # its value -> HTML
 
 
 class View(NamedTuple):
@@ -92,56 +91,67 @@ class View(NamedTuple):
     name: str
     chapter: int
     title: str
-    controls: tuple[Callable[[Xray, Form], str], ...]  # parts of the form; several views may share one
-    defaults: dict[str, str]
+    controls: tuple[Control, ...]  # several views may share one
     result: Callable[[Xray, Form], str]
     saved: Callable[[Xray], list[dict[str, str]]]  # changes of the form that a saved page can show
 
 
-def visible(text: str) -> str:
-    """A token for the page: spaces and line breaks as signs, escaped."""
-    return escape(text.replace(END_OF_TEXT, "<end>").replace(" ", "␣").replace("\n", "↵"))
+def tag(kind: str, content: str = "", **attributes: str | bool) -> str:
+    """An element of HTML. An attribute that is True stands alone, one that is empty or False is left out."""
+    given = "".join(f" {name.strip('_').replace('_', '-')}" + (f'="{value}"' if value is not True else "")
+                    for name, value in attributes.items() if value)
+    return f"<{kind}{given}>" + (f"{content}</{kind}>" if kind not in ("input", "img") else "")
+
+
+def box(name: str, label: str, default: str) -> Control:
+    """A box to type into."""
+    return Control(name, default, lambda value: tag(
+        "label", label + tag("textarea", escape(value), name=name, rows="2"), class_="wide"))
+
+
+def slider(name: str, label: str, low: float, high: float, step: float, default: str) -> Control:
+    """A slider that shows its value."""
+    return Control(name, default, lambda value: tag("label", label + tag(
+        "input", type="range", name=name, min=f"{low}", max=f"{high}", step=f"{step}", value=escape(value)) + tag(
+        "output", escape(value))))
+
+
+def tick(name: str, label: str) -> Control:
+    """A box to tick."""
+    return Control(name, "", lambda value: tag("label", tag(
+        "input", type="checkbox", name=name, checked=value == "on") + label))
+
+
+def radio(name: str, value: str, on: bool, label: str) -> str:
+    """One of several to choose from."""
+    return tag("label", tag("input", type="radio", name=name, value=value, checked=on) + label)
+
+
+def choice(name: str, labels: dict[str, str]) -> Control:
+    """One of several, value -> label. If nothing is said, the first."""
+    return Control(name, next(iter(labels)), lambda chosen: "".join(
+        radio(name, value, value == chosen, label) for value, label in labels.items()))
 
 
 def cell(content: str, p: float, note: str = "", kind: str = "") -> str:
-    """A table cell of HTML, coloured by a share `p`, 0 to 1; `note` is HTML that a pointer brings up."""
-    attributes = f' class="{kind}"' * bool(kind) + f' title="{note}"' * bool(note)
-    return f'<td style="--p:{100 * p:.0f}"{attributes}>{content}</td>'
+    """A table cell of HTML, coloured by a share `p`, 0 to 1; `note` is what a pointer brings up."""
+    return tag("td", content, style=f"--p:{100 * p:.0f}", title=note, class_=kind)
 
 
 def table(caption: str, headings: Iterable[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
     """A table of HTML that scrolls by itself where it is too wide. The first cell of each row is its heading."""
-    top = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
-    body = "".join(f'<tr><th scope="row">{first}</th>' + "".join(
-        one if one.startswith("<td") else f"<td>{one}</td>" for one in others) + "</tr>" for first, *others in rows)
-    return (f'<p class="soft">{caption}</p><div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table class='
-            f'"{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>')
-
-
-def slider(name: str, label: str, high: float, step: float, form: Form) -> str:
-    """A slider from 0 (or from one step, where 0 means nothing) that shows its value."""
-    return (f'<label>{label} <input type="range" name="{name}" min="{step if name == "temperature" else 0}" max="{high}" '
-            f'step="{step}" value="{escape(form[name])}"><output>{escape(form[name])}</output></label>')
-
-
-def choice(name: str, options: dict[str, str], form: Form) -> str:
-    """Radio buttons: value -> label."""
-    return "".join(f'<label><input type="radio" name="{name}" value="{value}"{" checked" * (value == form[name])}>{label}'
-                   "</label>" for value, label in options.items())
+    top = "".join(tag("th", heading, scope="col") for heading in headings)
+    body = "".join(tag("tr", tag("th", first, scope="row") + "".join(
+        one if one.startswith("<td") else tag("td", one) for one in others)) for first, *others in rows)
+    whole = tag("table", tag("thead", tag("tr", top)) + tag("tbody", body), class_=kind)
+    scrolling = tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
+    return tag("p", caption, class_="soft") + scrolling
 
 
 def picture(values: Tensor) -> str:
-    """A grey PNG, a pixel each, of float [rows, columns], 0 (white) to 1 (black), as an address of its own."""
+    """Float [rows, columns], 0 (white) to 1 (black), as the address of a small grey PNG that it holds itself."""
     lines = b"".join(b"\0" + bytes(line) for line in (255 * (1 - values)).byte().tolist())
-    chunks = {b"IHDR": struct.pack(">IIBBBBB", values.size(1), values.size(0), 8, 0, 0, 0, 0), b"IDAT": zlib.compress(lines),
-              b"IEND": b""}
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(what)) + kind + what + struct.pack(
-        ">I", zlib.crc32(kind + what)) for kind, what in chunks.items())
+    png, sizes = b"\x89PNG\r\n\x1a\n", struct.pack(">IIBBBBB", values.size(1), values.size(0), 8, 0, 0, 0, 0)
+    for part in (b"IHDR" + sizes, b"IDAT" + zlib.compress(lines), b"IEND"):
+        png += struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def finite(logits: Tensor) -> Tensor:
-    """The logits, or one sentence where they are no numbers."""
-    if not logits.isfinite().all():
-        raise InputError("The model's logits hold NaN or infinity here; look at its weights, or use an earlier checkpoint.")
-    return logits

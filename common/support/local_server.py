@@ -7,6 +7,8 @@ Only a browser that was given this machine's own address is answered: another si
 if its name has been pointed at this machine. Bodies are short, and slow connections hold up nobody.
 """
 
+import base64
+import hashlib
 import ipaddress
 import os
 import re
@@ -29,6 +31,26 @@ MOST_WAITING = 200  # connections whose browser sends or takes nothing; the one 
 SECONDS = 60  # so long a browser may do so
 # Nothing but the page's own style and forms, whatever an answer contains; no other page may frame this one.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+# How our pages look, in both colour schemes.
+STYLE = """
+:root { color-scheme: light dark; --ink: light-dark(#1d2433, #e6e9f0); --soft: light-dark(#566072, #a7b0c0);
+        --line: light-dark(#d5dae3, #3d4656); --paper: light-dark(#f5f6f9, #171b23); --card: light-dark(#fff, #20262f);
+        --accent: light-dark(#2457c5, #86aefc) }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.45 system-ui, sans-serif }
+.soft { color: var(--soft) }
+.scroll { overflow-x: auto }
+button, textarea { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+                   padding: 6px 14px }
+button { cursor: pointer }
+button:hover, button:focus-visible { border-color: var(--accent) }
+textarea { width: 100%; resize: vertical }
+"""
+
+
+def only_script(script: str) -> str:
+    """The part of a policy by which a browser runs this one script and no other, whatever a text on the page contains."""
+    return f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 @dataclass(frozen=True)

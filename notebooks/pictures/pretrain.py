@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from common.support.plots import ACCENT, DARK, LIGHT
-from notebooks.pictures.tokens import visible
+from common.tokenizer import visible
 
 
 def draw_attention(ax: Axes, weights: Tensor, tokens: list[str], framed: Sequence[tuple[int, int]] = ()) -> None:

@@ -4,14 +4,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
 from common.support.plots import DARK
-from common.tokenizer import END_OF_TEXT
+from common.tokenizer import visible
 
 PLAIN, NEW = "#eef1f6", "#f2c48d"  # fill colours; they differ in grey as well
-
-
-def visible(text: str) -> str:
-    """The text with signs for spaces and line breaks, which nobody sees in a box, and a short name for end-of-text."""
-    return text.replace(END_OF_TEXT, "<end>").replace(" ", "␣").replace("\n", "↵")
 
 
 def draw_tokens(ax: Axes, rows: list[tuple[str, list[str]]], new: list[str | None] | None = None) -> None:

@@ -1,4 +1,5 @@
 import copy
+from itertools import product
 
 import pytest
 import torch
@@ -145,12 +146,15 @@ def test_the_lens_begins_with_the_embeddings_and_ends_with_the_prediction(tiny_m
 
 def test_what_a_head_does_for_a_token(tiny_model):
     means = mean_outputs(tiny_model, [IDS[0]])
-    effects = head_effects(tiny_model, IDS[0], means, 7)
+    effects = head_effects(tiny_model, IDS[0], means, 7)  # all in one pass
+    expected = torch.zeros(2, 4)
     with torch.no_grad():
         whole = tiny_model(IDS)[0, -1].softmax(dim=-1)[7]
-        with without_heads(tiny_model, [(1, 3)], means):
-            without = tiny_model(IDS)[0, -1].softmax(dim=-1)[7]
-    assert effects.shape == (2, 4) and effects[1, 3].item() == pytest.approx((whole - without).item(), abs=1e-6)
+        for layer, head in product(range(2), range(4)):
+            with without_heads(tiny_model, [(layer, head)], means):
+                expected[layer, head] = whole - tiny_model(IDS)[0, -1].softmax(dim=-1)[7]
+    torch.testing.assert_close(effects, expected, rtol=1e-3, atol=1e-7)
+    assert effects.abs().min() > 0 and torch.equal(tiny_model(IDS)[0, -1].softmax(dim=-1)[7], whole)
 
 
 def test_where_heads_look_by_hand():
