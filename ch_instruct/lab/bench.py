@@ -28,7 +28,7 @@ from typing import TypeVar
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.console import Progress, say, table
-from common.support.files import InputError
+from common.support.files import InputError, needs
 
 
 def parse() -> argparse.Namespace:
@@ -310,10 +310,8 @@ def one_step(who: str, precision: str, folder: Path, examples: list[Example]) ->
 
 def main() -> None:
     args = parse()
-    try:
+    with needs("transformers"):
         from transformers.utils.logging import disable_progress_bar, set_verbosity_error
-    except ImportError as error:
-        raise InputError("This comparison needs transformers: pip install -r requirements-dev.txt") from error
 
     disable_progress_bar()  # theirs; ours stays
     set_verbosity_error()
