@@ -6,10 +6,8 @@ import pytest
 from ch_delift.lab import conditions, where_it_pays
 from ch_delift.lab.conditions import DrawnData, Series, draw_data, oracle
 from ch_delift.lab.map_tables import CHOSEN
-from common.pretrained import save_pretrained
 from common.support.files import read_json
-from common.tokenizer import Tokenizer
-from tests.conftest import assert_refused, make_model
+from tests.conftest import assert_refused, save_tiny
 
 SERIES = Series("target", 0.05, "equal epochs", ("random", "oracle"), range(300, 302), 2)
 
@@ -82,7 +80,7 @@ def test_every_arm_trains_on_what_it_chose_and_is_tested(start, monkeypatch, tmp
     monkeypatch.setattr(conditions, "PER_FAMILY", 3)
     monkeypatch.setattr(conditions, "TARGETS", (4, 3))
     monkeypatch.setattr(where_it_pays, "EPOCHS", 2)
-    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    save_tiny(tmp_path / "model")
     start("--model", str(tmp_path / "model"), series=SERIES._replace(fraction=0.15, arms=ARMS, trainings=1))
     entries = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]
     assert [e["arm"] for e in entries] == [*ARMS] * 2
