@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # python -m pytest --hypothesis-profile default tries others.
 settings.register_profile("certain", derandomize=True)
 settings.load_profile("certain")
+os.fsync = lambda descriptor: None  # to wait for the disk takes minutes in all, and no test pulls the plug
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # one thread, and no hub
 
 

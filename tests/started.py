@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def _work(script: str, options: list[str], folder: Path, environment: dict[str, str]) -> None:
     """What the process does: the command, with its output in two files of `folder`."""
     os.environ.update(environment)
+    os.fsync = lambda descriptor: None  # as in conftest.py
     os.chdir(folder)
     name = f"told.{environment.get('RANK', 0)}"
     sys.stdout, sys.stderr = (open(folder / f"{name}.{stream}", "w", buffering=1) for stream in ("out", "err"))

@@ -47,6 +47,7 @@ def parts_of(report: str) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_on_the_classroom_model_everything_is_as_it_should_be(fast_machine, in_process, monkeypatch, capsys):
+    monkeypatch.setattr(first_run, "BATCH", 2)
     monkeypatch.setattr(sys, "argv", ["first_run.py", "--device", "cpu", "--precision", "bf16"])
     first_run.main()
     told, report = capsys.readouterr().out, Path("first_run.txt").read_text()

@@ -149,7 +149,8 @@ def test_every_command_says_it_once_and_trains_as_without_it(script, part, ranks
     (tmp_path / "always.py").write_text("import runpy, sys\nfrom ch_instruct.support import cost\n"
                                         "cost.FEWEST_PASSES = cost.SHORT = 0\n"
                                         "sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
-    options = ["--smoke", "--device", "cpu", "--precision", "fp32", "--dropout", "0.1", "--out"]
+    save_tiny(tmp_path / "model")
+    options = ["--model", tmp_path / "model", "--smoke", "--device", "cpu", "--precision", "fp32", "--dropout", "0.1", "--out"]
     few = ["--compare", "random"] if script == "ch_delift/train.py" else []
     if ranks > 1:
         said = "".join(run_together(tmp_path / "always.py", ROOT / script, *few, *options, "said", folder=tmp_path))
