@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import runpy
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,35 +16,52 @@ SERVER.set_forkserver_preload(["torch._dynamo", "matplotlib.backends.backend_agg
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def _work(script: str, options: list[str], folder: Path, environment: dict[str, str]) -> None:
+def _work(command: list[str], folder: Path, environment: dict[str, str]) -> None:
     """What the process does: the command, with its output in two files of `folder`."""
+    os.environ.clear()
     os.environ.update(environment)
     os.fsync = lambda descriptor: None  # as in conftest.py
     os.chdir(folder)
     name = f"told.{environment.get('RANK', 0)}"
     sys.stdout, sys.stderr = (open(folder / f"{name}.{stream}", "w", buffering=1) for stream in ("out", "err"))
-    sys.argv = [script, *options]
-    runpy.run_path(str(ROOT / script), run_name="__main__")
+    if command[0] == "-c":
+        sys.argv = ["-c", *command[2:]]
+        exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = command
+        runpy.run_path(str(ROOT / command[0]), run_name="__main__")
 
 
-def start(script: str, *options: object, folder: Path, ranks: int = 1) -> list[multiprocessing.Process]:
-    """Start `python SCRIPT OPTIONS` in `folder`, so many processes that meet on a free port of this machine.
+def start(*command: object, folder: Path, ranks: int = 1, environment: dict[str, str] | None = None,
+          ) -> list[multiprocessing.Process]:
+    """Start Python with this command, SCRIPT OPTIONS or -c PROGRAM OPTIONS, in `folder`; what process R tells is there in the
+    files told.R.out and told.R.err.
 
-    What process R tells is in `told.R.out` and `told.R.err` of the folder.
+    Args:
+        ranks: so many processes, which meet on a free port of this machine, as those of torchrun do.
+        environment: instead of that of the tests.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    group = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if ranks > 1 else {}
+    group = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": "0"}
     processes = []
     for rank in range(ranks):
-        of_rank = group | {"RANK": str(rank), "LOCAL_RANK": "0"} if ranks > 1 else {}
-        processes.append(SERVER.Process(target=_work, args=(script, [*map(str, options)], folder, of_rank), daemon=True))
+        given = dict(os.environ if environment is None else environment)
+        given |= group | {"RANK": str(rank)} if ranks > 1 else {}
+        processes.append(SERVER.Process(target=_work, args=([*map(str, command)], folder, given), daemon=True))
     for process in processes:
         process.start()
     return processes
 
 
-def told(folder: Path, rank: int = 0) -> str:
-    """What this process wrote to its output, and to its errors."""
-    return "".join((folder / f"told.{rank}.{stream}").read_text() for stream in ("out", "err"))
+def told(folder: Path, rank: int = 0, stream: str = "*") -> str:
+    """What this process wrote to its output ("out"), to its errors ("err"), or to both."""
+    return "".join(path.read_text() for path in sorted(folder.glob(f"told.{rank}.{stream}"), reverse=True))
+
+
+def run_started(*command: object, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """Start it, wait for its end, and give what `subprocess.run` would."""
+    [process] = start(*command, folder=folder, environment=environment)
+    process.join()
+    return subprocess.CompletedProcess(command, process.exitcode, told(folder, 0, "out"), told(folder, 0, "err"))

@@ -29,6 +29,7 @@ from common.support.files import InputError
 from common.support.hub import Pin, check_download, dataset_files, download
 from common.tokenizer import Tokenizer
 from tests.conftest import ROOT, make_model
+from tests.started import run_started
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = "model.safetensors"
@@ -189,7 +190,7 @@ def run(*command: str, folder: Path, address: str, **environment: str) -> subpro
     env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING")) and
            "proxy" not in name.lower()}
     env |= {"HF_HOME": str(folder / "cache"), "HF_ENDPOINT": address, "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *command], cwd=folder, env=env | environment, capture_output=True, text=True)
+    return run_started(*command, folder=folder, environment=env | environment)
 
 
 def load(*names: str, folder: Path, address: str, **environment: str) -> subprocess.CompletedProcess:
