@@ -173,7 +173,7 @@ def test_impossible_requests_are_refused_before_any_work(script, options, words,
 def test_without_the_harness_its_requirements_are_named(in_process, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     seen = in_process(EVALUATION + "benchmarks.py", "--tasks", "mmlu")
-    assert_refused(seen, "need lm-evaluation-harness: pip install -r requirements-eval.txt")
+    assert_refused(seen, "needs lm-evaluation-harness: pip install -r requirements-eval.txt")
 
 
 BAD_FILES = {

@@ -173,8 +173,8 @@ def test_requirements_name_all_that_is_imported():
         return {module for module in imports - ours - sys.stdlib_module_names
                 if not named_in(*extras) & set(map(normal, of_module.get(module, [module])))}
 
-    # What a try encloses is optional: the command says what to install.
-    optional = {module for _, node in nodes(ast.Try) for module in imported(node)}
+    # What a try or `with needs(...)` encloses is optional: the command says what to install.
+    optional = {module for _, node in nodes((ast.Try, ast.With)) for module in imported(node)}
     needed = {module for tree in TREES.values() for module in imported(tree)}
     assert missing(needed - optional) == set()
     assert missing(optional, "dev", "eval") == set()
