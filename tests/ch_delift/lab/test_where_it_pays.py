@@ -26,6 +26,7 @@ def start(monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
     ran: list[where_it_pays.Trial] = []
     interruptions: list[where_it_pays.Trial] = []
@@ -51,6 +52,7 @@ def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
     assert "target, 5%, equal epochs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_primary_comparisons_are_told_before_the_rest_is_run(monkeypatch, tmp_path):
     done: list[object] = []
     other = SERIES._replace(schedule="equal steps")
@@ -62,6 +64,7 @@ def test_the_primary_comparisons_are_told_before_the_rest_is_run(monkeypatch, tm
     assert done == [{"equal epochs"}, [SERIES], {"equal epochs", "equal steps"}, [other, SERIES]]
 
 
+@pytest.mark.slow
 def test_the_small_map_has_fewer_records(start, monkeypatch):
     seen = []
 

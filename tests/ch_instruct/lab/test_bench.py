@@ -39,6 +39,7 @@ def test_the_bench_runs_with_lora(monkeypatch, capsys):
     assert losses["LoRA 2 bf16"] == pytest.approx(losses["ours bf16"], abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_machines_rates_are_those_of_its_best_try(monkeypatch):
     """The times are given; only the product in fp32 is made, as bf16 takes seconds where it has no instructions."""
     seconds, done = itertools.cycle([3.0, 2.0, 4.0]), {}
@@ -75,6 +76,7 @@ def test_the_other_processes_compute_until_the_end():
     assert not any(other.is_running() for other in others)
 
 
+@pytest.mark.slow
 def test_too_few_records_for_the_rounds_are_refused(tmp_path, in_process):
     (tmp_path / "few.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
     done = in_process("ch_instruct/lab/bench.py", "--smoke", "--data", tmp_path / "few.jsonl", "--device", "cpu")

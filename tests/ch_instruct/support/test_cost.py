@@ -38,6 +38,7 @@ def said(capsys) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if "will take" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, 2])
 def test_a_trial_leaves_weights_gradients_and_random_numbers_as_they_were(lora, ready, monkeypatch, capsys):
     work = ready(dropout=0.3, lora=lora)
@@ -132,6 +133,7 @@ def test_a_token_is_read_at_the_speed_of_a_middling_batch(ready, clock, monkeypa
     assert cost.time_reading(work, training(work)) == pytest.approx(4.0 / training(work).tokens_of(training(work).batches()[3]))
 
 
+@pytest.mark.slow
 def test_the_untouched_model_can_be_tested_last(ready, tmp_path):
     work = ready()
     before = pipeline.test(work)

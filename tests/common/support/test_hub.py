@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -513,6 +512,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOSTILE)
 def test_a_hub_that_means_ill_gets_an_end(how, here, tmp_path):
     here.hostile = HOSTILE[how]
@@ -555,6 +555,7 @@ def test_names_of_files_that_lead_elsewhere_are_no_files(here):
     assert dataset_files("someone/tiny") == ["data/a b.json"]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(etag=HEADER, commit=HEADER, size=HEADER | st.integers().map(str), place=HEADER)
 def test_any_head_is_taken_or_refused(etag, commit, size, place):
