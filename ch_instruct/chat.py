@@ -3,8 +3,8 @@
     python ch_instruct/chat.py --model runs/ch_instruct/001
     python ch_instruct/chat.py --model runs/ch_instruct/001 --greedy --system "Answer in one sentence."
 
-The answer appears as it is made. Lines that are pasted at once are one question. Every question is asked with the whole
-conversation before it, in the very form in which conversations are trained on and in the model's own prompt style.
+The answer appears while it is written. Lines that you paste together are one question. The model reads the whole conversation
+before each question, in the same form as in training and in its own prompt style.
 
     /reset          forget the conversation
     /save FILE      write it as a .json file that --data takes

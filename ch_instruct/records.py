@@ -36,9 +36,9 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
 
     An Alpaca record has the texts "instruction" and "output" and may have "input". A conversation has "messages"; it
     gets instruction, input and output of its last turn (see `last_turn`). Both may also have "split" (train, validation
-    or test) and "family"; other keys are kept and ignored. Said are: keys that nothing is learnt from, records that are left
-    out because an instruction, output or message is empty, and exact duplicates, with their row numbers, counted from 1.
-    Where they need not be `answered`, a record may lack its output, and gets an empty one.
+    or test) and "family"; other keys are kept and ignored. Prints which keys it ignores, which records it leaves out because
+    an instruction, output or message is empty, and which are exact duplicates, with their row numbers, counted from 1.
+    If records need not be `answered`, a record without an output gets an empty one.
 
     Args:
         option: where the name was given, for errors.
@@ -248,7 +248,7 @@ def split_places(records: list[dict], seed: int) -> dict[str, list[int]]:
     """Where the records of each split stand: as the records themselves say, or else at random by `seed`.
 
     At random, records with the same question stay together, so that no test question has been trained on word for word. A
-    question that more records ask than a part still lacks goes to training; what came out is said.
+    question that more records ask than a part still lacks goes to training. Prints the sizes that result.
 
     Raises:
         InputError: if only some records name a split, or no record is left for training or for testing.

@@ -1,4 +1,4 @@
-"""Answer a file of questions with any model, and score the answers to those that come with an expected one.
+"""Answer a file of questions with any model. Score the answers where the file holds an expected one.
 
     python ch_instruct/respond.py --model runs/ch_instruct/001 --data questions.json --out answers.json
 """
