@@ -221,8 +221,11 @@ def growing_view(xray: Xray, form: Form) -> str:
         name = "the shipped base's own training"
         said, tokens = now["sentences"][number] if xray.recording else [], now["tokens"]
         five = tag("p", "Recorded sentences (for your own, train with --snapshots and open --run FOLDER): " + choice(
-            "five", {f"{i}": visible(text) for i, text in enumerate(FIVE)}).draw(f"{number}"))
-    return f"<h2>Growing: {escape(name)}</h2>{curve(looks, tokens) if looks else ''}{five}" + table(
+            "five", {f"{i}": text for i, text in enumerate(FIVE)}).draw(f"{number}"))
+    above = f"<h2>Growing: {escape(name)}</h2>{curve(looks, tokens) if looks else ''}"
+    if not said:
+        return f"{above}<p>To see sentences, train with --snapshots, and open it by --run FOLDER.</p>"
+    return above + five + table(
         f"After {tokens / 1e6:.2f} million tokens", ["token", "its loss", "what it says next"], [
             [escape(visible(word)), "" if loss is None else f"{loss:.2f}", cell(f"{escape(visible(after))} {p:.0%}", p)]
             for word, loss, after, p in said])
