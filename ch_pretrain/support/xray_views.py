@@ -153,9 +153,10 @@ that is off gives its mean on eight pages that no training saw.{own}</p>
 
 
 def sentence_saved(xray: Xray) -> list[dict[str, str]]:
-    """Each head enlarged, each head off."""
+    """Each head enlarged, each head off while it or the first one is enlarged."""
     names = ["{}-{}".format(*one) for one in xray.main.heads if len(xray.main.heads) <= MOST_HEADS]
-    return [change for head in names for change in ({"head": head}, {"head": head, f"off-{head}": "on"}, {f"off-{head}": "on"})]
+    return [{"head": large} | off for head in names for large, off in (
+        (head, {}), (head, {f"off-{head}": "on"}), (names[0], {f"off-{head}": "on"}))]
 
 
 def two_view(xray: Xray, form: Form) -> str:
@@ -224,14 +225,21 @@ def growing_view(xray: Xray, form: Form) -> str:
             "five", {f"{i}": text for i, text in enumerate(FIVE)}).draw(f"{number}"))
     above = f"<h2>Growing: {escape(name)}</h2>{curve(looks, tokens) if looks else ''}"
     if not said:
-        return f"{above}<p>To see sentences, train with --snapshots, and open it by --run FOLDER.</p>"
+        return (f"{above}<p>The line marks {tokens / 1e6:.1f} million tokens. To see sentences, train with --snapshots, and "
+                "open it by --run FOLDER.</p>")
     return above + five + table(
         f"After {tokens / 1e6:.2f} million tokens", ["token", "its loss", "what it says next"], [
             [escape(visible(word)), "" if loss is None else f"{loss:.2f}", cell(f"{escape(visible(after))} {p:.0%}", p)]
             for word, loss, after, p in said])
 
 
+def growing_saved(xray: Xray) -> list[dict[str, str]]:
+    """Each moment, in a recording for each of its sentences."""
+    recorded = [{"five": f"{number}"} for number in range(len(FIVE))] if xray.recording and not xray.run else [{}]
+    return [{"moment": moment} | one for moment in STEPS for one in recorded]
+
+
 VIEWS = [View("sentence", 1, "A sentence", SENTENCE + NEXT, sentence_view, sentence_saved),
          View("two", 1, "Two models", SENTENCE, two_view, lambda xray: []),
          View("growing", 1, "Growing", (slider("moment", "How much of the training, in %", 0, 100, 2.5, "0"), *SENTENCE),
-              growing_view, lambda xray: [{"moment": moment, "five": five} for moment in STEPS for five in "01234"])]
+              growing_view, growing_saved)]

@@ -424,7 +424,7 @@ def test_the_views_in_a_browser(server, browser):
     assert "Two models" in hand.click('[name="view"][value="two"]') and not browser.find_elements("css selector", "#result b b")
     assert "differ first in layer 2 mlp" in hand.html("#first")
     assert "million tokens the second copy" in hand.click('[name="view"][value="growing"]')
-    assert "After 24.5" in hand.slide("moment", "100")
+    assert "The line marks 24.5 million" in hand.slide("moment", "100")
     before = bold(hand.click('[name="view"][value="record"]'))
     assert bold(hand.click('[name="loss_on"][value="all"]')) != before
     assert bold(hand.click('[name="view"][value="between"]')) != bold(hand.slide("lam", "0.9"))
