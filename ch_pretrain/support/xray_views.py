@@ -136,7 +136,7 @@ def sentence_view(xray: Xray, form: Form) -> str:
     opened, ids, ranked, lost = xray.main, xray.main.sentence(form), "", ""
     sizes = opened.model.config
     off = [(layer, head) for layer in range(sizes.n_layer) for head in range(sizes.n_head) if form[f"off-{layer}-{head}"]]
-    place = min(int(form["at"]), len(ids) - 1) if form["at"].isdecimal() else len(ids) - 1
+    place = min(int(form.number("at", 0, 1e9)), len(ids) - 1) if form["at"].isdecimal() else len(ids) - 1
     with opened.without(off):
         lens = logit_lens(opened.model, ids)
         flow, maps = stream(opened, ids, lens, place), head_maps(opened, ids, form, off)
@@ -189,11 +189,11 @@ def two_view(xray: Xray, form: Form) -> str:
 def curve(looks: list[dict], tokens: int | None) -> str:
     """When looking back begins, as a picture and a table; a line marks where so many tokens had been read."""
     names = {"first_copy": "loss, first copy", "second_copy": "loss, second copy", "induction": "best induction score"}
-    scale = {name: max(look["first_copy"] for look in looks) for name in names} | {"induction": 1}
-    x = [20 + 560 * look["tokens"] / looks[-1]["tokens"] for look in looks]
+    scale = {name: max(look["first_copy"] for look in looks) or 1 for name in names} | {"induction": 1}
+    x = [20 + 560 * look["tokens"] / (looks[-1]["tokens"] or 1) for look in looks]
     lines = "".join(f'<polyline class="{name}" points="' + " ".join(
         f"{at:.0f},{170 - 150 * look[name] / scale[name]:.0f}" for at, look in zip(x, looks)) + '"/>' for name in names)
-    mark = "" if tokens is None else f'<path class="now" d="M{20 + 560 * tokens / looks[-1]["tokens"]:.0f} 10V170"/>'
+    mark = "" if tokens is None else f'<path class="now" d="M{20 + 560 * tokens / (looks[-1]["tokens"] or 1):.0f} 10V170"/>'
     begins = next((look["tokens"] for look in looks if look["second_copy"] < look["first_copy"] / 2), None)
     text = (f"At {begins / 1e6:.1f} million tokens the second copy of a list costs less than half of the first: it looks back."
             if begins else "The second copy of a list never costs less than half of the first: it does not look back.")
