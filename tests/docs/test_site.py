@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-for tool in ("sphinx", "myst_nb", "furo", "latex2mathml"):
+for tool in ("sphinx", "myst_nb", "furo", "latex2mathml", "sphinx_copybutton"):
     pytest.importorskip(tool, reason=f"{tool}, which builds the site, is not installed (docs/requirements.txt)")
 pytestmark = pytest.mark.slow
 
