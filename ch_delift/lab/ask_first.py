@@ -9,7 +9,8 @@ One question of each of the classroom's families is a target. In front of it we 
 other records of its family, and records of other families. If a model's utilities are to choose data, the first should help it
 most, the second less, and the third hardly. More targets come from two families of which the classroom model never read a
 question (`HELD_OUT` in `ch_pretrain/pages.py`): is it the example that helps, or a known family? If your records name no
-family, the questions most similar to a target's (by ROUGE-L) count as its family.
+family, the questions most similar to a target's (by ROUGE-L) count as its family. If you have many records, we take the
+shorter half, and never more than eight families. So a model of gpt2's size takes minutes on two cores.
 Needs transformers (pip install -r requirements-dev.txt).
 """
 
@@ -55,7 +56,7 @@ from common.pretrained import find_folder, load_pretrained
 from common.support.device import autocast
 from common.tokenizer import Tokenizer
 
-OWN_TARGETS = 12  # drawn from records of one's own that name no family
+OWN_TARGETS = 8  # from records of one's own: a trial of minutes, whatever their number and length
 ROOM = 8  # tokens between an example and a target
 AT_ONCE = 8  # examples, between two steps of the progress bar
 OF_HELD_OUT = 8  # targets of each family that stood in no interview
@@ -130,13 +131,17 @@ def choose_parts(args: argparse.Namespace, records: list[dict],
         return {"one target of each family": choose_records(records, args.per_family),
                 f"{OF_HELD_OUT} targets each of {' and '.join(HELD_OUT)}": choose_records(
                     records, args.per_family, HELD_OUT, OF_HELD_OUT)}
-    fit = [record for record in records if 2 * len(encode_record(record, tokenizer).ids) + ROOM <= tokenizer.context]
+    lengths = [len(encode_record(record, tokenizer).ids) for record in records]
+    plenty = len(records) >= 2 * OWN_TARGETS * (args.per_family + 1)
+    most = min((tokenizer.context - ROOM) // 2, int(np.median(lengths)) if plenty else max(lengths))
+    fit = [record for record, length in zip(records, lengths) if length <= most]
     if not all("family" in record for record in fit):
         fit = group_by_likeness(fit, args.per_family)
-    targets, others = choose_records(fit, args.per_family)
+    families = list(dict.fromkeys(record["family"] for record in fit))[:OWN_TARGETS]
+    targets, others = choose_records([record for record in fit if record["family"] in families], args.per_family)
     if len(targets) < 2:
-        raise InputError(f"--data {args.data}: {len(fit)} records of which this model reads two at once are too few for two "
-                         f"targets with {args.per_family} examples each; lower --per-family, or give more records.")
+        raise InputError(f"--data {args.data}: {len(fit)} short records of which this model reads two at once are too few "
+                         f"for two targets with {args.per_family} examples each; lower --per-family, or give more records.")
     return {f"{len(targets)} targets of {args.data}": (targets, others)}
 
 
