@@ -46,12 +46,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ch_delift.utility import plain_utility
+from ch_delift.utility import plain_utility, utility_matrix
 from ch_instruct.encoding import encode_record
 from ch_instruct.prompts import question_text
 from ch_instruct.records import load_records, split_places
 from ch_instruct.scoring import rouge_l
 from ch_pretrain.pages import HELD_OUT
+from common.gpt2 import GPT2
 from common.pretrained import find_folder, load_pretrained
 from common.support.device import autocast
 from common.tokenizer import Tokenizer
@@ -89,13 +90,23 @@ def read_model(name: str) -> tuple[Callable[[Tensor], Tensor], int, TheirTokeniz
     disable_progress_bar()
     set_verbosity_error()
     folder, extra = (Path(name).parent, {"gguf_file": Path(name).name}) if Path(name).is_file() else (find_folder(name), {})
-    config = folder / "config.json"
-    if not extra and (not config.exists() or read_json(config, {str: object}).get("model_type") == "gpt2"):
-        load_pretrained(folder)  # says clearly what is wrong with a GPT-2, where there is something
     with reading(name, "not to be read by transformers", "use another model"):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **extra).eval()
         return (lambda ids: model(ids, use_cache=False).logits, model.num_parameters(),
                 TheirTokenizer(AutoTokenizer.from_pretrained(folder, **extra), model.config.max_position_embeddings))
+
+
+def read_gpt2(name: str) -> tuple[GPT2, Tokenizer] | None:
+    """The same model as our own, if it is a GPT-2: its utilities are measured ten times as fast. None for another kind.
+
+    Raises:
+        InputError: says what is wrong with a GPT-2, where there is something.
+    """
+    if Path(name).is_file():
+        return None
+    config = (folder := find_folder(name)) / "config.json"
+    is_ours = not config.exists() or read_json(config, {str: object}).get("model_type") == "gpt2"
+    return load_pretrained(folder) if is_ours else None
 
 
 def choose_records(records: list[dict], per_family: int, families: tuple[str, ...] = (),
@@ -149,6 +160,8 @@ def utilities(model: Callable[[Tensor], Tensor], tokenizer: Tokenizer, targets: 
               precision: str) -> np.ndarray:
     """How much each example helps with each target, float [targets, examples]."""
     encoded_targets, encoded = ([encode_record(record, tokenizer) for record in records] for records in (targets, examples))
+    if isinstance(model, GPT2):
+        return utility_matrix(model, tokenizer, encoded_targets, encoded, precision)
     parts = []
     with autocast(torch.device("cpu"), precision), Progress("utilities", len(targets) * len(examples), "pairs") as progress:
         for start in range(0, len(examples), AT_ONCE):
@@ -178,11 +191,13 @@ def main() -> None:
     columns: dict[str, list[dict]] = {}
     sizes = []
     for name in args.models:
+        ours = read_gpt2(name)
         model, parameters, tokenizer = read_model(name)
+        fastest, its_tokenizer = ours or (model, tokenizer)
         sizes.append(f"{parameters:,}")
         for part, (targets, others) in choose_parts(args, records, tokenizer).items():
             say(f"{name}: {len(targets)} targets, {len(targets + others)} examples")
-            U = utilities(model, tokenizer, targets, targets + others, args.precision)
+            U = utilities(fastest, its_tokenizer, targets, targets + others, args.precision)
             columns.setdefault(part, []).append(summary(U, targets, targets + others))
     rows = [["parameters", *sizes]]
     for part, found in columns.items():
