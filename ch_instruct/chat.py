@@ -140,7 +140,7 @@ class Chat:
         """Write the conversation as a data file with one record, or say why not."""
         path = Path(name)
         try:
-            if path.suffix != ".json" or path.exists():
+            if path.suffix != ".json" or "\0" in name or files.is_there(path):
                 say("[/save needs the name of a new file that ends in .json]")
             elif not any(message["role"] == "assistant" for message in self.messages):
                 say("[nothing has been said yet]")

@@ -35,9 +35,15 @@ _ahead: dict[tuple, Loaded] = {}  # what `read_ahead` has read
 def read_ahead(data: str, *, fields: Sequence[str] | None, bad_rows: str) -> None:
     """Read a file before PyTorch is loaded, so that what is wrong with it is told at once. The next `load_records` with the
     same arguments gives what was found."""
-    key = data, "--data", fields, True, bad_rows
-    if Path(data).is_file() and key not in _ahead:
+    if Path(data).is_file() and (key := _as_it_is(data, fields, "--data", True, bad_rows)) not in _ahead:
+        _ahead.clear()
         _ahead[key] = load_records(data, fields=fields, bad_rows=bad_rows)
+
+
+def _as_it_is(data: str, fields: Sequence[str] | None, *how: object) -> tuple:
+    """A file as it is now, and how it is read."""
+    found = Path(data).stat()
+    return found.st_dev, found.st_ino, found.st_mtime_ns, tuple(fields or ()), *how
 
 
 def load_records(data: str, option: str = "--data", fields: Sequence[str] | None = None, answered: bool = True,
@@ -58,7 +64,8 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
     Raises:
         InputError: if the file is missing, cannot be read, holds no records, or a record cannot be used.
     """
-    if found := _ahead.pop((data, option, fields, answered, bad_rows), None):
+    if _ahead and Path(data).is_file() and (
+            found := _ahead.pop(_as_it_is(data, fields, option, answered, bad_rows), None)):
         return found
     if fields and option not in SECOND and (data == "classroom" or data in PUBLIC_SETS):
         raise InputError(f"--fields {' '.join(fields)}: the keys of {data} are known; give --fields with a file of your own.")

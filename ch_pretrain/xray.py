@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="a training with --snapshots, to be shown while it grows")
     parser.add_argument("--view", default="sentence", help="sentence, two, growing, record, between, or "
                         "example: what is opened or saved (default: %(default)s)")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the view as an HTML file, and end")
+    parser.add_argument("--save", type=options.new_file, metavar="FILE", help="write the view as an HTML file, and end")
     parser.add_argument("sentence", nargs="?", help="what is shown first")
     options.add(parser, ServerOptions)
     return parser.parse_args()

@@ -26,7 +26,8 @@ RANK_FILE = Path(__file__).parent / "assets" / "gpt2" / "r50k_base.tiktoken"
 RANK_FILE_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"  # tiktoken's own for r50k_base
 
 # tiktoken's own cutting overflows its stack on a million spaces, so such runs are cut out before.
-LONG_SPACE = regex.compile(r"\p{White_Space}{10000,}")
+# (The pattern begins where a run begins: from each place inside, it would look through the rest.)
+LONG_SPACE = regex.compile(r"(?<!\p{White_Space})\p{White_Space}{10000,}")
 
 # What is needed of tokenizer.json.
 SINGLE_FILE = {"model": {"type": str, "vocab": {str: int}, "merges": [(str, [str])]},

@@ -23,7 +23,9 @@ PAGES = {  # what the list at the side shows
     "Chapters": [path.relative_to(ROOT).with_suffix("").as_posix() for chapter in CHAPTERS
                  for path in sorted((ROOT / chapter).rglob("*.md"))],
     "Notebooks": ["notebooks/0*"],
-    "The course": ["notebooks/README", "notebooks/questions", "notebooks/exercises/release/**"],
+    "The course": ["notebooks/README", *(f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.md"))
+                                         if path.stem not in ("README", "students", "rubric")),
+                   "notebooks/exercises/release/**"],
     "The house": [".github/*"]}
 
 project = html_title = "Instruction tuning from scratch"
@@ -31,7 +33,9 @@ root_doc = "README"
 include_patterns = ["README.md", *(f"{page}.*" for pages in PAGES.values() for page in pages),
                     "common/*.py", "common/*/*.py", "ch_*/*.py", "ch_*/*/*.py"]
 exclude_patterns = ["**/__init__.py", "ch_delift/lab/conditions.py"]  # conditions.md has that place
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx_copybutton"]
+copybutton_selector = ".highlight-bash pre, .highlight-console pre"
+copybutton_prompt_text = "$ "  # of a console, only what was typed is copied, without the sign
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3  # links to headings, as on GitHub
 suppress_warnings = ["misc.highlighting_failure"]  # what a command printed is no shell, and stands below it uncoloured
@@ -76,7 +80,7 @@ def link_xray(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def describe_pictures(app: Sphinx, docname: str, source: list[str]) -> None:
     """Hand on what a notebook says of its pictures: MyST-NB looks elsewhere in a cell's metadata than nbconvert does."""
-    if app.env.doc2path(docname).endswith(".ipynb"):
+    if Path(app.env.doc2path(docname)).suffix == ".ipynb":
         notebook = json.loads(source[0])
         for metadata in (cell["metadata"] for cell in notebook["cells"]):
             if "alt" in metadata:

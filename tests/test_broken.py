@@ -76,7 +76,7 @@ def test_a_judge_that_means_ill_is_refused(how, good):
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [0.6, 1.5])
 def test_ctrl_c_at_the_start_is_no_traceback(after, good):
-    assert try_interrupt("ch_instruct/train.py", TUNE, after, good) == ""
+    assert try_interrupt(("ch_instruct/train.py", *TUNE), after, good) == ""
 
 
 def test_the_generator_sees_a_fault(tmp_path):

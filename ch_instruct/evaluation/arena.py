@@ -28,16 +28,22 @@ def parse() -> argparse.Namespace:
                         help="two or more models, each as for --model elsewhere: classroom, gpt2, ..., or a checkpoint folder")
     parser.add_argument("--questions", metavar="D",
                         help="questions to choose from: classroom, or a file as for --data, whose outputs are not needed")
+    parser.add_argument("--part", default="all", choices=["all", "test"],
+                        help="of --questions: all, or those held out from the models that were trained on this file (default: "
+                             "%(default)s)")
     options.add(parser, RecordOptions)
     parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
                         help="where votes are kept (default: %(default)s)")
     options.add(parser, options.FormatOption)
-    options.add(parser, options.NewTokensOption)
+    options.add(parser, options.SamplingOptions)
+    parser.set_defaults(temperature=0.0)  # as the tests of the chapters ask
     options.add(parser, options.DeviceOption, options.PrecisionOption)
     options.add(parser, ServerOptions)
     args = parser.parse_args()
     if len(set(args.models)) != len(args.models) or len(args.models) < 2:
         parser.error(f"--models {' '.join(args.models)}: give two or more different models")
+    if args.part == "test" and not args.questions:
+        parser.error("--part test: the part of which file? Give --questions, too")
     return args
 
 
@@ -53,8 +59,10 @@ from ch_instruct.evaluation.arena_pages import Battle
 from ch_instruct.evaluation.ratings import POINTS, rate
 from ch_instruct.prompts import question_text
 from ch_instruct.records import load_questions
+from ch_instruct.support.held_out import choose_part
 from ch_instruct.support.prompt_style import choose_style
 from common.pretrained import load_pretrained
+from common.sampling import GREEDY, Sampling, asked_for
 from common.support.device import pick_device, pick_precision
 
 VOTE = dict.fromkeys(("time", "vote", "question", "left", "right", "left_answer", "right_answer"), str)
@@ -110,8 +118,9 @@ class Arena:
                 battle.vote = vote
 
 
-def answerer(name: str, device: torch.device, precision: str, style: str, max_new_tokens: int) -> Callable[[dict], str]:
-    """A model as a function from a record to its greedy answer."""
+def answerer(name: str, device: torch.device, precision: str, style: str, max_new_tokens: int,
+             how: Sampling = GREEDY) -> Callable[[dict], str]:
+    """A model as a function from a record to its answer; where it is drawn, another one each time."""
     model, tokenizer = load_pretrained(name, device)
 
     def answer(record: dict) -> str:
@@ -119,7 +128,8 @@ def answerer(name: str, device: torch.device, precision: str, style: str, max_ne
         if length >= model.config.n_positions:
             raise InputError(f"That question is too long: it has {length} tokens with the prompt around it, and a model here "
                              f"reads at most {model.config.n_positions - 1} and answers after that. Ask something shorter.")
-        [response] = pipeline.answer(model, tokenizer, [record], style, max_new_tokens, precision=precision)
+        [response] = pipeline.answer(model, tokenizer, [record], style, max_new_tokens, precision=precision, how=how,
+                                     seed=random.getrandbits(32))
         return response["answer"]
 
     return answer
@@ -186,11 +196,12 @@ def pages(arena: Arena) -> Callable[[Request], Answer]:
 def main() -> None:
     args = parse()
 
-    questions = (load_questions(args.questions, "--questions", args.fields, args.bad_rows).records if args.questions else [])
+    questions = (choose_part(load_questions(args.questions, "--questions", args.fields, args.bad_rows), args.models,
+                             args.part).records if args.questions else [])
     device = pick_device(args.device)
     precision, _ = pick_precision(args.precision, device)
-    answerers = {name: answerer(name, device, precision, choose_style(name, args.format), args.max_new_tokens)
-                 for name in args.models}
+    answerers = {name: answerer(name, device, precision, choose_style(name, args.format), args.max_new_tokens,
+                                asked_for(args)) for name in args.models}
     arena = Arena(answerers, load_votes(args.votes), questions)
     server = LocalServer(pages(arena), args.host, args.port, arena_pages.ALLOWED)
     args.votes.parent.mkdir(parents=True, exist_ok=True)  # if that is impossible, better now than at the first vote

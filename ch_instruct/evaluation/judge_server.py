@@ -69,7 +69,7 @@ class JudgeServer:
             InputError: if no OpenAI-compatible server answers, or it wants another key.
         """
         try:
-            status, text, _ = self._fetch("/models", None, PROBE_TIMEOUT)
+            status, text, _ = self._fetch("/models", None, min(PROBE_TIMEOUT, self.timeout))
         except FAILURES as error:
             raise InputError(f"--url {self.url}: no server answers there ({_reason(error)}); "
                              f"{self._how_to_start()}.") from error

@@ -4,11 +4,14 @@ import csv
 import gzip
 import io
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from common.support.files import InputError, reading
+from common.support.files import InputError, reading, refuse_deep
 
 READABLE = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")  # and all but the last packed, as .gz
+MOST_UNPACKED, MOST_TIMES = 64 << 20, 200  # bytes; and how often its own size a larger file may unpack to
 
 
 def ending(name: str) -> str:
@@ -31,20 +34,43 @@ def read_file(path: Path, option: str = "--data") -> list:
     else:
         with reading(where, "not to be unpacked as gzip, it may be cut off", "fetch or copy it again"):
             content = path.read_bytes()
-            content = gzip.decompress(content) if path.name.lower().endswith(".gz") else content
+            content = unpack(content) if path.name.lower().endswith(".gz") else content
         rows = read_csv(content, where, kind == ".tsv") if kind in (".csv", ".tsv") else read_json_rows(content, where)
     if not rows:
         raise InputError(f"{where} holds no records.")
     return rows
 
 
+def unpack(packed: bytes) -> bytes:
+    """What was packed by gzip.
+
+    Raises:
+        ValueError: if it is far longer than text packs to; a small file could take all memory.
+    """
+    most = max(MOST_UNPACKED, MOST_TIMES * len(packed))
+    content = gzip.GzipFile(fileobj=io.BytesIO(packed)).read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it unpacks to more than {MOST_TIMES} times its size")
+    return content
+
+
+def _parse(text: str) -> Any:
+    content = json.loads(text, object_pairs_hook=_object)
+    refuse_deep(content)
+    return content
+
+
 def _object(pairs: list[tuple[str, object]]) -> dict:
     """An object of JSON. If a key comes twice, it stands under None, where no key of JSON can stand."""
     content: dict = dict(pairs)
     if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        content[None] = next(key for key in keys if keys.count(key) > 1)
+        content[None] = _twin([key for key, _ in pairs])
     return content
+
+
+def _twin(names: list[str]) -> str:
+    """The name that comes most often."""
+    return Counter(names).most_common(1)[0][0]
 
 
 def read_json_rows(content: bytes, where: str) -> list:
@@ -52,9 +78,9 @@ def read_json_rows(content: bytes, where: str) -> list:
     with reading(where, "no JSON in UTF-8", "mend the file or save it again in that form"):
         text = content.decode("utf-8-sig")
         if text.lstrip().startswith("["):
-            return json.loads(text, object_pairs_hook=_object)
+            return _parse(text)
         try:
-            rows = [json.loads(text, object_pairs_hook=_object)] if text.strip() else []  # a single object, maybe on many lines
+            rows = [_parse(text)] if text.strip() else []  # a single object, maybe on many lines
         except json.JSONDecodeError:
             lines = enumerate(text.split("\n"), 1)  # a line feed alone ends a line of JSON
             rows = [_line(line, f"{where}, line {number}") for number, line in lines if line.strip()]
@@ -67,7 +93,7 @@ def _line(line: str, where: str) -> object:
     """What a line of JSON holds, or the InputError that says why nothing."""
     try:
         with reading(where, "no JSON", "mend that line"):
-            return json.loads(line, object_pairs_hook=_object)
+            return _parse(line)
     except InputError as error:
         return error
 
@@ -92,8 +118,7 @@ def read_csv(content: bytes, where: str, tabs: bool = False) -> list:
 
 def _refuse_twins(names: list[str], where: str) -> None:
     if len(set(names)) < len(names):
-        raise InputError(f"{where} has the column {next(name for name in names if names.count(name) > 1)!r} twice; rename or "
-                         "remove one of them.")
+        raise InputError(f"{where} has the column {_twin(names)!r} twice; rename or remove one of them.")
 
 
 def read_parquet(path: Path, where: str) -> list[dict]:

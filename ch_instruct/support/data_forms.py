@@ -11,7 +11,7 @@ import reprlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ch_instruct.prompts import question_text
 from common.support.files import InputError
@@ -22,6 +22,7 @@ FORMS = {"OpenAI messages": {"messages": "messages"},
          "ShareGPT conversations": {"messages": "conversations"},
          "Alpaca": {"instruction": "instruction", "output": "output"},
          "prompt and completion": {"instruction": "prompt", "output": "completion"},
+         "prompt and response": {"instruction": "prompt", "output": "response"},
          "question and answer": {"instruction": "question", "output": "answer"},
          "question and response": {"instruction": "question", "output": "response"},
          "instruction and response": {"instruction": "instruction", "output": "response"}}
@@ -39,6 +40,7 @@ ANSWERS = ("output", "answer", "response", "completion", "solution", "reply", "a
 LABELS = ("id", "ids", "uid", "uuid", "hash", "url", "link", "source", "date", "time", "lang", "language", "category", "type",
           "split", "tag", "tags", "topic", "family", "license", "rejected", "name", "title", "label", "role", "from",
           *(name for names in BESIDES.values() for name in names if name != "input"))
+FEW_WORDS = 3  # a shorter text may be a number, a date or a kind
 SENDERS = ("system", "user", "assistant", *ROLES)
 
 
@@ -104,6 +106,8 @@ def to_record(row: object, where: str, fields: Sequence[str] | None = None, answ
     record |= {ours: _text(ours, given.get(theirs, missing.get(ours)), f"{where}: {theirs!r}") for ours, theirs in keys.items()
                if theirs in given or (theirs in row and ours in missing)}
     unused = [key for key in full if key not in keys.values()]
+    if "output" in keys and isinstance(record.get("messages"), list):  # the last answer stands apart
+        record["messages"] = record["messages"] + _said(record.pop("output", ""), answered)
     _converse(record, where, answered)
     if "messages" in record:
         unused += [keys[ours] for ours in ("input", "system", "history") if ours in keys and record.get(ours)]
@@ -113,6 +117,10 @@ def to_record(row: object, where: str, fields: Sequence[str] | None = None, answ
                               for key in message if message[key] and key not in ("role", "from", "content", "value")})
             record["messages"] = [_message(message, f"{where}, message {number}")
                                   for number, message in enumerate(record["messages"], 1)]
+            if answered and "output" not in keys and _first_and_last(record["messages"][-1:]) == ("user", "user") and (
+                    proposed := propose(row)):
+                raise InputError(f"{where}: its conversation ends with the user; say where the answer is, as in --fields "
+                                 f"{' '.join(map(shlex.quote, proposed))}.")
     return Converted(form, record, unused)
 
 
@@ -146,26 +154,44 @@ def _no_form(row: dict, answered: bool) -> str:
         return f"{what}; if its {lists[0]!r} are the records, save that list alone"
     for ours, other in (("instruction", "output"), ("output", "instruction")):
         if other in row:
-            return f"has no {ours!r} (it has {_names(row)}); add it"
+            inner = next((key for key, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)
+                          and ours in value[0]), None)
+            return (f"has no {ours!r}, but its {inner!r} hold some; make a record of each of them, with the {other}" if inner
+                    else f"has no {ours!r} (it has {_names(row)}); add it")
     return f"{what}; a record needs {'a question and an answer' if answered else 'a question'}, each under a key of its own"
 
 
 def propose(row: dict, answered: bool = True) -> list[str]:
     """Pairs for --fields with which this row can be read, as its names and texts suggest; none if it cannot."""
-    chats = [key for key, value in row.items() if isinstance(value, list) and value and all(
-        isinstance(message, dict) and message.get("role", message.get("from")) in SENDERS for message in value)]
-    if chats:
-        return [f"messages={chats[0]}"]
-    parts = {key: set(re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower())) for key, value in row.items()
-             if isinstance(value, str) and value.strip() and key.isprintable() and key.strip()}
+    parts = {key: set(re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower())) for key in row
+             if key is not None and key.isprintable() and key.strip()}
+    said = {key: ends for key in parts if "rejected" not in parts[key] and (ends := _first_and_last(row[key]))}
+    whole = next((key for key, (first, last) in said.items() if first != "assistant" and last == "assistant"), None)
+    asked = next((key for key, (_, last) in said.items() if last == "user" and isinstance(row[key], list)), None)
+    if whole:
+        return [f"messages={whole}"]
+    parts = {key: names for key, names in parts.items()
+             if key in said or (isinstance(row[key], str) and row[key].strip())}
     texts = [key for key in parts if not parts[key] & set(LABELS)]
     answer = next((key for name in ANSWERS for key in texts if name in parts[key]), None)
+    if asked:
+        return [f"messages={asked}", f"output={answer}"] if answer else []
     question = next((key for name in QUESTIONS for key in texts if name in parts[key] and key != answer), None)
-    others = [key for key in texts if key not in (question, answer, "input")]
+    others = sorted((key for key in texts if key not in (question, answer, "input")),
+                    key=lambda key: len(str(row[key]).split()) < FEW_WORDS)  # sentences first
     question = question or next(iter(others), None)
     answer = answer or next((key for key in others if key != question and not parts[key] & set(QUESTIONS)), None)
     pairs = [("instruction", question), ("output", answer)][:2 if answered else 1]
     return [f"{ours}={theirs}" for ours, theirs in pairs] if all(theirs for _, theirs in pairs) else []
+
+
+def _first_and_last(value: object) -> tuple[str, str] | None:
+    """Who begins and who ends, if this is a message or a list of messages."""
+    messages = value if isinstance(value, list) else [value]
+    senders = [str(message.get("role", message.get("from"))) for message in messages if isinstance(message, dict)]
+    if not messages or len(senders) < len(messages) or not {*senders} <= {*SENDERS}:
+        return None
+    return ROLES.get(senders[0], senders[0]), ROLES.get(senders[-1], senders[-1])
 
 
 def _names(row: dict) -> str:
@@ -175,8 +201,9 @@ def _names(row: dict) -> str:
 
 def _text(ours: str, value: object, where: str) -> object:
     """A value as the text that it should be; what may be something else comes back as it is."""
-    if ours in ("messages", "history", "split") or (ours in ("instruction", "output") and isinstance(value, list)
-                                                    and value and isinstance(value[0], dict)):
+    of_messages = isinstance(value, list) and value and isinstance(value[0], dict)
+    if ours in ("messages", "history", "split") or (ours in ("instruction", "output") and of_messages) or (
+            ours == "output" and _first_and_last(value)):
         return value
     if ours != "instruction" and isinstance(value, (int, float)):
         return json.dumps(value)
@@ -192,13 +219,9 @@ def _converse(record: dict, where: str, answered: bool) -> None:
     system, history = record.get("system", ""), record.get("history", [])
     system, history = system if isinstance(system, str) else "", history if isinstance(history, list) else []
     if isinstance(record.get("instruction"), list):  # a prompt of messages
-        end = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}] * bool(answered or answer)
-        record["messages"] = [*record.pop("instruction"), *end]
+        record["messages"] = record.pop("instruction") + _said(answer, answered)
         record.pop("output", None)
-    elif isinstance(answer, list):
-        raise InputError(f"{where} has a list of messages as output and none as instruction; both must be texts, or both "
-                         "messages.")
-    elif "messages" not in record and (system or history):
+    elif "messages" not in record and (system or history or isinstance(answer, (list, dict))):
         turns = []
         for turn in history:
             if isinstance(turn, list) and len(turn) == 2:
@@ -208,9 +231,7 @@ def _converse(record: dict, where: str, answered: bool) -> None:
             else:
                 raise InputError(f"{where}: 'history' holds {reprlib.repr(turn)}; it must hold pairs of a question and an "
                                  "answer, or messages.")
-        turns.append({"role": "user", "content": question_text(record)})
-        if answered or answer.strip():
-            turns.append({"role": "assistant", "content": answer})
+        turns += [{"role": "user", "content": question_text(record)}, *_said(answer, answered)]
         for key in ("instruction", "input", "output", *["history"] * bool(history)):
             record.pop(key, None)
         record["messages"] = turns
@@ -218,6 +239,15 @@ def _converse(record: dict, where: str, answered: bool) -> None:
     if system and isinstance(messages, list) and not any(
             isinstance(first, dict) and "system" in (first.get("role"), first.get("from")) for first in messages[:1]):
         record["messages"] = [{"role": "system", "content": record.pop("system")}, *messages]
+
+
+def _said(answer: Any, answered: bool) -> list:
+    """An answer, which may be a text, a message or a list of them, as messages. Whether there must be one says `answered`."""
+    if isinstance(answer, list):
+        return answer
+    if isinstance(answer, dict):
+        return [answer]
+    return [{"role": "assistant", "content": answer}] if answered or answer.strip() else []
 
 
 def refuse_tools(holder: dict, where: str) -> None:

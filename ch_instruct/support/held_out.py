@@ -6,7 +6,7 @@ from ch_instruct.records import Loaded, split_places
 from common.pretrained import find_folder
 from common.support import runs
 from common.support.console import say
-from common.support.files import InputError
+from common.support.files import NATURAL, InputError, check, reading
 from common.support.options import read_run
 
 
@@ -17,7 +17,9 @@ def split_seeds(records: list[dict], models: Sequence[str]) -> dict[str, int]:
         folder = find_folder(model)
         run = read_run(folder) if (folder / "run.json").exists() else {"facts": {}}
         if run["facts"].get("data_sha256") == of_these:
-            found[model] = int(run["options"]["seed"])
+            with reading(folder / "run.json", "no run.json of a run", "put it back as it was"):
+                check(run["options"], {"seed": NATURAL})
+            found[model] = run["options"]["seed"]
     return found
 
 
@@ -32,14 +34,16 @@ def choose_part(loaded: Loaded, models: Sequence[str], part: str) -> Loaded:
         if seeds:
             say(f"Warning: {' and '.join(seeds)} learnt from most of these records; --part test asks only those held out.")
         return loaded
-    if not seeds and not all("split" in record for record in records):
+    answered = [i for i, record in enumerate(records) if record["output"].strip()]
+    if all("split" in record for record in records):
+        held_out = [i for i in answered if records[i]["split"] == "test"]
+    elif seeds:
+        tested = [set(split_places([records[i] for i in answered], seed)["test"]) for seed in set(seeds.values())]
+        held_out = [answered[i] for i in sorted(set.intersection(*tested))]
+    else:
         raise InputError(f"--part test: {' and '.join(models)} is no run folder that was trained on this file, and its records "
                          "name no split; leave --part out, or give the --data of that run.")
-    answered = [i for i, record in enumerate(records) if record["output"].strip()]
-    tested = [set(split_places([records[i] for i in answered], seed)["test"]) for seed in set(seeds.values()) or {0}]
-    held_out = sorted(set.intersection(*tested))
     if not held_out:
         raise InputError("--part test: no record was held out from all of these models; ask one of them alone.")
     say(f"Asked are the {len(held_out)} of {len(records)} records that were held out.")
-    places = [answered[i] for i in held_out]
-    return Loaded([records[i] for i in places], [loaded.rows[i] for i in places])
+    return Loaded([records[i] for i in held_out], [loaded.rows[i] for i in held_out])

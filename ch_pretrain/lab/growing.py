@@ -17,7 +17,8 @@ from common.support.files import InputError, write_text
 def parse() -> argparse.Namespace:
     parser = options.Parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="a training with --snapshots")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the recording is written, as JSON")
+    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
+                        help="where the recording is written, as JSON")
     return parser.parse_args()
 
 

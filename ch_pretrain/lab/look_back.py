@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common.support import options
 from common.support.console import say, table
-from common.support.files import reading, write_text
+from common.support.files import FROM_0, check, reading, write_text
 
 
 def parse() -> argparse.Namespace:
@@ -94,7 +94,9 @@ def read_looks(path: Path) -> list[dict[str, float]]:
         InputError: if there is no such file, or it is damaged.
     """
     with reading(path, "no curve of looking back", "move it away"), open(path, encoding="utf-8", newline="") as file:
-        return [{name: float(row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
+        rows = [{name: float(row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
+        check(rows, [dict.fromkeys(COLUMNS, FROM_0)])
+    return rows
 
 
 def add_look(path: Path, model: GPT2, tokenizer: Tokenizer, step: int, tokens: int) -> None:

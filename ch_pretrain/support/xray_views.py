@@ -128,7 +128,7 @@ def sentence_view(xray: Xray, form: Form) -> str:
     """A sentence as it flows, every head, the next token."""
     opened, ids, lost, ranked = xray.main, read_sentence(xray.main, form), "", ""
     off = [one for one in opened.heads if form["off-{}-{}".format(*one)]]
-    place = min(int(form["at"]), len(ids) - 1) if form["at"].isdecimal() else len(ids) - 1
+    place = min(int(form.number("at", 0, 1e9)), len(ids) - 1) if form["at"].isdecimal() else len(ids) - 1
     own = " Your own class's maps are made of its queries and keys, with the right mask." * xray.own_code
     with opened.without(off):
         lens = logit_lens(opened.model, ids)
@@ -190,7 +190,7 @@ def two_view(xray: Xray, form: Form) -> str:
 def curve(looks: list[dict], tokens: int) -> str:
     """When looking back begins, as a picture and a table; a line marks where so many tokens had been read."""
     names = {"first_copy": "loss, first copy", "second_copy": "loss, second copy", "induction": "best induction score"}
-    end, top = looks[-1]["tokens"], max(look["first_copy"] for look in looks)
+    end, top = looks[-1]["tokens"] or 1, max(look["first_copy"] for look in looks) or 1
     lines = "".join(tag("polyline", class_=name, points=" ".join(
         f"{20 + 560 * look['tokens'] / end:.0f},{170 - 150 * look[name] / (1 if name == 'induction' else top):.0f}"
         for look in looks)) for name in names)

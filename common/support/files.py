@@ -220,13 +220,26 @@ def check(value: object, kind: Any, where: str = "it") -> None:
                 check(value[name], part, f"{name!r}")
 
 
+MOST_LEVELS = 100  # of lists and objects in one another; what writes or copies them takes several calls for each
+
+
+def refuse_deep(value: object, levels: int = MOST_LEVELS) -> None:
+    """Raise ValueError if lists and objects of JSON stand in one another more than so many levels deep."""
+    if levels < 0:
+        raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
+    if isinstance(value, (list, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            refuse_deep(one, levels - 1)
+
+
 def parse_json(text: str, kind: Any = object) -> Any:
-    """Read JSON of this kind (see `check`) whose texts can be written again: no halves of surrogate pairs.
+    """Read JSON of this kind (see `check`) that can be written again: no halves of surrogate pairs, not too deep.
 
     Raises:
         ValueError or RecursionError: if it is not so.
     """
     content = json.loads(text)
+    refuse_deep(content)
     json.dumps(content, ensure_ascii=False).encode()  # a UnicodeEncodeError is a ValueError
     check(content, kind)
     return content

@@ -113,7 +113,8 @@ def telling(name: str, repo: str, kind: str) -> Iterator[None]:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise InputError(f"The hub has no {kind} {repo!r} that can be read without a login, and there is no {local} "
                          f"{name!r} here; check the spelling.") from error
-    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:  # what its parsers raise on other pages
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError,
+            httpx2.InvalidURL) as error:  # what its parsers raise on other pages
         raise InputError(f"Fetching {name} failed: what answers is not a {kind} hub; look at HF_ENDPOINT, and whether a login "
                          "page or a proxy stands in between.") from error
     except (HTTPError, OSError, RevisionResolutionError, XetDownloadError) as error:

@@ -11,13 +11,13 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from common.support.console import CONTROL, is_main
-from common.support.files import InputError, is_there, out_of_memory, read_json, reading, release
+from common.support.files import InputError, check, is_there, out_of_memory, read_json, reading, release
 
 
 class Parser(argparse.ArgumentParser):
@@ -286,19 +286,27 @@ def recorded_options(some: type[Options], folder: Path) -> argparse.Namespace:
     Raises:
         InputError: if they are those of another command, or damaged.
     """
-    run, ours = read_run(folder), {part.name: part.metadata for part in fields(some)}
+    run, ours = read_run(folder), {part.name: part for part in fields(some)}
     if run["options"].keys() != ours.keys():
         raise InputError(f"--resume: the run in {folder} was made by {run.get('command')!r}, whose options are not those of "
                          "this command; go on with that one, or start a new run.")
     with reading(folder / "run.json", "no run.json of a run", "put it back as it was, or start a new run"):
-        return argparse.Namespace(**{name: _of_kind(run["options"][name], rules) for name, rules in ours.items()
+        return argparse.Namespace(**{name: _of_kind(run["options"][name], part) for name, part in ours.items()
                             if name not in ("out", "resume")})
 
 
-def _of_kind(value: Any, rules: Mapping[str, Any]) -> Any:
-    """What the command line makes of this value, which JSON holds as a number, a text or a list."""
-    if value is None or "type" not in rules:  # not given, or a flag
+def _of_kind(value: Any, part: Field) -> Any:
+    """What the command line makes of this value, which JSON holds as a number, a text or a list.
+
+    Raises:
+        ValueError or argparse.ArgumentTypeError: if it could not be given.
+    """
+    rules = part.metadata
+    if "type" not in rules:
+        check(value, bool, flag(part.name))
+    if "type" not in rules or (value is None and part.default is None):  # a flag, or not given
         return value
+    check(value, list if rules.get("nargs") else (str, int, float), flag(part.name))
     return tuple(rules["type"](str(one)) for one in value) if rules.get("nargs") else rules["type"](str(value))
 
 
@@ -367,6 +375,9 @@ AT_END: list[Callable[[], None]] = []  # what else is to be done when a command 
 
 def run_command(main: Callable[[], object]) -> None:
     """Run `main`, or `parse`, of a command; turn what the user can mend into one sentence and exit status 2."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, mode))
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal cannot spell is no reason to end
@@ -379,6 +390,9 @@ def run_command(main: Callable[[], object]) -> None:
     except InputError as error:
         if is_main():
             print("error:", one_line(error), file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        print(f"error: nobody reads any more what this command prints.{how_to_go_on()}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # no permission, disk full, ...
         print("error:", one_line(f"{error.filename or 'a file'}: {error.strerror or error}."), file=sys.stderr)
@@ -397,3 +411,7 @@ def run_command(main: Callable[[], object]) -> None:
         release()
         for act in AT_END:
             act()
+        try:
+            sys.stdout.flush()
+        except OSError:  # nobody reads it; Python would try once more, and tell that it failed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from ch_instruct.encoding import encode_records
 from ch_instruct.prompts import format_prompt
-from ch_instruct.records import load_questions, load_records, split_places, split_records
+from ch_instruct.records import load_questions, load_records, read_ahead, split_places, split_records
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained
 from common.support import runs
@@ -52,6 +53,22 @@ def as_bag(records: list[dict]) -> Counter:
 
 
 # Reading
+
+
+def test_what_is_read_ahead_is_read_once_and_of_the_file_as_it_is(tmp_path, capsys):
+    file = save(tmp_path / "a.json", [{"q": "a", "output": "b", "note": "x"}])
+    fields = ["instruction=q", "output=output"]  # a list, as the command line gives it
+    for _ in range(2):
+        read_ahead(file, fields=fields, bad_rows="refuse")
+    assert capsys.readouterr().out.count("not used: note") == 1
+    assert load_records(file, fields=fields).records[0]["instruction"] == "a" and capsys.readouterr().out == ""
+    save(tmp_path / "a.json", [GOOD] * 2)
+    read_ahead(file, fields=None, bad_rows="refuse")
+    assert len(load_records(file).records) == 2
+    read_ahead(file, fields=None, bad_rows="refuse")
+    save(tmp_path / "a.json", [GOOD])
+    os.utime(file, ns=(1, 1))  # two writes may come within one tick of the clock
+    assert load_records(file).records == [GOOD]
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])

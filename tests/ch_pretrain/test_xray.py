@@ -210,7 +210,8 @@ def test_bad_options_are_one_sentence(options, words, in_process):
 
 @pytest.mark.parametrize(("view", "form", "words"), [
     ("sentence", {"sentence": "x" * 1100}, "1100 tokens"), ("sentence", {"sentence": ""}, "0 tokens"),
-    ("sentence", {"temperature": "hot"}, "temperature is 'hot'"), ("between", {"lam": "2"}, "lam is '2'"),
+    ("sentence", {"temperature": "hot"}, "temperature is 'hot'"), ("sentence", {"at": "9" * 5000}, "at is '999"),
+    ("between", {"lam": "2"}, "lam is '2'"),
     ("between", {"lam": "nan"}, "from 0 to 1"), ("record", {"a-output": ""}, "an output in each"),
     ("record", {"a-input": "y" * 1000}, "Shorten a record"), ("example", {"b-input": "y" * 800}, "Shorten a record"),
     ("example", {"pick": "11"}, "from 0 to 10"), ("growing", {"five": "x"}, "from 0 to 4"),

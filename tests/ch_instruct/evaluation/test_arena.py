@@ -22,6 +22,7 @@ from ch_instruct.evaluation.arena_pages import ALLOWED, Battle, battle_page, rat
 from ch_instruct.evaluation.arena_pages import SCRIPT as OURS
 from ch_instruct.evaluation.ratings import Rating, rate
 from common.pretrained import CLASSROOM_FOLDER, save_pretrained
+from common.sampling import Sampling
 from common.support.files import InputError
 from common.support.local_server import MOST_BYTES, LocalServer
 from common.tokenizer import Tokenizer
@@ -259,16 +260,26 @@ def test_models_answer_and_refuse_what_is_too_long(serve, tmp_path):
     assert server.arena.battles[ask(server, next="1")[8:]].question == "short"  # a question that fails does not come again
 
 
+def test_answers_are_the_likeliest_or_drawn_anew(tmp_path):
+    save_pretrained(make_model(n_positions=256), Tokenizer.from_merges([]), tmp_path / "model")
+    given = str(tmp_path / "model"), torch.device("cpu"), "fp32", "alpaca", 8
+    greedy, drawn, narrow = (answerer(*given, how) for how in (Sampling(), Sampling(1.5), Sampling(1.5, top_k=1)))
+    likeliest, *others = [greedy({"instruction": "Hi"}) for _ in range(3)]
+    assert {likeliest} == set(others) == {narrow({"instruction": "Hi"})}
+    assert len({drawn({"instruction": "Hi"}) for _ in range(5)}) > 2
+
+
 @pytest.mark.slow
 def test_the_command_serves_until_ctrl_c(tmp_path):
     save_pretrained(make_model(n_positions=1024), Tokenizer.from_merges([]), tmp_path / "model")
-    options = ["--models", "model", "classroom", "--questions", "classroom", "--votes", "v.jsonl", "--port", "0",
-               "--max-new-tokens", "400"]
+    options = ["--models", "model", "classroom", "--questions", "classroom", "--part", "test", "--votes", "v.jsonl",
+               "--port", "0", "--max-new-tokens", "400", "--repetition-penalty", "1.1"]
     # Where the tests run in the background, Ctrl-C may be ignored, and children inherit that; at a terminal they do not.
     process = subprocess.Popen(command("ch_instruct/evaluation/arena.py", *options), cwd=tmp_path, env=ENVIRONMENT, text=True,
                                stdout=subprocess.PIPE,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
+        assert re.match(r"Asked are the \d+ of \d+ records that were held out", process.stdout.readline())
         line = process.stdout.readline()
         server = SimpleNamespace(server_port=int(re.match(r"Open http://127\.0\.0\.1:(\d+)/ in a browser", line).group(1)))
         assert vote(server, ask(server, next="1"), "tie") == 303
@@ -322,6 +333,11 @@ def test_nothing_is_made_before_the_port_is_known_to_be_free(serve, in_process):
     assert_refused(in_process("ch_instruct/evaluation/arena.py", "--models", "classroom", CLASSROOM_FOLDER, "--port", port),
                    f"--port {port} cannot be listened at")
     assert not any(Path.cwd().iterdir())
+
+
+def test_a_part_of_no_file_is_refused(in_process):
+    assert_refused(in_process("ch_instruct/evaluation/arena.py", "--models", "classroom", "gpt2", "--part", "test"),
+                   "--part test", "Give --questions")
 
 
 def test_a_slow_request_keeps_nobody_waiting(serve):

@@ -25,6 +25,7 @@ def share(*turns: tuple[str, str]) -> dict:
 @pytest.mark.parametrize(("row", "form", "record"), [
     (WANTED | {"input": "x"}, "Alpaca", WANTED | {"input": "x"}),
     ({"prompt": "Name a color.", "completion": "red"}, "prompt and completion", WANTED),
+    ({"prompt": "Name a color.", "response": "red", "n": 1}, "prompt and response", WANTED | {"n": 1}),
     ({"question": "Name a color.", "answer": "red", "id": 3}, "question and answer", WANTED | {"id": 3}),
     ({"question": "Name a color.", "answer": "red", "context": "It is warm."}, "question and answer",
      WANTED | {"input": "It is warm."}),
@@ -112,7 +113,7 @@ def test_fields_may_add_to_a_known_form(tmp_path):
     ({"messages": [{"role": "user", "content": [{"type": "text", "words": "a"}]}, TALK[2]]}, None,
      ["message 1 has a part of type 'text' that holds no text (its keys: 'type', 'words')"]),
     (WANTED | {"system": "s", "history": ["a", "b"]}, None, ["'history' holds 'a'; it must hold pairs"]),
-    ({"prompt": "a", "completion": TALK[2:]}, None, ["a list of messages as output and none as instruction"]),
+    ({"prompt": "a", "completion": TALK[1:]}, None, ["message 2 has the role 'user'; assistant belongs there"]),
     ({"q": "a?", "b": "c"}, ["instruction=q", "output=a"], ["has no 'a' (it has 'q', 'b')", "change --fields output=a"]),
     ({"question": "a", "answer": {"text": ["b"]}}, None, ["'answer' is {'text': ['b']}; it must be a text"]),
     ({"messages": TALK, "tools": [{"name": "search"}]}, None, ["has 'tools': calling tools is not taught"]),
@@ -192,7 +193,8 @@ def test_a_column_that_comes_twice_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("row", "words"), [
-    ({"id": "a1", "name": "b", "instruction": "c", "instances": [{"input": "", "output": "d"}] * 2}, "has no 'output'"),
+    ({"id": "a1", "name": "b", "instruction": "c", "instances": [{"input": "", "output": "d"}] * 2},
+     "has no 'output', but its 'instances' hold some; make a record of each"),
     ({"instruction": "Add.", "input": "1 and 2"}, "has no 'output'"), ({"output": "a", "title": "b"}, "has no 'instruction'"),
     ({"name": "a", "dialogue": [{"role": "char", "content": "b"}]}, "a record needs a question and an answer"),
     ({"data": [{"title": "a", "paragraphs": []}] * 2}, "a record needs a question and an answer"),
@@ -216,6 +218,8 @@ def test_nothing_is_proposed_that_would_not_work(row, words):
     ({"problem": "1+1", "solution": "2", "level": 3}, "instruction=problem output=solution"),
     ({"prompt": "a", "chosen": "b", "rejected": "c"}, "instruction=prompt output=chosen"),
     ({"质问": "北京在哪？", "回答": "中国"}, "'instruction=质问' 'output=回答'"),
+    ({"Nr.": "T-1", "Bereich": "Technik", "Anliegen": "Es geht nicht an.", "Lösung (final)": "Bitte neu starten."},
+     "instruction=Anliegen 'output=Lösung (final)'"),
     ({"questionText": "a?", "answerText": "b", "sourceUrl": "c"}, "instruction=questionText output=answerText"),
     ({"conversation": TALK, "model": "m"}, "messages=conversation")], ids=lambda value: value if isinstance(value, str) else "")
 def test_proposed_fields_work_when_they_are_typed(tmp_path, row, proposed):
@@ -232,6 +236,32 @@ def test_proposed_fields_work_when_they_are_typed(tmp_path, row, proposed):
             load_questions(save(tmp_path / "b.json", [asked]))
         fields = shlex.split(str(refused.value).rstrip(".").partition("--fields ")[2])
         assert load_questions(str(tmp_path / "b.json"), fields=fields).records[0]["instruction"] == record["instruction"]
+
+
+PREFERRED, REJECTED = {"role": "assistant", "content": "good"}, {"role": "assistant", "content": "bad"}
+
+
+@pytest.mark.parametrize(("row", "proposed"), [
+    (share(("human", "a"), ("gpt", "b"), ("human", "c")) | {"rejected": {"from": "gpt", "value": "bad"}, "chosen": {
+        "from": "gpt", "value": "good"}}, "messages=conversations output=chosen"),
+    ({"rejected": [*TALK[:2], REJECTED], "chosen": [*TALK[:2], PREFERRED]}, "messages=chosen"),
+    ({"prompt": TALK[:2], "rejected": [REJECTED], "chosen": [PREFERRED]}, "messages=prompt output=chosen"),
+    ({"messages": TALK[:2], "rejected_response": "bad", "response": "good"}, "messages=messages output=response"),
+    ({"question": "c", "rejected": [REJECTED], "chosen": [PREFERRED]}, "instruction=question output=chosen"),
+    ({"prompt": "c", "system": "Be kind.", "rejected": "bad", "chosen": "good"}, "instruction=prompt output=chosen")], ids=str)
+def test_the_better_answer_of_a_pair_can_be_learnt(tmp_path, row, proposed):
+    data = save(tmp_path / "a.json", [row])
+    with pytest.raises(InputError) as refused:
+        load_records(data)
+    assert str(refused.value).endswith(f"as in --fields {proposed}.")
+    [record] = load_records(data, fields=proposed.split()).records
+    assert record["output"] == "good" and "rejected" not in str(to_record(row, "here", proposed.split()).record.get("messages"))
+    assert set(to_record(row, "here", proposed.split()).unused) == row.keys() & {"id", "rejected", "rejected_response"}
+
+
+def test_a_conversation_without_an_answer_gets_none():
+    row = {"chat": TALK[:2], "answer": ""}
+    assert to_record(row, "here", ["messages=chat", "output=answer"], answered=False).record["messages"] == TALK[:2]
 
 
 @pytest.mark.parametrize(("content", "words"), [

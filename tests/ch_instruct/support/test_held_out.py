@@ -43,13 +43,20 @@ def test_records_that_a_run_learnt_from_are_told_and_left_out(tmp_path, capsys):
             choose_part(RECORDS, [one, two], "test")
 
 
+@pytest.mark.parametrize("seed", ["x", None, -1, 2.5])
+def test_a_run_whose_seed_is_damaged_is_refused(seed, tmp_path):
+    one = make_run(tmp_path / "one", RECORDS, seed)
+    with pytest.raises(InputError, match=r"run\.json is no run\.json of a run .*put it back"):
+        choose_part(RECORDS, [one], "all")
+
+
 def test_a_model_that_was_trained_on_other_records_is_asked_all_without_a_word(tmp_path, capsys):
     other = make_run(tmp_path / "other", RECORDS[1:], 0)
     assert choose_part(RECORDS, [other, "classroom"], "all") == RECORDS and capsys.readouterr().out == ""
     with pytest.raises(InputError, match="no run folder that was trained on this file"):
         choose_part(RECORDS, [other], "test")
     named = [record | {"split": "test" if n % 7 == 0 else "train"} for n, record in enumerate(RECORDS)]
-    assert choose_part(named, [other], "test") == named[::7]
+    assert choose_part(named, [other], "test") == named[::7] == choose_part(named[::7], [other], "test")
 
 
 def test_respond_takes_the_held_out_ones(in_process, tmp_path):

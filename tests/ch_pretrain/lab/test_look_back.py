@@ -68,12 +68,14 @@ def test_a_step_done_again_replaces_its_row_and_later_ones(tmp_path, tokenizer, 
     assert path.read_text().splitlines()[0] == "step,tokens,first_copy,second_copy,induction"
 
 
-def test_a_damaged_curve_is_refused(tmp_path, tokenizer, tiny_model):
+@pytest.mark.parametrize("text", ["x,y\n1\n", *("step,tokens,first_copy,second_copy,induction\n1," + value + ",3,2,0.5\n"
+                                                for value in ("nan", "-5", "inf", "", "9" * 400))])
+def test_a_damaged_curve_is_refused(text, tmp_path, tokenizer, tiny_model):
     path = tmp_path / "looking_back.csv"
-    path.write_text("x,y\n1\n")
+    path.write_text(text)
     with pytest.raises(InputError, match=r"looking_back.csv is no curve of looking back .*; move it away"):
         add_look(path, tiny_model, tokenizer, 1, 2)
-    assert path.read_text() == "x,y\n1\n"
+    assert path.read_text() == text
 
 
 @pytest.mark.slow

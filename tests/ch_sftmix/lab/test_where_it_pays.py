@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -99,6 +100,8 @@ def test_what_is_given_twice_and_small_with_other_sizes_are_refused(in_process):
     assert_refused(in_process(run, "--noise", 0.2, 0.2), "--noise 0.2 0.2: give 1 or more, and each only once")
     assert_refused(in_process(run, "--small", "--records", 40), "--small chooses --records, --seeds, --arms itself")
     assert_refused(in_process(run, "--records", 5000), "--records 5000")
+    assert_refused(in_process(run, "--records", 1760, "--seeds", 1, 0), "1756 for training")  # that of the second seed
+    assert not any(Path.cwd().iterdir())
 
 
 ARMS_HERE = ["sftmix", "tenth left out", "oracle", "confident half", "mixup in confident half", "dropout"]

@@ -539,6 +539,13 @@ def test_a_name_that_leads_out_of_the_cache_is_refused(name, place, here, tmp_pa
     assert not list(tmp_path.rglob("*taken*")) and not list(tmp_path.rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize("place", ["http://[::1", "http://a:99999999/", "//[", "http://a\x7fb/"])
+def test_an_address_that_is_none_is_refused(place, here):
+    here.more = {"Location": place}
+    with pytest.raises(InputError, match=r"what answers is not a model hub|from the hub failed"):
+        fetch()
+
+
 def test_a_file_that_has_no_room_is_not_begun(here, tmp_path):
     here.more = {"X-Linked-Size": str(10**18)}
     with pytest.raises(InputError, match=r"has 1,000,000,000,000,000,000 bytes, and .* has room for"):

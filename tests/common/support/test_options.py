@@ -1,18 +1,33 @@
 import argparse
+import os
 import re
 import signal
 import subprocess
 import time
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from ch_instruct.pipeline import FineTuning
-from common.support.files import InputError, out_of_memory
-from common.support.options import default_lr, natural, new_file, not_negative, positive, seconds, share, whole
-from tests.conftest import ENVIRONMENT, ROOT, assert_refused, command
+from common.pretrained import save_pretrained
+from common.support.files import InputError, out_of_memory, write_json
+from common.support.options import (
+    default_lr,
+    natural,
+    new_file,
+    not_negative,
+    positive,
+    recorded_options,
+    seconds,
+    share,
+    whole,
+)
+from common.support.runs import plain_options
+from common.tokenizer import Tokenizer
+from tests.conftest import ENVIRONMENT, ROOT, assert_refused, command, make_model
 
 
 def test_lora_takes_larger_steps():
@@ -144,6 +159,39 @@ def test_a_long_value_is_not_repeated_whole(in_process, tmp_path):
         done = in_process("ch_instruct/train.py", *line)
         assert_refused(done)
         assert len(done.stderr) < 1200 and "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("data", None), ("smoke", "yes"), ("recompute", 1), ("epochs", None), ("fields", "a=b"), ("seed", True), ("format", {}),
+    ("batch_size", "many"), ("lr", [1])])
+def test_an_option_of_a_run_that_could_not_have_been_given_is_refused(name, value, tmp_path):
+    options = plain_options(FineTuning(out=tmp_path, epochs=2, fields=("output=b",)))
+    write_json(tmp_path / "run.json", {"options": options, "facts": {}})
+    found = recorded_options(FineTuning, tmp_path)
+    assert (found.epochs, found.fields, found.smoke, found.lr) == (2, ("output=b",), False, None)
+    write_json(tmp_path / "run.json", {"options": options | {name: value}, "facts": {}})
+    with pytest.raises(InputError, match=r"run\.json is no run\.json of a run .*; put it back"):
+        recorded_options(FineTuning, tmp_path)
+
+
+def no_reader() -> int:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("where", "line"), [
+    *((where, ("ch_sftmix/train.py", "--help")) for where in ("closed", "no reader", "full")),
+    *((where, ("ch_instruct/chat.py", "--model", "model")) for where in ("closed", "no reader"))], ids=str)
+def test_output_that_nobody_takes_ends_quietly_or_in_one_sentence(where, line, tmp_path):
+    save_pretrained(make_model(n_positions=256), Tokenizer.from_merges([]), tmp_path / "model")
+    place = {"closed": lambda: None, "no reader": no_reader, "full": lambda: os.open("/dev/full", os.O_WRONLY)}[where]()
+    done = subprocess.run(command(*line), cwd=tmp_path, env=ENVIRONMENT, input="hello\n", text=True, stdout=place,
+                          stderr=subprocess.PIPE, preexec_fn=partial(os.close, 1) if place is None else None)
+    assert done.returncode in (0, 2) and len(done.stderr.splitlines()) == bool(done.returncode), done.stderr
+    if place is not None:
+        os.close(place)
 
 
 @pytest.mark.slow
