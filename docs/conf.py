@@ -23,7 +23,8 @@ PAGES = {  # what the list at the side shows
     "Chapters": [path.relative_to(ROOT).with_suffix("").as_posix() for chapter in CHAPTERS
                  for path in sorted((ROOT / chapter).rglob("*.md"))],
     "Notebooks": ["notebooks/0*"],
-    "The course": ["notebooks/README", "notebooks/questions", "notebooks/exercises/release/**"],
+    "The course": ["notebooks/README", "notebooks/questions", "notebooks/glossary", "notebooks/reading",
+                   "notebooks/exercises/release/**"],
     "The house": [".github/*"]}
 
 project = html_title = "Instruction tuning from scratch"
