@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from ch_delift.support.delift_options import OTHER, Delift, Pairs
+from ch_instruct.records import read_ahead
 from common.support import files, options
 from common.support.console import is_main, say
 from common.support.files import InputError
 
 
 def parse() -> Delift:
-    return options.parse(Delift, __doc__)
+    given = options.parse(Delift, __doc__)
+    read_ahead(given.data, fields=given.fields, bad_rows=given.bad_rows)
+    return given
 
 
 if __name__ == "__main__":

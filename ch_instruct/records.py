@@ -29,6 +29,17 @@ class Loaded(NamedTuple):
     skipped: dict[int, str] | None = None  # rows that could not be used, and why
 
 
+_ahead: dict[tuple, Loaded] = {}  # what `read_ahead` has read
+
+
+def read_ahead(data: str, *, fields: Sequence[str] | None, bad_rows: str) -> None:
+    """Read a file before PyTorch is loaded, so that what is wrong with it is told at once. The next `load_records` with the
+    same arguments gives what was found."""
+    key = data, "--data", fields, True, bad_rows
+    if Path(data).is_file() and key not in _ahead:
+        _ahead[key] = load_records(data, fields=fields, bad_rows=bad_rows)
+
+
 def load_records(data: str, option: str = "--data", fields: Sequence[str] | None = None, answered: bool = True,
                  bad_rows: str = "refuse") -> Loaded:
     """Read "classroom", a public set by name, any set of the hub, or a file of `data_forms.READABLE` with records in one of the
@@ -47,6 +58,8 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
     Raises:
         InputError: if the file is missing, cannot be read, holds no records, or a record cannot be used.
     """
+    if found := _ahead.pop((data, option, fields, answered, bad_rows), None):
+        return found
     if fields and option not in SECOND and (data == "classroom" or data in PUBLIC_SETS):
         raise InputError(f"--fields {' '.join(fields)}: the keys of {data} are known; give --fields with a file of your own.")
     if data == "classroom":

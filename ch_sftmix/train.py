@@ -22,6 +22,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from ch_instruct.records import read_ahead
 from ch_instruct.support.fine_tuning_options import FineTuning
 from common.support import files, options
 from common.support.console import is_main, say
@@ -56,7 +57,9 @@ class SFTMix(FineTuning):
 
 
 def parse() -> SFTMix:
-    return options.parse(SFTMix, __doc__)
+    given = options.parse(SFTMix, __doc__)
+    read_ahead(given.data, fields=given.fields, bad_rows=given.bad_rows)
+    return given
 
 
 if __name__ == "__main__":
