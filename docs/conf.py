@@ -23,7 +23,8 @@ PAGES = {  # what the list at the side shows
     "Chapters": [path.relative_to(ROOT).with_suffix("").as_posix() for chapter in CHAPTERS
                  for path in sorted((ROOT / chapter).rglob("*.md"))],
     "Notebooks": ["notebooks/0*"],
-    "The course": ["notebooks/README", "notebooks/questions", "notebooks/glossary", "notebooks/reading",
+    "The course": ["notebooks/README", *(f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.md"))
+                                         if path.stem not in ("README", "students", "rubric")),
                    "notebooks/exercises/release/**"],
     "The house": [".github/*"]}
 
