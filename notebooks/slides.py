@@ -34,6 +34,7 @@ if __name__ == "__main__":
     options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 import nbformat.v4
+from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import math_to_image
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
@@ -76,7 +77,7 @@ def draw_math(text: str) -> str:
     """Formulas between dollar signs as pictures."""
     def draw(match: re.Match[str]) -> str:
         picture = io.BytesIO()
-        math_to_image(f"${' '.join(match[2].split())}$", picture, dpi=100, format="svg")
+        math_to_image(f"${' '.join(match[2].split())}$", picture, FontProperties(size=21), format="svg")
         data = base64.b64encode(picture.getvalue()).decode()
         return f'<img class="math" alt="{escape(match[2])}" src="data:image/svg+xml;base64,{data}">'
 

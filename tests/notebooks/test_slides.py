@@ -47,6 +47,7 @@ def test_a_long_text_keeps_headings_tables_and_the_beginning_of_each_paragraph()
     assert points(text, 3) == "## Title\n\nFirst.\n\n| a |\n|---|\n| b. c |\n\n- one.\n- four."
 
 
+@pytest.mark.slow
 def test_headings_begin_slides_and_tags_choose_the_code():
     new = nbformat.v4
     drawn = new.new_output("display_data", data={"image/png": "AA=="})
@@ -64,6 +65,7 @@ def test_headings_begin_slides_and_tags_choose_the_code():
     assert page.count(">shown<") == 1 and ">hidden<" not in page and page.count("told") == 2
 
 
+@pytest.mark.slow
 def test_formulas_are_drawn_and_links_are_text():
     page = make_page(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("so $a_1 < b$, see [here](../x.md)")]), "x")
     body = page[page.index("<body>"):page.index("<script>")]
@@ -71,6 +73,7 @@ def test_formulas_are_drawn_and_links_are_text():
     assert "$" not in body and "x.md" not in body and "see here" in body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", find_notebooks([]), ids=lambda path: path.stem)
 def test_every_notebook_becomes_slides_with_its_pictures_that_load_nothing(path):
     notebook = read_notebook(path)
@@ -84,6 +87,7 @@ def test_every_notebook_becomes_slides_with_its_pictures_that_load_nothing(path)
     assert 20 <= page.count("<section>") <= 60
 
 
+@pytest.mark.slow
 def test_the_command_writes_pages(in_process, tmp_path):
     done = in_process("notebooks/slides.py", "02", "--out", "session2")
     assert done.stdout.strip().endswith("02_instruct.html")
