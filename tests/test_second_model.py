@@ -7,6 +7,8 @@ import pytest
 
 from common.pretrained import load_pretrained
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--smoke", "--device", "cpu", "--precision", "fp32"]
 
 

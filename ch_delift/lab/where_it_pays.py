@@ -6,7 +6,7 @@
     python ch_delift/lab/where_it_pays.py --pilot --out runs/pilot          # the oracle and chance alone, on other data sets
     python ch_delift/lab/where_it_pays.py --model FOLDER --out runs/other   # with another base model
 
-The kinds of data are told in `conditions.py`, and what was fixed before any method was tried in `conditions.md`. Each data
+`conditions.py` describes the kinds of data, and `conditions.md` says what was fixed before any method was tried. Each data
 set is one repetition: intervals and tests are over data sets. All pairs of utilities are measured.
 """
 

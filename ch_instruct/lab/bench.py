@@ -14,6 +14,7 @@ requirements-dev.txt.
 
 import argparse
 import contextlib
+import itertools
 import multiprocessing
 import statistics
 import subprocess
@@ -28,7 +29,7 @@ from typing import TypeVar
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.console import Progress, say, table
-from common.support.files import InputError
+from common.support.files import InputError, needs
 
 
 def parse() -> argparse.Namespace:
@@ -67,6 +68,7 @@ from ch_instruct.encoding import Example, encode_record
 from ch_instruct.pipeline import example_dataset
 from ch_instruct.records import load_records
 from common.fast.answering import continue_all
+from common.fast.int8 import to_int8
 from common.gpt2 import GPT2, GPT2Config
 from common.lora import add_lora
 from common.losses import IGNORE_INDEX, next_token_loss
@@ -154,7 +156,6 @@ def needed_operations(model: GPT2, examples: Sequence[Example]) -> float:
 def training_side(who: str, precision: str, folder: Path, device: torch.device) -> Step:
     """One side's optimizer step, with the weights in this folder. who: transformers, ours, or as in "LoRA 8"."""
     how = TrainOptions(1, 2**20, 1, 1e-5, precision)
-    eot_id = Tokenizer.from_folder(folder).eot_id
     if who != "transformers":
         ours, tokenizer = load_pretrained(folder, device)
         if who != "ours":
@@ -172,6 +173,7 @@ def training_side(who: str, precision: str, folder: Path, device: torch.device) 
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    eot_id = Tokenizer.from_folder(folder).eot_id
     theirs: torch.nn.Module = AutoModelForCausalLM.from_pretrained(folder).train()  # the folder says: no dropout
     theirs.to(device)
     optimizer = make_optimizer(theirs, how)
@@ -227,6 +229,8 @@ def answering_side(who: str, precision: str, folder: Path, device: torch.device,
     tokenizer = Tokenizer.from_folder(folder)
     if who == "ours":
         ours, _ = load_pretrained(folder, device)
+        if precision == "int8":
+            to_int8(ours)
 
         def our_answers(prompts: list[list[int]], batch_size: int) -> int:
             with evaluating(ours, precision):
@@ -258,7 +262,8 @@ def answering_side(who: str, precision: str, folder: Path, device: torch.device,
 def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], rounds: int, device: torch.device,
                   max_new_tokens: int) -> None:
     """Answers in turns, at each batch size; prints a table."""
-    sides = {side: answering_side(*side, folder, device, max_new_tokens) for side in SIDES}
+    sides = {side: answering_side(*side, folder, device, max_new_tokens)
+             for side in (*SIDES, *[("ours", "int8")] * (device.type == "cpu"))}
     rows = []
     for size in sizes:
         found, made = in_turns("answering", {side: partial(run, prompts) for side, run in sides.items()}, [size] * (rounds + 1))
@@ -270,10 +275,13 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
     model, _ = load_pretrained(folder, device)
     weights = sum(p.numel() for p in model.parameters())
     rows = []
-    for size, precision in ((size, precision) for size in (1, *sizes) for precision in ("fp32", "bf16")):
+    precisions = {"fp32": 4, "bf16": 2} | ({"int8": 1} if device.type == "cpu" else {})  # bytes of a weight
+    for precision, size in itertools.product(precisions, (1, *sizes)):
+        if precision == "int8" and "logits" not in vars(model):
+            to_int8(model)
         rate = memory_rate(device)
         seconds_a_step = decoding_step(model, (prompts * size)[:size], precision, max_new_tokens)
-        share = weights * (2 if precision == "bf16" else 4) / seconds_a_step / rate
+        share = weights * precisions[precision] / seconds_a_step / rate
         rows.append([f"batch {size}, {precision}", f"{1000 * seconds_a_step:.1f}", f"{share:.0%}", f"{rate / 1e9:.1f}"])
     say("\n" + table(["one more token of each text, ours", "ms", "of the memory's rate", "which is GB/s"], rows))
 
@@ -310,10 +318,8 @@ def one_step(who: str, precision: str, folder: Path, examples: list[Example]) ->
 
 def main() -> None:
     args = parse()
-    try:
+    with needs("transformers"):
         from transformers.utils.logging import disable_progress_bar, set_verbosity_error
-    except ImportError as error:
-        raise InputError("This comparison needs transformers: pip install -r requirements-dev.txt") from error
 
     disable_progress_bar()  # theirs; ours stays
     set_verbosity_error()

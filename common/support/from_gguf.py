@@ -16,7 +16,7 @@ from typing import Any
 
 from common.support import options
 from common.support.console import say
-from common.support.files import InputError, reading
+from common.support.files import needs, reading
 
 
 def parse() -> argparse.Namespace:
@@ -59,10 +59,8 @@ def convert(file: Path, folder: Path) -> None:
     Raises:
         InputError: without `gguf`, or if the file is none of a Llama or Qwen2 with byte-level BPE.
     """
-    try:
+    with needs("gguf"):
         from gguf import GGUFReader, dequantize
-    except ImportError as error:
-        raise InputError("To read a GGUF file needs a package of its own: pip install gguf") from error
 
     with reading(file, "no GGUF file of a Llama or Qwen2", "fetch it again, or use another model"):
         reader = GGUFReader(file)

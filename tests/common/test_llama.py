@@ -142,6 +142,7 @@ def test_attention_and_heads_are_seen(tokenizer, tmp_path):
     torch.testing.assert_close(silent, model(IDS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, settings", [("llama", {}), ("qwen2", {})])
 def test_adapters_of_peft_go_both_ways(kind, settings, tokenizer, tmp_path):
     peft = pytest.importorskip("peft")

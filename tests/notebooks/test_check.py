@@ -102,7 +102,7 @@ def test_a_lost_cell_is_named(marked, tmp_path):
                      "your answer there."]
 
 
-@pytest.mark.parametrize("number", ["01", "02", "03", "04", "05"])
+@pytest.mark.parametrize("number", ["01", "02", "03", "04", "05", "06"])
 def test_an_exercise_without_marks_is_still_itself(number, tmp_path, monkeypatch):
     monkeypatch.setattr(check, "grade", lambda student, source, folder: ([], []))
     nbformat.write(without_marks(read_notebook(release_path(number))), tmp_path / "mine.ipynb")
@@ -211,6 +211,7 @@ def run_main(monkeypatch, *arguments) -> None:
     check.main()
 
 
+@pytest.mark.slow
 def test_the_checker_starts_without_what_only_computing_needs():
     done = subprocess.run([sys.executable, "-c", "import sys, notebooks.exercises.check\nprint(sorted(sys.modules))"],
                           capture_output=True, text=True, check=True)

@@ -76,6 +76,7 @@ def test_fractions_are_compared_on_the_data_sets_that_all_of_them_have():
         0.1: pytest.approx({"DELIFT": 10, "SE": 0, "oracle": 20}), 0.3: pytest.approx({"DELIFT": -15, "SE": 15, "oracle": 40})}}
 
 
+@pytest.mark.slow
 def test_everything_that_is_shown_is_written(tmp_path, capsys):
     fraction = [entry | {"fraction": 0.3} for entry in MADE_UP]
     plan = [SERIES, SERIES._replace(condition="noisy"), SERIES._replace(fraction=0.3)]

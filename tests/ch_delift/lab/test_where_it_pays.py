@@ -6,10 +6,8 @@ import pytest
 from ch_delift.lab import conditions, where_it_pays
 from ch_delift.lab.conditions import DrawnData, Series, draw_data, oracle
 from ch_delift.lab.map_tables import CHOSEN
-from common.pretrained import save_pretrained
 from common.support.files import read_json
-from common.tokenizer import Tokenizer
-from tests.conftest import assert_refused, make_model
+from tests.conftest import assert_refused, save_tiny
 
 SERIES = Series("target", 0.05, "equal epochs", ("random", "oracle"), range(300, 302), 2)
 
@@ -28,6 +26,7 @@ def start(monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
     ran: list[where_it_pays.Trial] = []
     interruptions: list[where_it_pays.Trial] = []
@@ -53,6 +52,7 @@ def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
     assert "target, 5%, equal epochs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_primary_comparisons_are_told_before_the_rest_is_run(monkeypatch, tmp_path):
     done: list[object] = []
     other = SERIES._replace(schedule="equal steps")
@@ -64,6 +64,7 @@ def test_the_primary_comparisons_are_told_before_the_rest_is_run(monkeypatch, tm
     assert done == [{"equal epochs"}, [SERIES], {"equal epochs", "equal steps"}, [other, SERIES]]
 
 
+@pytest.mark.slow
 def test_the_small_map_has_fewer_records(start, monkeypatch):
     seen = []
 
@@ -82,7 +83,7 @@ def test_every_arm_trains_on_what_it_chose_and_is_tested(start, monkeypatch, tmp
     monkeypatch.setattr(conditions, "PER_FAMILY", 3)
     monkeypatch.setattr(conditions, "TARGETS", (4, 3))
     monkeypatch.setattr(where_it_pays, "EPOCHS", 2)
-    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    save_tiny(tmp_path / "model")
     start("--model", str(tmp_path / "model"), series=SERIES._replace(fraction=0.15, arms=ARMS, trainings=1))
     entries = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]
     assert [e["arm"] for e in entries] == [*ARMS] * 2

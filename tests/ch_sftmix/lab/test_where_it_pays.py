@@ -8,10 +8,8 @@ from ch_pretrain import classroom
 from ch_sftmix.lab import where_it_pays
 from ch_sftmix.lab.arms import ARMS
 from ch_sftmix.lab.where_it_pays import ARM_NAMES, PRIMARY, MapOptions, differences, draw_data, primary_comparisons, run_cell
-from common.pretrained import save_pretrained
 from common.support.files import InputError, Journal
-from common.tokenizer import Tokenizer
-from tests.conftest import assert_refused, make_model
+from tests.conftest import assert_refused, save_tiny
 
 
 def test_a_data_set_depends_on_its_seed_and_holds_as_many_wrong_answers_as_asked_for():
@@ -111,7 +109,7 @@ def test_the_command_writes_and_tells_the_map_and_goes_on_with_it(in_process, tm
     everything, few = classroom.records, {"train": 12, "validation": 2, "test": 3}
     monkeypatch.setattr(classroom, "records", lambda seed, noise: [
         r for split, n in few.items() for r in [r for r in everything(seed, noise) if r["split"] == split][:n]])
-    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    save_tiny(tmp_path / "model")
     out = tmp_path / "out"
     options = ["--model", tmp_path / "model", "--records", 12, "--epochs", 1, "--noise", 0.0, 0.4, "--seeds", 100, 101,
                "--precision", "fp32", "--arms", *ARMS_HERE, "--out", out]

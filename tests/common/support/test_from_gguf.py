@@ -15,6 +15,7 @@ from common.tokenizer import BYTE_TO_CHAR
 from tests.conftest import assert_refused, make_llama
 
 gguf = pytest.importorskip("gguf")
+pytestmark = pytest.mark.slow
 IDS = torch.tensor([[5, 200, 31, 31, 7, 90, 258, 0]])
 WORDS = ["<|endoftext|>", "<|im_end|>", *BYTE_TO_CHAR.values(), "12", "Ġh"]
 SIZES = {"vocab_size": len(WORDS), "n_inner": 64}
