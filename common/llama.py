@@ -79,6 +79,7 @@ class Rotary(nn.Module):
 
 class LlamaAttention(Attention):
     """Causal self-attention with turned queries and keys, and G heads of keys and values."""
+
     def __init__(self, config: LlamaConfig, rotary: Rotary):
         nn.Module.__init__(self)
         self.rotary, self.group = rotary, config.n_head // config.n_kv_head  # H / G

@@ -21,8 +21,8 @@ SMALL = ["--smoke", "--device", "cpu", "--precision", "fp32"]
 def test_a_chapter_trains_it(script, options, llama_folder, in_process, tmp_path):
     done = in_process(script, *SMALL, *options, "--model", llama_folder, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    options = json.loads((tmp_path / "run" / "run.json").read_text())["options"]
-    assert options["format"] == ("alpaca" if "alpaca" in str(options["format"]) else "chatml")
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["options"]
+    assert recorded["format"] == ("alpaca" if "alpaca" in options else "chatml")
     before, after = load_pretrained(llama_folder)[0], load_pretrained(tmp_path / "run")[0]
     moved = sum((p - q).abs().sum().item() for p, q in zip(before.parameters(), after.parameters()))
     assert type(after) is type(before) and moved > 0

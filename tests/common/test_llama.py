@@ -25,7 +25,7 @@ LLAMAS = {"GQA, tied": ("llama", {}), "a head of its own": ("llama", {"tie_word_
           "Qwen2": ("qwen2", {}), "Qwen2, a head of its own": ("qwen2", {"tie_word_embeddings": False})}
 
 
-def make_peer(kind: str = "llama", **settings: object) -> transformers.PreTrainedModel:
+def make_peer(kind: str = "llama", noise: float = 0.2, **settings: object) -> transformers.PreTrainedModel:
     """A random model of transformers, with clearly different outputs for different inputs."""
     torch.manual_seed(1)
     config = {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -33,7 +33,7 @@ def make_peer(kind: str = "llama", **settings: object) -> transformers.PreTraine
     model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **config | settings)).eval()
     with torch.no_grad():
         for p in model.parameters():
-            p.add_(torch.randn_like(p) * 0.2)
+            p.add_(torch.randn_like(p) * noise)
     return model
 
 
@@ -72,12 +72,12 @@ def test_parts_in_bfloat16_are_read_as_float32(llama_folder):
 
 
 def test_greedy_answers_are_those_of_transformers(tokenizer, tmp_path):
-    peer, prompts = make_peer(), [[10, 20, 30, 40, 50], [7, 8], [9] * 9]
+    peer, prompts = make_peer(noise=0.4), [[10, 20, 30, 40, 50], [7, 8], [9] * 9]
     model, _ = load_pretrained(written(peer, tokenizer, tmp_path))
     how = {"do_sample": False, "max_new_tokens": 30, "eos_token_id": None, "pad_token_id": 0}
     theirs = [peer.generate(ids := torch.tensor([prompt]), attention_mask=torch.ones_like(ids), **how)[0, len(prompt):].tolist()
               for prompt in prompts]
-    assert [answer.ids for answer in continue_all(model, prompts, 30, eot_id=-1)] == theirs and len({*theirs[0]}) > 2
+    assert [answer.ids for answer in continue_all(model, prompts, 30, eot_id=-1)] == theirs and len({*theirs[0]}) > 5
 
 
 # --- each change by hand
