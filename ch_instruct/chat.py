@@ -8,7 +8,7 @@ before each question, in the same form as in training and in its own prompt styl
 
     /reset          forget the conversation
     /save FILE      write it as a .json file that --data takes
-    /format STYLE   go on in another prompt style: alpaca or phi3
+    /format STYLE   go on in another prompt style: alpaca, phi3 or chatml
     /help           list these commands
     /quit, Ctrl-D   end
     Ctrl-C          stop the answer; what it has said so far stays
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from common.support import files, options
 from common.support.console import say
+from common.support.files import InputError
 
 
 def parse() -> argparse.Namespace:
@@ -126,8 +127,12 @@ class Chat:
         elif name == "/save":
             self.save(value)
         elif name == "/format" and value in STYLES:
-            self.args.format = value
-            say(f"[{value} prompts from here on, for the earlier turns too]")
+            try:
+                encode_prompt({"instruction": ""}, self.tokenizer, value)
+                self.args.format = value
+                say(f"[{value} prompts from here on, for the earlier turns too]")
+            except InputError as error:  # the model does not know the style's control tokens
+                say(f"[{error}]")
         elif name == "/format":
             say(f"[now {self.args.format}; choose {' or '.join(STYLES)}: /format {STYLES[0]}]")
         elif name == "/help":

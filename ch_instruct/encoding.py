@@ -4,8 +4,9 @@ and ends is known."""
 from itertools import accumulate, chain
 from typing import NamedTuple
 
-from ch_instruct.prompts import format_turns
+from ch_instruct.prompts import chatml_turns, format_turns
 from ch_instruct.records import last_turn
+from ch_instruct.support.prompt_style import default_system
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
 
@@ -51,9 +52,13 @@ class Example(NamedTuple):
 def encode_turns(record: dict, tokenizer: Tokenizer, style: str = "alpaca") -> list[list[int]]:
     """Encode each prompt and each response apart. Responses end with the end-of-text token, from
     which the model learns to stop."""
-    # every second text is a response
-    return [tokenizer.encode(text) + [tokenizer.eot_id] * (number % 2)
-            for number, text in enumerate(format_turns(record, style))]
+    if style == "chatml":
+        turns = chatml_turns(record, default_system(tokenizer.chat_template))
+    else:
+        turns = [[text] for text in format_turns(record, style)]
+    # every second turn is a response
+    return [tokenizer.encode_pieces(pieces) + [tokenizer.eot_id] * (number % 2)
+            for number, pieces in enumerate(turns)]
 
 
 def encode_record(record: dict, tokenizer: Tokenizer, style: str = "alpaca") -> Example:

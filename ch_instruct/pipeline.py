@@ -122,7 +122,7 @@ def prepare(options: FineTuning) -> Work:
                          "8 or 16 is usual.")
     if options.recompute:
         recompute_blocks(model)
-    tokenizer.chat_template = chat_template(options.style)  # saved with every checkpoint
+    tokenizer.chat_template = chat_template(options.style, tokenizer.chat_template)  # saved with every checkpoint
 
     say(f"Data {options.data}: {len(data)} records, {options.style} prompts"
         + (f", {sum(map(len, places.values()))} of them for --smoke" if options.smoke else "")

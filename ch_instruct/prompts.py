@@ -4,7 +4,8 @@ import json
 
 from common.support.console import shorten
 
-STYLES = ("alpaca", "phi3")
+STYLES = ("alpaca", "phi3", "chatml")
+START, END = "<|im_start|>", "<|im_end|>"  # chatml's control tokens
 
 
 def format_prompt(record: dict, style: str = "alpaca") -> str:
@@ -12,8 +13,8 @@ def format_prompt(record: dict, style: str = "alpaca") -> str:
 
     Args:
         record: has "instruction" and, optionally, "input"; or has "messages", see `format_turns`.
-        style: "alpaca" (Taori et al., 2023: a preamble and ### headings) or "phi3" (<|User|> and
-            <|Assistant|>).
+        style: "alpaca" (Taori et al., 2023: a preamble and ### headings), "phi3" (<|User|> and
+            <|Assistant|>), or "chatml" (that of SmolLM2 and Qwen: control tokens around each turn).
 
     Raises:
         ValueError: for another style.
@@ -33,13 +34,15 @@ def format_turns(record: dict, style: str = "alpaca") -> list[str]:
         record: "messages" is a list of {"role", "content"}: perhaps one of role system, then user
             and assistant in turn. If the last one is the user's, the list ends with the prompt that
             asks for an answer; likewise if a record of "instruction" has no "output".
-        style: "alpaca" or "phi3".
+        style: "alpaca", "phi3" or "chatml".
 
     Raises:
         ValueError: for another style.
     """
     if style not in STYLES:
         raise ValueError(f"There is no prompt style {style!r}; use {' or '.join(STYLES)}.")
+    if style == "chatml":
+        return ["".join(pieces) for pieces in chatml_turns(record)]
     if "messages" not in record:
         instruction, context = record["instruction"], record.get("input", "")
         responses = [record["output"]] if "output" in record else []
@@ -58,6 +61,31 @@ def format_turns(record: dict, style: str = "alpaca") -> list[str]:
             before = "\n\n"  # between a response and the next request
         else:
             turns.append(message["content"])
+    return turns
+
+
+def chatml_turns(record: dict, system: str = "") -> list[list[str]]:
+    """`format_turns` in the style chatml, each turn in pieces: text, control token, ..., text.
+
+    What a user writes is part of a text, so whoever types "<|im_end|>" types letters.
+
+    Args:
+        system: the system message of a record that has none; "" for none.
+    """
+    messages = record.get("messages") or [
+        {"role": "user", "content": question_text(record)},
+        *({"role": "assistant", "content": record[key]} for key in ("output",) if key in record)]
+    if system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system}, *messages]
+    turns, pieces = [], [""]
+    for message in messages:
+        if message["role"] == "assistant":
+            turns.append([message["content"]])
+            pieces = ["\n"]  # behind the control token that ends the response
+        else:
+            pieces += [START, f"{message['role']}\n{message['content']}", END, "\n"]
+        if message["role"] == "user":
+            turns.append([*pieces, START, "assistant\n"])
     return turns
 
 
@@ -115,13 +143,30 @@ CHAT = """\
 """
 
 
-def chat_template(style: str = "alpaca") -> str:
+# A response ends with the end-of-text token, whatever its name.
+CHATML = """\
+{%- for message in messages %}
+  {{- "<|im_start|>" + message.role + "\n" + message.content }}
+  {{- (eos_token if message.role == "assistant" else "<|im_end|>") + "\n" }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+  {{- "<|im_start|>assistant\n" }}
+{%- endif %}
+"""
+
+
+def chat_template(style: str = "alpaca", own: str | None = None) -> str:
     """The style as a Jinja template, which other tools read from tokenizer_config.json and then ask
     as in training.
 
     The texts in it are cut from `format_prompt`, so the two can never differ. A chat knows no
     "input"; whoever has one writes it into the message, below the instruction.
+
+    Args:
+        own: the template that the model came with; one of chatml stays, with its system message.
     """
+    if style == "chatml":
+        return own if own and START in own else CHATML
     before, after = format_prompt({"instruction": "\0"}, style).split("\0")
     preamble, gap, request = before.rpartition("\n\n")  # phi3 has no preamble
     texts = {"PREAMBLE": preamble + gap, "REQUEST": request, "RESPONSE": after.lstrip("\n"),

@@ -48,7 +48,8 @@ def main() -> None:
     if not 0 < len(prompt) <= longest:
         raise InputError(f"--prompt has {len(prompt)} tokens; {args.model} takes 1 to {longest}.")
     sizes = model.config
-    check_memory(8 * sizes.n_layer * sizes.n_embd * sizes.n_positions * args.num_samples,  # keys and values, 4 bytes a number
+    longest = min(sizes.n_positions, len(prompt) + args.max_new_tokens)
+    check_memory(8 * sizes.n_layer * sizes.n_embd * longest * args.num_samples,  # keys and values, 4 bytes a number
                  f"--num-samples {args.num_samples} needs", "lower it")
     with evaluating(model, precision_to_answer(args.precision, model)):
         samples = continue_all(model, [prompt] * args.num_samples, args.max_new_tokens, tokenizer.eot_id, args.num_samples,

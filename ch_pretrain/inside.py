@@ -4,7 +4,7 @@ what each layer would say."""
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from common.gpt2 import GPT2
+from common.llama import Llama
 from common.losses import next_token_loss
 from common.support.files import InputError
 from common.support.verify import outputs_of
@@ -68,7 +69,13 @@ def attention_weights(model: GPT2, ids: Tensor) -> Tensor:
                                              for layer in range(model.config.n_layer)})  # queries, keys and values
     weights = []
     for layer in range(model.config.n_layer):
-        q, k, _ = products[str(layer)][0].view(T, 3, H, -1).permute(1, 2, 0, 3)  # each [H, T, Dh]
+        qkv = products[str(layer)]  # [1, T, 3D]
+        if isinstance(model, Llama):
+            attention: Any = model.get_submodule(f"h.{layer}.attn")
+            [q], [k], _ = attention.heads(attention.turned(qkv, torch.arange(T, device=qkv.device)))  # [H or G, T, Dh]
+            k = k.repeat_interleave(attention.group, dim=0)
+        else:
+            q, k, _ = qkv[0].view(T, 3, H, -1).permute(1, 2, 0, 3)  # each [H, T, Dh]
         scores = q @ k.transpose(1, 2) / q.size(-1) ** 0.5  # [H, T, T]
         ahead = torch.ones(T, T, dtype=torch.bool, device=scores.device).triu(1)
         weights.append(scores.masked_fill(ahead, -torch.inf).softmax(dim=-1))
@@ -176,7 +183,8 @@ def logit_lens(model: GPT2, ids: Tensor, k: int = 5) -> Lens:
     streams: list[Tensor] = []  # what goes into each layer, [T, D]
     with hooked([block.register_forward_pre_hook(lambda module, inputs: streams.append(inputs[0][0])) for block in model.h]):
         logits = logits_of(model, ids[None])[0].float()
-    rows = [F.linear(model.ln_f(stream), model.wte.weight).float() for stream in streams] + [logits]  # the head is tied
+    head = getattr(model, "lm_head", model.wte).weight  # tied, if there is none of its own
+    rows = [F.linear(model.ln_f(stream), head).float() for stream in streams] + [logits]
     tops = [row.softmax(dim=-1).topk(k) for row in rows]
     return Lens(torch.stack([top.values for top in tops]), torch.stack([top.indices for top in tops]), logits)
 

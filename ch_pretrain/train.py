@@ -75,9 +75,10 @@ from common.fast.answering import continue_all
 from common.fast.views import recompute_blocks
 from common.gpt2 import GPT2, Attention, GPT2Config
 from common.losses import next_token_loss
-from common.pretrained import LARGEST, count_parameters, load_pretrained, save_pretrained
+from common.pretrained import load_pretrained, save_pretrained
 from common.support import distributed, plots, reports, runs
 from common.support.device import check_memory, check_mps, pick_device, pick_precision
+from common.support.public_form import LARGEST, count_parameters
 from common.training import TrainOptions, fit
 
 CORPORA = {"classroom": pages, "plain": classroom.pages}  # who makes their pages

@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """Sizes of a model, by the names of Hugging Face's `config.json` (`dropout` is ours).
-
-    The defaults are those of `gpt2` (124M).
-    """
+    """Sizes, by the names of Hugging Face's `config.json` (`dropout` is ours): those of `gpt2`."""
 
     vocab_size: int = 50257
     n_positions: int = 1024  # longest input in tokens
@@ -66,9 +63,8 @@ class Attention(nn.Module):
         """Queries, keys and values side by side [B, T, 3D] -> q, k, v, each [B, H, T, Dh]."""
         return tuple(x.unflatten(2, (self.n_head, -1)).transpose(1, 2) for x in qkv.chunk(3, dim=2))
 
-    def attend(self, qkv: Tensor) -> Tensor:
-        """softmax(q kᵀ / sqrt(Dh)) v, each token blind to later ones: [B, T, 3D] -> [B, T, D]."""
-        q, k, v = self.heads(qkv)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q kᵀ/sqrt(Dh)) v, each token blind to later ones, [B, H, T, Dh] -> [B, T, D]."""
         scores = q @ k.transpose(2, 3) / math.sqrt(q.size(3))  # [B, H, T, T]: query, key
         later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)  # True above the diagonal
         weights = scores.masked_fill(later, -math.inf).softmax(dim=3)  # each row adds up to 1
@@ -77,7 +73,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, view: "View | None" = None) -> Tensor:
         qkv = self.c_attn(x)  # [B, T, 3D]
-        y = self.attend(qkv) if view is None else view.attend(qkv, self)  # [B, T, D]
+        y = self.attend(*self.heads(qkv)) if view is None else view.attend(qkv, self)  # [B, T, D]
         return self.resid_dropout(self.c_proj(y))
 
 
@@ -132,7 +128,7 @@ class GPT2(nn.Module):
         """N(0, 0.02). Each layer adds to the stream twice, so its `c_proj` start smaller."""
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, (Attention, MLP)):  # comes after the linear layers inside it
             nn.init.normal_(module.c_proj.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
@@ -141,6 +137,10 @@ class GPT2(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.wte.weight.device
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """What the first block reads: the token's vector plus the position's, [B, T, D]."""
+        return self.wte(ids) + self.wpe(positions)
 
     def hidden_states(self, ids: Tensor, view: "View | None" = None) -> Tensor:
         """Run everything but the head: token ids, int64 [B, T] -> float [B, T, D].
@@ -151,11 +151,10 @@ class GPT2(nn.Module):
             ValueError: if a row is longer than `n_positions`.
         """
         T = ids.size(1) if view is None else view.length
-        if T > self.config.n_positions:
-            raise ValueError(f"The input has {T} tokens; this model reads at most "
-                             f"{self.config.n_positions}.")
+        if T > (most := self.config.n_positions):
+            raise ValueError(f"The input has {T} tokens; this model reads at most {most}.")
         positions = torch.arange(T, device=ids.device) if view is None else view.positions  # [T]
-        x = self.drop(self.wte(ids) + self.wpe(positions))  # [B, T, D]
+        x = self.drop(self.embed(ids, positions))  # [B, T, D]
         for block in self.h:
             x = block(x, view)
         return self.ln_f(x)

@@ -20,8 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from common.gpt2 import GPT2
+from common.llama import Llama
 from common.support import files
 from common.support.files import InputError
+from common.support.public_form import LLAMA_PARTS, apart, with_prefix
 
 ALPHA = 16  # α. With α / r, a good learning rate depends little on r, so α is left alone
 ADAPTED = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))  # of each block
@@ -33,7 +35,8 @@ PLAIN = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, 
 HARMLESS = {"auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out", "inference_mode",
             "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "peft_version",
             "qalora_group_size", "r", "rank_pattern", "runtime_config", "target_modules", "task_type", "use_rslora"}
-THEIR_NAME = re.compile(r"base_model\.model\.(?:transformer\.)?(.+)\.lora_([AB])\.weight")
+THEIR_NAME = re.compile(r"base_model\.model\.(?:transformer\.|model\.)?(.+)\.lora_([AB])\.weight")
+THEIR_PARTS = [tuple(name.split(".")) for pair in ADAPTED for name in (".".join(pair), *LLAMA_PARTS[".".join(pair)])]
 
 
 class LoRALinear(nn.Linear):
@@ -96,14 +99,18 @@ def lora_layers(model: GPT2) -> dict[str, LoRALinear]:
 
 def save_adapter(model: GPT2, base: str, folder: Path) -> None:
     """Write the updates alone, in the format of Hugging Face's `peft`. base: the hub id or folder of the pretrained model."""
-    layers = lora_layers(model)
+    layers, tensors = lora_layers(model), {}
+    for name, layer in layers.items():
+        for part, B in apart(model, f"{name}.weight", layer.B):  # where they are apart, each part has the same A
+            for letter, matrix in (("A", layer.A), ("B", B)):
+                their_name = with_prefix(model, part).replace(".weight", f".lora_{letter}.weight")
+                tensors[f"base_model.model.{their_name}"] = matrix.detach().clone()
     [r] = {layer.A.size(0) for layer in layers.values()}
     files.write_json(folder / "adapter_config.json", {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": r, "lora_alpha": ALPHA,
-        "lora_dropout": 0.0, "bias": "none", "target_modules": sorted({name for _, name in ADAPTED}),
-        "fan_in_fan_out": True, "inference_mode": True})  # public files keep GPT-2's linear layers transposed
-    tensors = {f"base_model.model.transformer.{name}.lora_{letter}.weight": getattr(layer, letter).detach().contiguous()
-               for name, layer in layers.items() for letter in "AB"}
+        "lora_dropout": 0.0, "bias": "none", "target_modules": sorted({name.split(".")[-3] for name in tensors}),
+        "fan_in_fan_out": not isinstance(model, Llama),  # public files keep GPT-2's linear layers transposed
+        "inference_mode": True})
     files.write_whole(folder / "adapter_model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
 
 
@@ -134,7 +141,7 @@ def adapter_updates(folder: Path) -> dict[str, Tensor]:
         halves: dict[str, dict[str, Tensor]] = {}
         for name, tensor in load_file(path).items():
             found = THEIR_NAME.fullmatch(name)
-            if not found or found[1].split(".")[-2:] not in [list(pair) for pair in ADAPTED]:
+            if not found or tuple(found[1].split(".")[-2:]) not in THEIR_PARTS:
                 raise InputError(f"{path} holds {name}, which is no update of a block's linear layer; merge it with peft's "
                                  "merge_and_unload and use the merged folder.")
             halves.setdefault(f"{found[1]}.weight", {})[found[2]] = tensor.float()

@@ -1,6 +1,6 @@
-"""Loading and saving: a checkpoint is a Hugging Face GPT-2 folder, for public weights and for our own alike.
+"""Loading and saving: a checkpoint is a Hugging Face folder of a GPT-2, Llama or Qwen2, for public weights and our own alike.
 
-    config.json  model.safetensors  vocab.json  merges.txt  tokenizer_config.json
+    config.json  model.safetensors  vocab.json  merges.txt  tokenizer_config.json  (or tokenizer.json, which says more)
 
 A folder with adapter_config.json and adapter_model.safetensors, as `peft` writes it, stands for the model that it adapts,
 with the updates added.
@@ -16,11 +16,22 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from common.gpt2 import GPT2, GPT2Config
+from common.llama import Llama, LlamaConfig
 from common.lora import adapter_updates, merged_weights, read_adapter_config
 from common.support import files
 from common.support.device import check_memory
 from common.support.files import InputError
 from common.support.hub import Pin, download
+from common.support.public_form import (
+    TRANSPOSED,
+    config_from,
+    content_of,
+    count_parameters,
+    public_names,
+    to_ours,
+    to_public,
+    with_prefix,
+)
 from common.tokenizer import Tokenizer
 
 CLASSROOM_FOLDER = Path(__file__).parent / "assets" / "classroom"
@@ -34,23 +45,15 @@ PUBLIC = {
     "gpt2-large": Pin("openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519"),
     "gpt2-xl": Pin("openai-community/gpt2-xl", "15ea56dee5df4983c59b2538573817e1667135e2", None,
                    "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a"),
+    "smollm2": Pin("HuggingFaceTB/SmolLM2-135M-Instruct", "12fd25f77366fa6b3b4b768ec3050bf629380bac", 269060552,
+                   "5af571cbf074e6d21a03528d2330792e532ca608f24ac70a143f6b369968ab8c"),
 }
 
 # What a hub repository may hold besides (PyTorch pickles, TensorFlow, ONNX) is never fetched.
 WANTED_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "vocab.json", "merges.txt",
                 "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
-                "adapter_config.json", "adapter_model.safetensors"]
+                "chat_template.jinja", "adapter_config.json", "adapter_model.safetensors"]
 
-# Settings of config.json that change the computation. Other values than these describe a model that GPT2 is not.
-FIXED_SETTINGS = {"model_type": ("gpt2",), "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-                  "tie_word_embeddings": (True,), "scale_attn_weights": (True,),
-                  "scale_attn_by_inverse_layer_idx": (False,), "add_cross_attention": (False,)}
-
-# The largest sizes that are taken for meant: with larger ones, only to build the model would take minutes or overflow.
-LARGEST = {"vocab_size": 10**7, "n_positions": 10**7, "n_embd": 10**5, "n_layer": 1000, "n_head": 10**5, "n_inner": 10**6}
-
-# Public files keep these linear layers as [in, out] ("Conv1D"); nn.Linear keeps [out, in].
-TRANSPOSED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 MASK_BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # constants that older files carry along
 
 
@@ -60,7 +63,8 @@ def load_pretrained(name_or_folder: str | Path, device: str | torch.device = "cp
 
     Args:
         name_or_folder: "classroom" (ships with this repository), a public size ("gpt2", "gpt2-medium", "gpt2-large",
-            "gpt2-xl"), the hub id of a GPT-2 model ("distilbert/distilgpt2"), a checkpoint folder, or that of an adapter.
+            "gpt2-xl", "smollm2"), the hub id of a GPT-2, Llama or Qwen2 ("distilbert/distilgpt2"), a checkpoint folder, or
+            that of an adapter.
         device, dtype: where the weights go, and as what.
         dropout: share of activations set to zero in training, whatever the checkpoint says.
 
@@ -69,7 +73,7 @@ def load_pretrained(name_or_folder: str | Path, device: str | torch.device = "cp
         padded), its buffer `without_token`, bool [V], says which, so that they are never chosen.
 
     Raises:
-        InputError: if there is no such model, it cannot be fetched, or its files are not a whole GPT-2.
+        InputError: if there is no such model, it cannot be fetched, or its files are not a whole model of ours.
     """
     folder = find_folder(str(name_or_folder))
     config = replace(read_config(folder), dropout=dropout)
@@ -78,7 +82,7 @@ def load_pretrained(name_or_folder: str | Path, device: str | torch.device = "cp
         raise InputError(f"{folder}: the tokenizer has {tokenizer.vocab_size} entries and the model only "
                          f"{config.vocab_size}; they do not belong together.")
     with torch.device("meta"), NoInit():  # shapes only: the weights come from the file
-        model = GPT2(config)
+        model = Llama(config) if isinstance(config, LlamaConfig) else GPT2(config)
     load_weights(model, folder, dtype)
     if unused := tokenizer.without_token(config.vocab_size):
         mask = torch.zeros(config.vocab_size, dtype=torch.bool)
@@ -143,49 +147,29 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def read_config(folder: Path) -> GPT2Config:
-    """Read `config.json`; refuse models that are not GPT-2. Its dropout is not read: it is a matter of training."""
+    """Read `config.json`; refuse models that are none of ours. Its dropout is not read: it is a matter of training."""
     if base := adapted_folder(folder):
         return read_config(base)
     path = folder / "config.json"
     if not files.is_there(path):
         raise InputError(f"{folder} is no checkpoint: it has no config.json.")
-    content = files.read_json(path, {str: object}, "not the config.json of a GPT-2", "fetch or copy it again")
-    for key, allowed in FIXED_SETTINGS.items():
-        value = content.get(key, allowed[0]) if key != "model_type" else content.get(key)
-        if value not in allowed:
-            raise InputError(f"{path} says {key} = {value!r}; only {' or '.join(map(repr, allowed))} is GPT-2 as "
-                             "written here; use another model.")
-    for key, most in LARGEST.items():
-        value = content.get(key)
-        if not (key == "n_inner" and value is None) and not (type(value) is int and 1 <= value <= most):
-            raise InputError(f"{path} says {key} = {value!r}; it must be a whole number from 1 to {most}.")
-    epsilon = content.get("layer_norm_epsilon", 1e-5)
-    if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
-        raise InputError(f"{path} says layer_norm_epsilon = {epsilon!r}; it must be a number between 0 and 1.")
-    with files.reading(path, "not the config.json of a GPT-2", "fetch or copy it again"):
-        config = GPT2Config(**{key: content.get(key) for key in LARGEST}, layer_norm_epsilon=float(epsilon))
+    config = config_from(files.read_json(path, {str: object}, "not the config.json of a model", "fetch or copy it again"), path)
     count = count_parameters(config)
     check_memory(4 * count, f"{path}: a model of {count:,} parameters needs", "use a smaller one")
     return config
 
 
-def count_parameters(config: GPT2Config) -> int:
-    """How many numbers a model of these sizes learns, without making one."""
-    D, inner = config.n_embd, config.n_inner or 4 * config.n_embd
-    per_layer = 4 * D * D + 2 * D * inner + 9 * D + inner  # the matrices of attention and MLP, then biases and gains
-    return (config.vocab_size + config.n_positions) * D + config.n_layer * per_layer + 2 * D
-
-
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of `model.safetensors`, or of the parts that `model.safetensors.index.json` lists, by their names without
-    the prefix "transformer."; with the updates of an adapter added, if the folder holds one."""
+    their prefix; with the updates of an adapter added, if the folder holds one."""
     if base := adapted_folder(folder):
         tensors = read_tensors(base)
         for name, update in adapter_updates(folder).items():
-            if name not in tensors or tensors[name].shape != update.T.shape:
-                raise InputError(f"{folder} has an update of {name}, {tuple(update.T.shape)}, and its model {base} no such "
+            update = update.T if TRANSPOSED.fullmatch(name) else update
+            if name not in tensors or tensors[name].shape != update.shape:
+                raise InputError(f"{folder} has an update of {name}, {tuple(update.shape)}, and its model {base} no such "
                                  "matrix; they do not belong together.")
-            tensors[name] = tensors[name].float() + update.T  # public files keep these layers as [in, out]
+            tensors[name] = tensors[name].float() + update
         return tensors
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if files.is_there(single):
@@ -203,8 +187,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same by the names that our model has."""
-    return {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    """The same by names without the prefix of public files."""
+    return {re.sub(r"^(transformer|model)\.", "", name): tensor for name, tensor in tensors.items()}
 
 
 def read_part(path: Path) -> dict[str, Tensor]:
@@ -216,25 +200,24 @@ def read_part(path: Path) -> dict[str, Tensor]:
 def load_weights(model: GPT2, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """Fill `model` with the folder's weights.
 
-    Accepted: names with and without the prefix "transformer.", mask buffers (dropped), an `lm_head.weight` equal to the
+    Accepted: names with and without their prefix, mask buffers (dropped), and for a tied head an `lm_head.weight` equal to the
     embedding (dropped) or alone (it is the embedding, too). Everything else must match: the set of names, and every shape.
 
     Raises:
         InputError: naming what is missing, unexpected, or of the wrong shape.
     """
     tensors = {name: tensor for name, tensor in read_tensors(folder).items() if not MASK_BUFFERS.fullmatch(name)}
-    head = tensors.pop("lm_head.weight", None)
-    if head is not None and not torch.equal(head, tensors.setdefault("wte.weight", head)):
-        raise InputError(f"{folder}: lm_head.weight differs from wte.weight; GPT-2 shares one matrix between embedding and "
-                         "head, so this is another model.")
+    expected = to_public(model, model.state_dict())
+    head = None if "lm_head.weight" in expected else tensors.pop("lm_head.weight", None)
+    [embedding] = public_names(model, "wte.weight")
+    if head is not None and not torch.equal(head, tensors.setdefault(embedding, head)):
+        raise InputError(f"{folder}: lm_head.weight differs from {embedding}; config.json says that embedding and head share "
+                         "one matrix, so this is another model.")
 
-    expected = model.state_dict()
     missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or unexpected:
-        raise InputError(f"{folder} does not hold this GPT-2: missing {_some(missing)}, unexpected {_some(unexpected)}.")
+        raise InputError(f"{folder} does not hold this model: missing {_some(missing)}, unexpected {_some(unexpected)}.")
     for name, tensor in tensors.items():
-        if TRANSPOSED.fullmatch(name) and tensor.dim() == 2:
-            tensor = tensor.t()
         if tensor.shape != expected[name].shape:
             raise InputError(f"{folder}: {name} has shape {tuple(tensor.shape)}; config.json asks for "
                              f"{tuple(expected[name].shape)}.")
@@ -243,6 +226,7 @@ def load_weights(model: GPT2, folder: Path, dtype: torch.dtype = torch.float32) 
             raise InputError(f"{folder}: {name} holds values that are no finite numbers, so nothing can be computed with it; "
                              "fetch or copy it again, or use an earlier checkpoint.")
         tensors[name] = tensor
+    tensors = to_ours(model, tensors)
     if model.wte.weight.is_meta:
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         model.load_state_dict(tensors, assign=True)  # take the tensors themselves, there is nothing to copy into
@@ -257,7 +241,7 @@ def _some(names: list[str]) -> str:
 
 
 def save_pretrained(model: GPT2, tokenizer: Tokenizer, folder: str | Path) -> None:
-    """Write a checkpoint folder that this code, transformers and other readers of GPT-2 folders load.
+    """Write a checkpoint folder that this code, transformers and other readers of such folders load.
 
     The weights are written in the model's own dtype and come last, so a folder with `model.safetensors` is whole. Updates by
     LoRA are added to their matrices.
@@ -265,13 +249,7 @@ def save_pretrained(model: GPT2, tokenizer: Tokenizer, folder: str | Path) -> No
     folder = Path(folder)
     config = model.config
     tokenizer.save(folder, model_max_length=config.n_positions)
-    files.write_json(folder / "config.json", {
-        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
-        "vocab_size": config.vocab_size, "n_positions": config.n_positions, "n_ctx": config.n_positions,
-        "n_embd": config.n_embd, "n_layer": config.n_layer, "n_head": config.n_head, "n_inner": config.n_inner,
-        "layer_norm_epsilon": config.layer_norm_epsilon, "attn_pdrop": config.dropout, "embd_pdrop": config.dropout,
-        "resid_pdrop": config.dropout, "tie_word_embeddings": True, "bos_token_id": tokenizer.eot_id,
-        "eos_token_id": tokenizer.eot_id, "dtype": str(model.wte.weight.dtype).removeprefix("torch.")})
-    tensors = {"transformer." + name: (tensor.t() if TRANSPOSED.fullmatch(name) else tensor).contiguous()
-               for name, tensor in merged_weights(model).items()}
+    files.write_json(folder / "config.json", content_of(config, tokenizer.eot_id, model.wte.weight.dtype))
+    tensors = {with_prefix(model, name): tensor.contiguous()
+               for name, tensor in to_public(model, merged_weights(model)).items()}
     files.write_whole(folder / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))

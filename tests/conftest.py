@@ -18,7 +18,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from ch_pretrain.pages import pages
 from common.gpt2 import GPT2, GPT2Config
+from common.llama import Llama, LlamaConfig
 from common.pretrained import CLASSROOM_FOLDER, load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
 from tests.started import start, told
@@ -60,6 +62,53 @@ def make_model(**sizes: int) -> GPT2:
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.1)
     return model
+
+
+def make_llama(**sizes: object) -> Llama:
+    """The same of the other kind, with half as many heads of keys as of queries."""
+    torch.manual_seed(0)
+    model = Llama(LlamaConfig(**{"vocab_size": 257, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48,
+                                 "n_kv_head": 2} | sizes)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+    return model
+
+
+KINDS = {"GPT-2": make_model, "Llama": make_llama, "a head of its own": lambda **sizes: make_llama(tied=False, **sizes),
+         "Qwen2": lambda **sizes: make_llama(qkv_bias=True, **sizes)}
+
+SMOLLM2_TEMPLATE = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
+You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
+' }}{% endif %}{{'<|im_start|>' + message['role'] + '
+' + message['content'] + '<|im_end|>' + '
+'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
+' }}{% endif %}"""  # as the model's tokenizer_config.json has it
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory) -> Path:
+    """A random Llama with a tokenizer as SmolLM2's: digits one by one, control tokens, a chat template. Written by
+    transformers, weights in parts and in bfloat16."""
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    folder = tmp_path_factory.mktemp("llama")
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
+        tokenizers.pre_tokenizers.Digits(True), tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    inner.train_from_iterator(pages(300, seed=5), tokenizers.trainers.BpeTrainer(
+        vocab_size=600, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"], show_progress=False,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet()))
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|im_end|>",
+                                                  chat_template=SMOLLM2_TEMPLATE, model_max_length=512)
+    theirs.save_pretrained(folder)
+    torch.manual_seed(1)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+        vocab_size=len(theirs), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, eos_token_id=theirs.eos_token_id,
+        initializer_range=0.2)).to(torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="40KB")
+    return folder
 
 
 def save_tiny(folder: Path, **sizes: int) -> None:

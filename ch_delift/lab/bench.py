@@ -84,11 +84,11 @@ def utility_side(who: str, precision: str, folder: Path) -> Callable[[list[Examp
                 return utility_matrix(model, tokenizer, targets, candidates, precision=precision)
 
         return ours
-    from transformers import GPT2LMHeadModel
+    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    model, tokenizer = GPT2LMHeadModel.from_pretrained(folder).eval(), Tokenizer.from_folder(folder)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), Tokenizer.from_folder(folder)
 
     def run(targets: list[Example], candidates: list[Example]) -> np.ndarray:
         with autocast(torch.device("cpu"), precision):

@@ -169,12 +169,12 @@ def training_side(who: str, precision: str, folder: Path, device: torch.device) 
             return total.item() / targets
 
         return our_step
-    from transformers import GPT2LMHeadModel
+    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     eot_id = Tokenizer.from_folder(folder).eot_id
-    theirs: torch.nn.Module = GPT2LMHeadModel.from_pretrained(folder).train()  # the folder says: no dropout
+    theirs: torch.nn.Module = AutoModelForCausalLM.from_pretrained(folder).train()  # the folder says: no dropout
     theirs.to(device)
     optimizer = make_optimizer(theirs, how)
 
@@ -237,10 +237,10 @@ def answering_side(who: str, precision: str, folder: Path, device: torch.device,
                 return sum(len(new.ids) + new.stopped for new in continue_all(ours, prompts, max_new_tokens, tokenizer.eot_id,
                                                                               batch_size))
         return our_answers
-    from transformers import GPT2LMHeadModel
+    from transformers import AutoModelForCausalLM
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    theirs = GPT2LMHeadModel.from_pretrained(folder, dtype=dtype).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     theirs.to(str(device))
 
     def their_answers(prompts: list[list[int]], batch_size: int) -> int:

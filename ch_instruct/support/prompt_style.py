@@ -1,21 +1,17 @@
 """In which prompt style a model is to be asked: the chat template of its folder knows in which it was trained."""
 
-from ch_instruct.prompts import STYLES, format_prompt
+from functools import lru_cache
+
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ch_instruct.prompts import END, START, STYLES, format_prompt, format_turns
 from common.pretrained import find_folder
 from common.support.console import say
-from common.support.files import is_there, read_json, reading
+from common.support.files import reading
+from common.tokenizer import own_template
 
-
-def own_template(model: str) -> str:
-    """The chat template of a model as --model names it, from tokenizer_config.json or from a file of its own, as newer
-    tools write it. Empty if there is none."""
-    folder = find_folder(model)
-    alone, beside = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    if is_there(alone):
-        with reading(alone, "no chat template"):
-            return alone.read_text(encoding="utf-8")
-    template = read_json(beside, {str: object}).get("chat_template") if is_there(beside) else ""
-    return template if isinstance(template, str) else ""
+TALK = [{"role": role, "content": text} for role, text in (
+    ("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"))]
 
 
 def choose_style(model: str, given: str | None) -> str:
@@ -23,7 +19,7 @@ def choose_style(model: str, given: str | None) -> str:
 
     A template is in the style whose response header it holds.
     """
-    template = own_template(model)
+    template = own_template(find_folder(model)) or ""
     headers = {style: format_prompt({"instruction": ""}, style).strip().splitlines()[-1] for style in STYLES}
     own = next((style for style, header in headers.items() if header in template), None)
     if given and own and given != own:
@@ -31,4 +27,24 @@ def choose_style(model: str, given: str | None) -> str:
     if template and not own:
         say(f"Warning: the chat template of {model} is none of {' or '.join(STYLES)}; it is asked in {given or STYLES[0]} "
             "prompts, and may answer worse than it can.")
+    if own == "chatml":
+        prompt, answer, again = format_turns({"messages": TALK}, own)
+        if rendered(template, TALK) != prompt + answer + END + again:
+            say(f"Warning: the chat template of {model} is chatml with additions, which are left out.")
     return given or own or STYLES[0]
+
+
+def rendered(template: str, messages: list[dict[str, str]]) -> str:
+    """What other tools make of these messages, with the header of the next response. A template may come from anywhere: it is
+    run where it can do nothing but write text."""
+    with reading("The chat template", "not to be rendered", "remove it from the model's folder, and give --format"):
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                                    extensions=["jinja2.ext.loopcontrols"])
+        return environment.from_string(template).render(messages=messages, add_generation_prompt=True, eos_token=END)
+
+
+@lru_cache
+def default_system(template: str | None) -> str:
+    """The system message that a template of the style chatml gives to a conversation without one; "" if none."""
+    opening, asked, _ = rendered(template or "", TALK[1:2]).partition(f"{START}user\n")
+    return opening.removeprefix(f"{START}system\n").removesuffix(f"{END}\n") if asked else ""

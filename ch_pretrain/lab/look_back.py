@@ -20,7 +20,7 @@ from common.support.files import FROM_0, check, reading, write_text
 def parse() -> argparse.Namespace:
     parser = options.Parser(__doc__)
     parser.add_argument("--models", nargs="+", default=["classroom"], metavar="M",
-                        help="classroom, gpt2, the hub id of a GPT-2 model, or a checkpoint folder (default: classroom)")
+                        help="classroom, gpt2, another hub id, or a checkpoint folder (default: classroom)")
     return parser.parse_args()
 
 

@@ -20,7 +20,8 @@ def to_int8(model: GPT2) -> None:
     """From here on this model computes its products with weights of 8 bits. It can answer, not learn."""
     for linear in [module for module in model.modules() if type(module) is nn.Linear]:
         vars(linear)["forward"] = _product(linear.weight, linear.bias)
-    vars(model)["logits"] = _product(model.wte.weight, None)  # the tied head, a third of what is read
+    if not hasattr(model, "lm_head"):
+        vars(model)["logits"] = _product(model.wte.weight, None)  # the tied head, a third of what is read
 
 
 def _product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:

@@ -39,7 +39,8 @@ def prepacked_weights(model: GPT2) -> Iterator[None]:
     try:
         for linear in linears:
             vars(linear)["forward"] = product(linear.weight, linear.bias)
-        vars(model)["logits"] = product(model.wte.weight, None)
+        if not hasattr(model, "lm_head"):  # tied; else the head is one of the layers
+            vars(model)["logits"] = product(model.wte.weight, None)
         yield
     finally:
         for linear in linears:  # the methods of their classes are there again

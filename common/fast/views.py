@@ -70,14 +70,15 @@ class View:
 
     def attend(self, qkv: Tensor, attention: Attention) -> Tensor:
         """As `Attention.attend`, over cached tokens, too: [B, T, 3D] -> [B, T, D]."""
-        q, k, v = attention.heads(qkv)  # each [B, H, T, Dh]
+        q, k, v = attention.heads(qkv)  # each [B, H, T, Dh]; Llama's k and v have fewer heads
         if self.cache is not None:
             k, v = self.cache.append(attention, k, v)  # [B, H, S+T, Dh]
         with attention_in_fp32(q, k, v) as (q, k, v):
             # Without a mask, "causal" is enough: either S = 0, or the one new token may see everything.
             y = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=self.mask, is_causal=self.mask is None and self.T > 1,
-                dropout_p=attention.attn_dropout.p if attention.training else 0.0)  # [B, H, T, Dh]
+                dropout_p=attention.attn_dropout.p if attention.training else 0.0,
+                enable_gqa=k.size(1) < q.size(1))  # [B, H, T, Dh]
         return y.transpose(1, 2).flatten(2)  # [B, T, D]
 
 
@@ -131,9 +132,9 @@ def run(model: GPT2, ids: Tensor, cache: KVCache | None = None, padding: Tensor 
     Raises:
         ValueError: if S + T, padding aside, is more than `n_positions`.
     """
-    # The gradient of the look-up is added to that of the head, which is the same matrix. Sparse: only the rows that were
+    # The gradient of the look-up is added to that of a tied head, which is the same matrix. Sparse: only the rows that were
     # looked up are touched. (On a GPU, making rows unique would mean waiting for it.)
-    model.wte.sparse = ids.is_cpu
+    model.wte.sparse = ids.is_cpu and not hasattr(model, "lm_head")
     if needed is None or needed.all():
         states = model.hidden_states(ids, View(ids.size(1), ids.device, cache, padding))
     else:

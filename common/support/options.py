@@ -197,8 +197,9 @@ def add(parser: Parser, *classes: type[Options]) -> None:
 class ModelOption(Options):
     """Which model."""
 
-    model: str = option("classroom", "classroom (ships with this repository), gpt2, gpt2-medium, gpt2-large, gpt2-xl, the hub "
-                        "id of a GPT-2 model, or a checkpoint folder (default: %(default)s)", metavar="M")
+    model: str = option("classroom", "classroom (ships with this repository), gpt2, gpt2-medium, gpt2-large, gpt2-xl, "
+                        "smollm2, the hub id of a GPT-2, Llama or Qwen2 model, or a checkpoint folder (default: %(default)s)",
+                        metavar="M")
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ class FormatOption(Options):
     """How records become prompts."""
 
     format: str | None = option(None, "prompt style (default: the one that the model was trained in, as its folder's chat "
-                                "template says; alpaca for a model without one)", choices=["alpaca", "phi3"])
+                                "template says; alpaca for a model without one)", choices=["alpaca", "phi3", "chatml"])
 
     @property
     def style(self) -> str:

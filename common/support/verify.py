@@ -1,4 +1,4 @@
-"""Is our GPT-2 the same as transformers'? Compare the two layer by layer on one model.
+"""Is our GPT-2, or our Llama, the same as transformers'? Compare the two layer by layer on one model.
 
     python common/support/verify.py --model gpt2
     python common/support/verify.py --model runs/ch_instruct/001
@@ -38,10 +38,10 @@ TOLERANCE = 1e-4  # largest difference relative to the largest value of the laye
 CAUSES = {
     "embeddings": "token or position embeddings are mixed up, or another tokenizer's ids were used",
     "attention": "c_attn or c_proj is not transposed (c_proj is square, so no shape check finds it), the order of heads "
-                 "differs, or the mask does",
-    "mlp": "the GELU is not the tanh form, or c_fc or c_proj is not transposed",
-    "final LayerNorm": "layer_norm_epsilon differs, or ln_f was not loaded",
-    "logits": "the head is not tied to the token embedding",
+                 "differs, or the mask does; in a Llama, rope_theta, or which numbers of a head are turned together",
+    "mlp": "the GELU is not the tanh form, or c_fc or c_proj is not transposed; in a Llama, gate and value are mixed up",
+    "final LayerNorm": "the epsilon differs, or ln_f was not loaded",
+    "logits": "the head is not tied to the token embedding, or tied where it should not be",
 }
 
 
@@ -65,12 +65,13 @@ def outputs_of(model: nn.Module, ids: Tensor, modules: dict[str, nn.Module]) -> 
 
 def layer_outputs(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
     """Every intermediate result, in the order of computation."""
-    transformer: Any = getattr(model, "transformer", model)  # transformers wraps the body once more
-    modules = {"final LayerNorm": transformer.ln_f}
-    for i, block in enumerate(transformer.h):
-        modules |= {f"layer {i} attention": block.attn, f"layer {i} mlp": block.mlp}
+    body: Any = getattr(model, "transformer", getattr(model, "model", model))  # transformers wraps it once more
+    blocks, norm = (body.h, body.ln_f) if hasattr(body, "h") else (body.layers, body.norm)  # or by Llama's names there
+    modules = {"final LayerNorm": norm}
+    for i, block in enumerate(blocks):
+        modules |= {f"layer {i} attention": getattr(block, "attn", None) or block.self_attn, f"layer {i} mlp": block.mlp}
     first: dict[str, Tensor] = {}  # what goes into the first layer
-    hook = transformer.h[0].register_forward_pre_hook(lambda module, inputs: first.update(embeddings=inputs[0]))
+    hook = blocks[0].register_forward_pre_hook(lambda module, inputs: first.update(embeddings=inputs[0]))
     found = outputs_of(model, ids, modules)
     hook.remove()
     return first | found
@@ -80,7 +81,7 @@ def layer_differences(ours: GPT2, theirs: nn.Module, ids: Tensor) -> list[tuple[
     """(place, largest difference, whether it is within tolerance), in the order of computation.
 
     Args:
-        theirs: a transformers GPT2LMHeadModel.
+        theirs: a model of transformers.
         ids: int64 [B, T].
     """
     mine, reference = layer_outputs(ours, ids), layer_outputs(theirs, ids)
@@ -106,14 +107,14 @@ def against_transformers(name: str) -> tuple[list[int], list[int], list[tuple[st
         InputError: without transformers, or if a model cannot be read.
     """
     with needs("transformers"):
-        from transformers import AutoTokenizer, GPT2LMHeadModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     folder = find_folder(name)
     ours, tokenizer = load_pretrained(name)
     with reading(name, "not to be read by transformers", "fetch or copy it again"):
-        theirs = GPT2LMHeadModel.from_pretrained(folder).eval().float()
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         their_ids = AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
     ids = tokenizer.encode(TEXT)
     return ids, their_ids, layer_differences(ours, theirs, torch.tensor([ids[:ours.config.n_positions]]))

@@ -315,7 +315,9 @@ def test_commands(monkeypatch, capsys, tmp_path):
     assert "[2 messages in new/a.json]" in told("/save new/a.json")
     assert "new file" in told("/save a.json")
     assert json.loads((tmp_path / "a.json").read_text()) == [{"messages": talk.messages}]
-    assert "now phi3; choose alpaca or phi3" in told("/format") and "now phi3" in told("/format chatml")
+    assert "now phi3; choose alpaca or phi3 or chatml" in told("/format") and "now phi3" in told("/format vicuna")
+    assert "[This model's tokenizer has no control token <|im_start|>" in told("/format chatml")
+    assert "now phi3" in told("/format")
     assert "alpaca prompts" in told("/format alpaca")
     capsys.readouterr()
     talk.ask("b")

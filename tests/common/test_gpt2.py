@@ -63,7 +63,7 @@ def test_attention_is_softmax_of_scaled_products(tiny_model):
     attention, x = tiny_model.h[0].attn, torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         q, k, v = (part[0, :, 8:16] for part in attention.c_attn(x).split(32, dim=2))  # the second of four heads
-        found = attention.attend(attention.c_attn(x))[0, :, 8:16]
+        found = attention.attend(*attention.heads(attention.c_attn(x)))[0, :, 8:16]
     for t in range(5):
         weights = torch.stack([(q[t] * k[s]).sum() / 8 ** 0.5 for s in range(t + 1)]).exp()
         expected = sum(w * v[s] for s, w in enumerate(weights / weights.sum()))

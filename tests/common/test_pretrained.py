@@ -294,7 +294,7 @@ REFUSED = {
     "no config.json": (drop("config.json"), "config.json"),
     "config.json cut off": (lambda f: (f / "config.json").write_text('{"model_type": "gp'), "config.json"),
     "config.json is a list": (lambda f: (f / "config.json").write_text("[]"), "config.json"),
-    "another kind of model": (config(model_type="llama"), "llama"),
+    "another kind of model": (config(model_type="bert"), "bert"),
     "no kind of model": (config(model_type=None), "model_type"),
     "another activation": (config(activation_function="relu"), "relu"),
     "exact GELU": (config(activation_function="gelu"), "gelu"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from tokenizers import ByteLevelBPETokenizer
 
 from common import tokenizer as module
 from common.support.files import InputError
-from common.tokenizer import END_OF_TEXT, Tokenizer, to_bytes, to_chars
+from common.support.from_gguf import CUTTINGS
+from common.tokenizer import BYTE_LEVEL, DIGITS, END_OF_TEXT, Tokenizer, to_bytes, to_chars
 
 NASTY = [
     "", " ", "  ", "\n", "\n\n\n", "\r\n", "\t\t x", " \n ", "a  b   c    d", "trailing  ", "  leading", "line\n\n  indented",
@@ -318,6 +320,17 @@ def saved_by_transformers(folder: Path, **changes: object) -> Path:
     return folder
 
 
+QWEN2 = CUTTINGS["qwen2"][0]["pretokenizers"][0]  # known by llama.cpp's name
+
+
+def own_cutting(folder: Path, *steps: dict, **changes: object) -> Path:
+    """tokenizer.json with these steps before BPE, and a class that does what it says."""
+    saved_by_transformers(folder, pre_tokenizer={"type": "Sequence", "pretokenizers": list(steps)}, **changes)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+    return folder
+
+
 KINDS = {
     "vocab.json and merges.txt": lambda f: small_folder(f),
     "added_tokens.json": lambda f: small_folder(f, added_tokens={"<|word|>": 261, "<|im_start|>": 262, "<|im_end|>": 263}),
@@ -329,6 +342,8 @@ KINDS = {
     "tokenizer.json without use_regex": lambda f: saved_by_transformers(f, pre_tokenizer={
         "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}),
     "tokenizer.json beside another vocab.json": lambda f: saved_by_transformers(small_folder(f)),
+    "digits one by one": lambda f: own_cutting(f, DIGITS, BYTE_LEVEL),
+    "a pattern of its own": lambda f: own_cutting(f, QWEN2, BYTE_LEVEL | {"use_regex": False}, normalizer={"type": "NFC"}),
 }
 
 
@@ -349,15 +364,38 @@ def test_every_kind_of_folder_gives_the_ids_of_transformers_and_survives_saving(
         assert theirs_again.encode(text) == with_control and again.decode(with_control) == text
 
 
+SIGNS = [*"ab he12 ", " he", "\n", "\r\n", "  ", "\t", "'s", "'LL", "'ſ", "é", "e\u0301", "½", "٣", "²", "Ⅷ", "中", "👍🏽",
+         "\u2028", "\u00a0", "\u3000", "\x00", "\x85", "\u200d", "!?", "...", "_", "ﬁ", "Å", "가", "\ufeff", "<|word|>",
+         "<|im_end|>", "<|im_", "\U0010ffff", " " * 5 + "7", "x" * 30, "Ⴀ", "ǅ", "ª", "ः"]
+
+
+@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["digits one by one", "a pattern of its own"])
+def test_nasty_strings_get_the_ids_of_transformers(kind, count, tmp_path):
+    theirs = transformers.AutoTokenizer.from_pretrained(KINDS[kind](tmp_path))
+    ours, rng = Tokenizer.from_folder(tmp_path), random.Random(0)
+    texts = ["".join(rng.choices(SIGNS, k=rng.randint(1, 25))) for _ in range(count)]
+    assert [ours.encode(text) for text in texts] == theirs(texts, split_special_tokens=True)["input_ids"]
+    long = "a" + " " * 10_000 + "7" + "\n" * 10_000 + " b"  # cut by another library
+    assert ours.encode(long) == theirs.encode(long)
+
+
 @pytest.mark.parametrize(("make", "words"), {
     "a space in front": (lambda f: small_folder(f, {"add_prefix_space": True}), "add_prefix_space = True"),
     "end-of-text in front": (lambda f: small_folder(f, {"add_bos_token": True}), "add_bos_token = True"),
     "another class": (lambda f: small_folder(f, {"tokenizer_class": "Qwen2Tokenizer"}), "tokenizer_class = 'Qwen2Tokenizer'"),
-    "no cutting": (lambda f: saved_by_transformers(f, pre_tokenizer__use_regex=False), "pre_tokenizer.use_regex = False"),
-    "another cutting": (lambda f: saved_by_transformers(f, pre_tokenizer={"type": "Whitespace"}), "pre_tokenizer.type"),
+    "no cutting": (lambda f: saved_by_transformers(f, pre_tokenizer__use_regex=False), "pre_tokenizer = "),
+    "another cutting": (lambda f: saved_by_transformers(f, pre_tokenizer={"type": "Whitespace"}),
+                        "pre_tokenizer = {'type': 'Whitespace'}"),
+    "two ways to cut": (lambda f: own_cutting(f, DIGITS, DIGITS, BYTE_LEVEL), "pre_tokenizer = "),
+    "a pattern that leaves signs out": (lambda f: own_cutting(
+        f, QWEN2 | {"pattern": {"Regex": "\\w+"}}, BYTE_LEVEL | {"use_regex": False}), "pre_tokenizer = "),
+    "a pattern that takes signs away": (lambda f: own_cutting(
+        f, QWEN2 | {"behavior": "Removed"}, BYTE_LEVEL | {"use_regex": False}), "pre_tokenizer = "),
+    "pieces of words": (lambda f: saved_by_transformers(f, model__byte_fallback=True), "model.byte_fallback"),
     "dropout": (lambda f: saved_by_transformers(f, model__dropout=0.1), "model.dropout = 0.1"),
     "whole words first": (lambda f: saved_by_transformers(f, model__ignore_merges=True), "model.ignore_merges"),
-    "a normalizer": (lambda f: saved_by_transformers(f, normalizer={"type": "NFC"}), "normalizer = {'type': 'NFC'}"),
+    "a normalizer": (lambda f: saved_by_transformers(f, normalizer={"type": "NFD"}), "normalizer = {'type': 'NFD'}"),
     "control tokens around": (lambda f: saved_by_transformers(f, post_processor={
         "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}], "pair": [],
         "special_tokens": {}}), "control tokens around each text"),

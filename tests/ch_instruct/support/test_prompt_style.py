@@ -28,7 +28,7 @@ def save(folder: Path, template: str | None) -> str:
 @pytest.mark.parametrize("style", STYLES)
 def test_the_folder_decides(style, tmp_path, capsys):
     name = save(tmp_path / "own", chat_template(style))
-    other, = {*STYLES} - {style}
+    other = min({*STYLES} - {style})
     assert choose_style(name, None) == choose_style(name, style) == style and capsys.readouterr().out == ""
     assert choose_style(name, other) == other
     assert f"{name} was trained on {style} prompts" in (told := capsys.readouterr().out) and f"--format {other}" in told
@@ -42,7 +42,7 @@ def test_a_model_without_a_template_is_asked_in_alpacas_style(tmp_path, capsys):
 
 def test_a_template_of_another_style_is_told(tmp_path, capsys):
     assert choose_style(save(tmp_path / "other", CHATML), None) == "alpaca"
-    assert "is none of alpaca or phi3" in capsys.readouterr().out
+    assert "is none of alpaca or phi3 or chatml" in capsys.readouterr().out
 
 
 def test_a_template_in_a_file_of_its_own_counts(tmp_path):
@@ -65,7 +65,7 @@ def test_respond_asks_as_the_folder_was_trained(in_process, tmp_path):
     [given] = json.loads(Path("a.json").read_text())
     model, tokenizer = load_pretrained(name)
     record = {"instruction": "Say hello.", "output": "Hello."}
-    ways = {style: pipeline.answer(model, tokenizer, [record], style, 8)[0]["answer"] for style in STYLES}
+    ways = {style: pipeline.answer(model, tokenizer, [record], style, 8)[0]["answer"] for style in ("alpaca", "phi3")}
     assert done.returncode == 0 and given["answer"] == ways["phi3"] != ways["alpaca"]
 
 

@@ -8,17 +8,18 @@ from common.fast.answering import continue_all
 from common.pretrained import load_pretrained
 from common.support.device import evaluating
 from common.support.files import InputError
-from tests.conftest import make_model
+from tests.conftest import KINDS, make_model
 
 
-def test_logits_are_near_the_plain_ones_and_further_than_nothing():
-    model, ids = make_model(), torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_near_the_plain_ones_and_further_than_nothing(kind):
+    model, ids = KINDS[kind](), torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(0))
     with evaluating(model):
         plain = model(ids)
         int8.to_int8(model)
         found = model(ids)
     far = (found - plain).norm() / plain.norm()  # rounding to 127 steps, several times
-    assert 1e-4 < far < 0.05
+    assert 1e-4 < far < 0.07
 
 
 def test_the_shipped_model_says_the_right_capitals_as_before():

@@ -7,7 +7,7 @@ from common.fast.prepacked import prepacked_weights
 from common.fast.views import run
 from common.lora import add_lora, lora_layers
 from common.support.device import evaluating
-from tests.conftest import make_model
+from tests.conftest import KINDS, make_model
 
 IDS = torch.tensor([[5, 6, 7], [8, 9, 10]])
 
@@ -16,13 +16,15 @@ NO_BF16 = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
                              reason="this processor has no instructions that oneDNN needs for bfloat16")
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-5), pytest.param("bf16", 0.02, marks=NO_BF16)])
-def test_ordered_weights_compute_the_same_and_go_again(precision, tolerance):
-    model = make_model()
+def test_ordered_weights_compute_the_same_and_go_again(precision, tolerance, kind):
+    model = KINDS[kind]()
     with evaluating(model, precision):
         plain = model(IDS)
         with prepacked_weights(model):
-            assert "logits" in vars(model) and "forward" in vars(model.h[0].mlp.c_fc)
+            assert "forward" in vars(model.h[0].mlp.c_fc)
+            assert "logits" in vars(model) or "forward" in vars(model.lm_head)
             cache = KVCache(3)
             run(model, IDS[:, :2], cache)
             step = model.logits(run(model, IDS[:, 2:], cache))

@@ -376,7 +376,7 @@ def weights(tmp_path) -> Path:
 
 
 def test_pins_name_a_commit_and_a_sha256():
-    assert set(PUBLIC) == {"gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"}
+    assert set(PUBLIC) == {"gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "smollm2"}
     for pin in PUBLIC.values():
         assert re.fullmatch(r"[0-9a-f]{40}", pin.revision)
         assert pin.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", pin.sha256)
