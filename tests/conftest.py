@@ -19,8 +19,9 @@ import torch
 from hypothesis import settings
 
 from common.gpt2 import GPT2, GPT2Config
-from common.pretrained import load_pretrained
+from common.pretrained import CLASSROOM_FOLDER, load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
+from tests.started import start, told
 
 EOT = 256  # of the byte tokenizer
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # python -m pytest --hypothesis-profile default tries others.
 settings.register_profile("certain", derandomize=True)
 settings.load_profile("certain")
+os.fsync = lambda descriptor: None  # to wait for the disk takes minutes in all, and no test pulls the plug
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # one thread, and no hub
 
 
@@ -58,6 +60,13 @@ def make_model(**sizes: int) -> GPT2:
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.1)
     return model
+
+
+def save_tiny(folder: Path, **sizes: int) -> None:
+    """Write a random model of two layers with the classroom's tokenizer, in whose tokens records are a quarter as long as in
+    bytes: so a command that trains and answers ends in seconds."""
+    tokenizer = Tokenizer.from_folder(CLASSROOM_FOLDER)
+    save_pretrained(make_model(**{"vocab_size": tokenizer.vocab_size, "n_positions": 256} | sizes), tokenizer, folder)
 
 
 @pytest.fixture(scope="session")
@@ -131,15 +140,24 @@ def browser(tmp_path) -> Iterator:
     browser.quit()
 
 
+def run_together(script: str, *options: object, folder: Path) -> list[str]:
+    """Run `python SCRIPT OPTIONS` in two processes that work together, as those of torchrun do; what each of them told."""
+    processes = start(script, *options, folder=folder, ranks=2)
+    for process in processes:
+        process.join()
+    said = [told(folder, rank) for rank in range(2)]
+    assert [process.exitcode for process in processes] == [0, 0], said
+    return said
+
+
 def kill_and_resume(script: str, *options: object, folder: Path, when: str) -> None:
     """Start a training run into `folder`, kill it (SIGKILL) as soon as its file `when` is there, and finish it by --resume."""
-    process = subprocess.Popen(command(script, *options, "--out", folder), env=ENVIRONMENT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    [process] = start(script, *options, "--out", folder, folder=folder.parent)
     while not (folder / when).exists():
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert process.is_alive(), f"the run ended before it could be killed:\n{told(folder.parent)}"
         time.sleep(0.002)
     process.kill()
-    process.wait()
+    process.join()
     assert not (folder / "report.json").exists(), "killed too late to show anything"
     run_here(script, "--out", folder, "--resume", folder=folder.parent)  # run.json knows the other options
 

@@ -43,6 +43,7 @@ for script in scripts:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "status"), [("--help", 0), ("--no-such-option", 2)])
 def test_help_and_a_wrong_option_wait_for_no_library(option, status, tmp_path):
     """All commands in one new process: what none has loaded at the end, none loads."""
@@ -164,16 +165,18 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("script", "options", "words"), REFUSED)
 def test_impossible_requests_are_refused_before_any_work(script, options, words, in_process):
     assert_refused(in_process(script, *options), words)
     assert not any(Path.cwd().iterdir())  # the folder in which it ran
 
 
+@pytest.mark.slow
 def test_without_the_harness_its_requirements_are_named(in_process, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     seen = in_process(EVALUATION + "benchmarks.py", "--tasks", "mmlu")
-    assert_refused(seen, "need lm-evaluation-harness: pip install -r requirements-eval.txt")
+    assert_refused(seen, "needs lm-evaluation-harness: pip install -r requirements-eval.txt")
 
 
 BAD_FILES = {
@@ -254,6 +257,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_another_run_or_other_options_leave_a_run_as_it_was(in_process, tmp_path):
     """Without --out each run gets a folder of its own; and --resume takes the options of the run alone."""
     (tmp_path / "rhyme.txt").write_text("one two three four five six seven eight nine ten\n" * 40)

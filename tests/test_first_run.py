@@ -47,6 +47,7 @@ def parts_of(report: str) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_on_the_classroom_model_everything_is_as_it_should_be(fast_machine, in_process, monkeypatch, capsys):
+    monkeypatch.setattr(first_run, "BATCH", 2)
     monkeypatch.setattr(sys, "argv", ["first_run.py", "--device", "cpu", "--precision", "bf16"])
     first_run.main()
     told, report = capsys.readouterr().out, Path("first_run.txt").read_text()
@@ -71,6 +72,7 @@ def test_a_part_that_is_wrong_or_fails_is_named_and_the_others_go_on(tiny, monke
     assert "no kernel image is available" in report and report.endswith("Not as it should be: training, utilities.\n")
 
 
+@pytest.mark.slow
 def test_answers_and_losses_are_compared_between_the_sides(tiny, monkeypatch):
     """With two sides of the same kind: right as they are, and wrong where the second computes something else."""
     given = first_run.read_setting(str(tiny / "model"), "cpu", "fp32")

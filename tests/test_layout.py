@@ -73,6 +73,7 @@ def test_there_is_something_to_check():
     assert len(SOURCES) > 25 and len(TESTS) > 10
 
 
+@pytest.mark.slow
 def test_imports_go_one_way():
     ours = {folder.name for folder in FOLDERS} | {"tests"}
     assert {folder.name for folder in FOLDERS} <= MAY_IMPORT.keys()
@@ -81,10 +82,12 @@ def test_imports_go_one_way():
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_imports_name_whole_modules():
     assert [name for name, node in nodes(ast.ImportFrom) if node.level] == []
 
 
+@pytest.mark.slow
 def test_no_module_shadows_another():
     """With `python ch_x/train.py` the folder ch_x comes first on the path, before every library."""
     distributions = with_dependencies(named_in("dev", "eval"))
@@ -119,11 +122,13 @@ def test_no_blanket_except():
             if {"everything", "Exception", "BaseException"} & set(caught(node))] == ["common/support/files.py"]
 
 
+@pytest.mark.slow
 def test_no_pickle():
     assert {name: found for name, tree in TREES.items()
             if (found := imported(tree) & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"})} == {}
 
 
+@pytest.mark.slow
 def test_torch_loads_weights_only():
     loads = [(name, node) for name, node in nodes(ast.Call) if ast.unparse(node.func) in ("torch.load", "load")]
     assert loads
@@ -149,6 +154,7 @@ def test_everything_public_has_a_docstring():
     assert found == [], "\n".join(found)
 
 
+@pytest.mark.slow
 def test_every_test_asserts_and_none_hides_another():
     """Of two tests with one name in a file, only the second would run."""
     def asserts(node: ast.AST) -> bool:
@@ -165,6 +171,7 @@ def test_every_test_asserts_and_none_hides_another():
         assert len(names) == len(set(names)), path
 
 
+@pytest.mark.slow
 def test_requirements_name_all_that_is_imported():
     of_module = packages_distributions()
     ours = {folder.name for folder in FOLDERS}
@@ -173,8 +180,8 @@ def test_requirements_name_all_that_is_imported():
         return {module for module in imports - ours - sys.stdlib_module_names
                 if not named_in(*extras) & set(map(normal, of_module.get(module, [module])))}
 
-    # What a try encloses is optional: the command says what to install.
-    optional = {module for _, node in nodes(ast.Try) for module in imported(node)}
+    # What a try or `with needs(...)` encloses is optional: the command says what to install.
+    optional = {module for _, node in nodes((ast.Try, ast.With)) for module in imported(node)}
     needed = {module for tree in TREES.values() for module in imported(tree)}
     assert missing(needed - optional) == set()
     assert missing(optional, "dev", "eval") == set()

@@ -21,7 +21,7 @@ from pathlib import Path
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.console import Progress, say, table
-from common.support.files import InputError, read_json, reading
+from common.support.files import InputError, needs, read_json, reading
 
 
 def parse() -> argparse.Namespace:
@@ -166,10 +166,8 @@ def summary(U: np.ndarray, targets: list[dict], examples: list[dict]) -> dict[st
 
 def main() -> None:
     args = parse()
-    try:
+    with needs("transformers"):
         import transformers  # noqa: F401
-    except ImportError as error:
-        raise InputError("This needs transformers: pip install -r requirements-dev.txt") from error
     records = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows).records
     records = [records[i] for i in split_places(records, 0)["train"]]
     columns: dict[str, list[dict]] = {}

@@ -24,7 +24,7 @@ from pathlib import Path
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.console import say, table
-from common.support.files import InputError
+from common.support.files import InputError, needs
 
 
 def parse() -> argparse.Namespace:
@@ -200,11 +200,9 @@ def bench_kernels(records: list[dict]) -> None:
 
 def main() -> None:
     args = parse()
-    try:
+    with needs("transformers and submodlib-py"):
         import submodlib  # noqa: F401
         import transformers  # noqa: F401
-    except ImportError as error:
-        raise InputError("This comparison needs transformers and submodlib-py: pip install -r requirements-dev.txt") from error
 
     loaded = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows)
     records = [r for r in loaded.records if r.get("split", "train") == "train"]

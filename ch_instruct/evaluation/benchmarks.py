@@ -20,7 +20,7 @@ from pathlib import Path
 
 from common.support import files, options
 from common.support.console import say, table
-from common.support.files import InputError
+from common.support.files import InputError, needs
 
 # Our name -> tasks, tags or groups of the harness, or of OUR_TASKS.
 BENCHMARKS = {
@@ -225,12 +225,10 @@ def measures(found: dict) -> list[dict]:
 
 def main() -> None:
     args = parse()
-    try:
+    with needs("lm-evaluation-harness", "requirements-eval.txt"):
         import datasets
         import lm_eval
         from transformers.utils.logging import disable_progress_bar
-    except ImportError as error:
-        raise InputError("The benchmarks need lm-evaluation-harness: pip install -r requirements-eval.txt") from error
     device = str(pick_device(args.device))
     load_pretrained(args.model)  # says clearly what is wrong with a folder, where there is something
     datasets.disable_progress_bars()  # theirs of loading; those of the questions stay

@@ -28,7 +28,7 @@ from typing import TypeVar
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.console import Progress, say, table
-from common.support.files import InputError
+from common.support.files import InputError, needs
 
 
 def parse() -> argparse.Namespace:
@@ -154,7 +154,6 @@ def needed_operations(model: GPT2, examples: Sequence[Example]) -> float:
 def training_side(who: str, precision: str, folder: Path, device: torch.device) -> Step:
     """One side's optimizer step, with the weights in this folder. who: transformers, ours, or as in "LoRA 8"."""
     how = TrainOptions(1, 2**20, 1, 1e-5, precision)
-    eot_id = Tokenizer.from_folder(folder).eot_id
     if who != "transformers":
         ours, tokenizer = load_pretrained(folder, device)
         if who != "ours":
@@ -172,6 +171,7 @@ def training_side(who: str, precision: str, folder: Path, device: torch.device) 
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    eot_id = Tokenizer.from_folder(folder).eot_id
     theirs: torch.nn.Module = GPT2LMHeadModel.from_pretrained(folder).train()  # the folder says: no dropout
     theirs.to(device)
     optimizer = make_optimizer(theirs, how)
@@ -310,10 +310,8 @@ def one_step(who: str, precision: str, folder: Path, examples: list[Example]) ->
 
 def main() -> None:
     args = parse()
-    try:
+    with needs("transformers"):
         from transformers.utils.logging import disable_progress_bar, set_verbosity_error
-    except ImportError as error:
-        raise InputError("This comparison needs transformers: pip install -r requirements-dev.txt") from error
 
     disable_progress_bar()  # theirs; ours stays
     set_verbosity_error()

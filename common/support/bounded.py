@@ -46,11 +46,13 @@ class Watch:
         self.began = self._last = time.monotonic()
         self._ended = threading.Event()
         self.client.send = self.send  # type: ignore[method-assign]
-        threading.Thread(target=self._guard, daemon=True).start()
+        self._guard = threading.Thread(target=self._cut_when_over, daemon=True)
+        self._guard.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        self._guard.join()  # a late one would cut the connections of the next request
         self.client.send = self._send  # type: ignore[method-assign]
 
     def heard(self) -> None:
@@ -117,7 +119,7 @@ class Watch:
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             self._sockets.append(info["return_value"].get_extra_info("socket"))
 
-    def _guard(self) -> None:
+    def _cut_when_over(self) -> None:
         while not self._ended.wait(0.1):
             if self._is_over():
                 for connection in self._sockets:

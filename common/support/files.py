@@ -29,6 +29,15 @@ class InputError(Exception):
     """Something the user gave cannot be used. The message is one sentence: the value, what is allowed, what to do."""
 
 
+@contextlib.contextmanager
+def needs(packages: str, file: str = "requirements-dev.txt") -> Iterator[None]:
+    """Around imports of what not everybody has: where it is missing, the error says from which file to install it."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"This needs {packages}: pip install -r {file}") from error
+
+
 _claimed: dict[tuple[int, int], int] = {}  # a folder, as the system knows it -> the descriptor that holds its lock
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from common.support import options
 from common.support.console import say, table
-from common.support.files import InputError, reading
+from common.support.files import needs, reading
 
 
 def parse() -> argparse.Namespace:
@@ -105,11 +105,9 @@ def against_transformers(name: str) -> tuple[list[int], list[int], list[tuple[st
     Raises:
         InputError: without transformers, or if a model cannot be read.
     """
-    try:
+    with needs("transformers"):
         from transformers import AutoTokenizer, GPT2LMHeadModel
         from transformers.utils.logging import disable_progress_bar
-    except ImportError as error:
-        raise InputError("This comparison needs transformers: pip install -r requirements-dev.txt") from error
 
     disable_progress_bar()
     folder = find_folder(name)

@@ -14,7 +14,15 @@ from ch_instruct.encoding import encode_record
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import assert_refused, assert_same_weights, kill_and_resume, make_model, run_command, run_here
+from tests.conftest import (
+    assert_refused,
+    assert_same_weights,
+    kill_and_resume,
+    make_model,
+    run_here,
+    run_together,
+    save_tiny,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +33,7 @@ TRAINING = 48  # records
 def small(tmp_path_factory):
     """A tiny random model and three data files with splits; `known` and `target` are other questions."""
     folder = tmp_path_factory.mktemp("small")
-    save_pretrained(make_model(n_positions=320), Tokenizer.from_merges([]), folder / "model")
+    save_tiny(folder / "model")
     by_split = {split: [r for r in classroom.records() if r["split"] == split and not r["input"]]
                 for split in ("train", "validation", "test")}
     for i, name in enumerate(("data", "target", "known")):
@@ -118,7 +126,7 @@ def test_utilities_of_an_earlier_run_are_taken_or_refused(run, small, in_process
     assert again.returncode == 0 and "Utility of" not in again.stdout
     assert json.loads((tmp_path / "again" / "subset.json").read_text())["ids"] == json.loads(
         (folder / "subset.json").read_text())["ids"]
-    save_pretrained(make_model(n_positions=320, n_layer=1), Tokenizer.from_merges([]), tmp_path / "other")
+    save_tiny(tmp_path / "other", n_layer=1)
     for more, words in ((["--pairs", "neighbours:20"], "was measured with pairs all, and this run has neighbours:20"),
                         (["--pairs", "all", "--format", "alpaca"], "was measured with format phi3"),
                         (["--pairs", "all", "--model", tmp_path / "other"], "was measured with model_sha256"),
@@ -131,7 +139,7 @@ def test_utilities_of_an_earlier_run_are_taken_or_refused(run, small, in_process
 def test_what_is_measured_is_what_is_trained_on(small, in_process, tmp_path):
     """Cut examples are measured as cut; and a matrix of other cuts is refused."""
     records = json.loads((small / "data.json").read_text())
-    long = [record | {"output": "long " * 80} if i == 3 else record for i, record in enumerate(records)]
+    long = [record | {"output": "long " * 400} if i == 3 else record for i, record in enumerate(records)]
     (tmp_path / "long.json").write_text(json.dumps(long))
     given = options(small, "--data", tmp_path / "long.json", "--epochs", 1, "--compare", "--pairs", "all")
     in_process("ch_delift/train.py", *given, "--over-length", "truncate", "--out", tmp_path / "cut")
@@ -144,9 +152,9 @@ def test_what_is_measured_is_what_is_trained_on(small, in_process, tmp_path):
 
 
 def test_a_kernel_model_that_reads_other_tokens_is_refused(small, in_process, tmp_path):
-    for name, sizes in (("narrow", {"n_positions": 30}), ("other", {})):
-        tokens = Tokenizer.from_merges([(b"a", b"n")] if name == "other" else [])
-        save_pretrained(make_model(vocab_size=258, **{"n_positions": 320} | sizes), tokens, tmp_path / name)
+    save_tiny(tmp_path / "narrow", n_positions=30)
+    save_pretrained(make_model(n_positions=256), Tokenizer.from_merges([]), tmp_path / "other")
+    for name in ("narrow", "other"):
         given = options(small, "--kernel-model", tmp_path / name, "--out", tmp_path / "no")
         assert_refused(in_process("ch_delift/train.py", *given), "must have the same vocabulary")
         assert not (tmp_path / "no").exists()
@@ -231,8 +239,8 @@ def test_killed_and_resumed_equals_never_interrupted(small, straight, when, tmp_
 
 def test_two_processes_do_what_one_does(run, small, tmp_path):
     folder, _ = run
-    run_command("ch_delift/train.py", *options(small, "--pairs", "all", "--compare", "gradient", "--out", tmp_path / "two"),
-                folder=tmp_path, ranks=2)
+    run_together("ch_delift/train.py", *options(small, "--pairs", "all", "--compare", "gradient", "--out", tmp_path / "two"),
+                 folder=tmp_path)
     matrices = [np.load(f / "utility" / "data-data.npy") for f in (folder, tmp_path / "two")]
     np.testing.assert_allclose(*matrices, atol=1e-6)
     one, two = (json.loads((f / "report.json").read_text())["arms"] for f in (folder, tmp_path / "two"))

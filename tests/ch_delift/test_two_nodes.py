@@ -1,10 +1,7 @@
-"""Two machines with one folder, as a cluster has them: two launchers of torchrun on this one, killed twice and resumed."""
+"""Two machines with one folder, as a cluster has them: each is a process of its own rank, killed twice and resumed."""
 
 import csv
 import json
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,39 +9,26 @@ import numpy as np
 import pytest
 
 from ch_pretrain import classroom
-from common.pretrained import save_pretrained
-from common.tokenizer import Tokenizer
-from tests.conftest import ENVIRONMENT, ROOT, make_model, run_here
+from tests.conftest import run_here, run_together, save_tiny
+from tests.started import start, told
 
 SCRIPT = "ch_delift/train.py"
 OPTIONS = ["--model", "model", "--data", "data.json", "--epochs", "2", "--batch-size", "8", "--device", "cpu", "--precision",
            "fp32", "--lr", "0.003", "--format", "phi3", "--pairs", "all", "--compare", "random", "--dropout", "0"]
 
 
-def start_nodes(folder: Path, *more: str) -> list[subprocess.Popen]:
-    """Start the command on two nodes that meet on a free port of this machine and work in `folder`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1",
-                f"--master-port={port}"]
-    return [subprocess.Popen([*launcher, f"--node-rank={node}", str(ROOT / SCRIPT), *OPTIONS, *more], cwd=folder,
-                             env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            for node in range(2)]
-
-
-def kill_when(nodes: list[subprocess.Popen], file: Path) -> None:
-    """Kill all processes of all nodes as soon as this file is there. (A launcher that is told to end ends what it started by
-    the same signal, which ours do not catch.)"""
+def kill_when(file: Path, *more: str, folder: Path) -> None:
+    """Start the command on two nodes that work in `folder`, and kill both as soon as this file is there."""
+    nodes = start(SCRIPT, *OPTIONS, *more, folder=folder, ranks=2)
     try:
         while not file.exists():
-            assert all(node.poll() is None for node in nodes), "a node ended before it could be killed"
-            time.sleep(0.01)
+            assert all(node.is_alive() for node in nodes), f"a node ended before it could be killed: {told(folder)}"
+            time.sleep(0.002)
     finally:
         for node in nodes:
-            node.terminate()
+            node.kill()
         for node in nodes:
-            node.communicate()
+            node.join()
 
 
 def curve(folder: Path) -> list[float]:
@@ -54,20 +38,18 @@ def curve(folder: Path) -> list[float]:
 
 @pytest.mark.slow
 def test_two_nodes_killed_and_resumed_do_what_one_process_does(tmp_path):
-    save_pretrained(make_model(n_positions=320), Tokenizer.from_merges([]), tmp_path / "model")
+    save_tiny(tmp_path / "model")
     parts = {"train": 48, "validation": 4, "test": 6}
     records = [r for split, n in parts.items() for r in [r for r in classroom.records() if r["split"] == split][:n]]
     (tmp_path / "data.json").write_text(json.dumps(records))
     run_here(SCRIPT, *OPTIONS, "--out", "one", folder=tmp_path)
 
     one, two = tmp_path / "one", tmp_path / "two"
-    kill_when(start_nodes(tmp_path, "--out", "two"), two / "utility" / "facts.json")  # utilities begin
-    kill_when(start_nodes(tmp_path, "--out", "two", "--resume"), two / "random" / "training_state.pt")
+    kill_when(two / "utility" / "facts.json", "--out", "two", folder=tmp_path)  # utilities begin
+    kill_when(two / "random" / "training_state.pt", "--out", "two", "--resume", folder=tmp_path)
     assert not (two / "report.json").exists()
-    ended = [(node.communicate()[0], node.returncode) for node in start_nodes(tmp_path, "--out", "two", "--resume")]
-    assert [status for _, status in ended] == [0, 0], ended
-
-    assert "delift" in ended[0][0] and "delift" not in ended[1][0]  # the first process tells, the others are silent
+    first, second = run_together(SCRIPT, *OPTIONS, "--out", "two", "--resume", folder=tmp_path)
+    assert "delift" in first and "delift" not in second  # the first process tells, the others are silent
     matrices = [np.load(folder / "utility" / "data-data.npy") for folder in (one, two)]
     np.testing.assert_allclose(*matrices, atol=1e-6)
     chosen = [json.loads((folder / "subset.json").read_text())["ids"] for folder in (one, two)]

@@ -56,6 +56,7 @@ def plain_matrix(model, tokenizer, targets, candidates, style="alpaca") -> list[
              for j in candidates] for i in targets]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["alpaca", "phi3"])
 @pytest.mark.parametrize(("rows", "columns"), [
     (slice(None), slice(None)), (slice(0, 4), slice(3, 6)), (slice(2, 3), slice(None))])
@@ -68,6 +69,7 @@ def test_it_equals_the_plain_double_loop(model, tokenizer, style, rows, columns)
     np.testing.assert_allclose(found, plain, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [1, 150, 10**6])
 def test_how_targets_are_put_together_changes_nothing(model, tokenizer, tokens, monkeypatch):
     monkeypatch.setitem(shared_prefix.TOKENS_PER_PASS, "cpu", tokens)
@@ -152,6 +154,7 @@ def test_of_a_conversation_every_answer_counts(model, tokenizer):
     assert found[-1, 0] == pytest.approx(d([]) - d(front), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_some_pairs_are_the_same_as_in_the_whole(model, tokenizer):
     pairs = np.array([[1, 0], [0, 1], [5, 2], [3, 4], [4, 1], [2, 5]])
     whole = matrix(model, tokenizer, RECORDS, RECORDS)
@@ -159,6 +162,7 @@ def test_some_pairs_are_the_same_as_in_the_whole(model, tokenizer):
     np.testing.assert_allclose(some, np.take_along_axis(whole, pairs, axis=1), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bf16_is_close(model, tokenizer):
     whole = matrix(model, tokenizer, RECORDS, RECORDS)
     np.testing.assert_allclose(matrix(model, tokenizer, RECORDS, RECORDS, precision="bf16"), whole, atol=0.02)
@@ -173,6 +177,7 @@ def test_the_model_is_left_as_it_was(model, tokenizer):
     model.eval()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(model, tokenizer, tmp_path, monkeypatch):
     file, examples = tmp_path / "utility.npy", []
 

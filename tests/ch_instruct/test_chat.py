@@ -201,6 +201,7 @@ def test_lines_that_are_pasted_at_once_are_one_turn(tmp_path, terminal):
     assert [m["content"] for m in record["messages"] if m["role"] == "user"] == ["Sort these:\n/pear\n\nfig", "And now?"]
 
 
+@pytest.mark.slow
 def test_lines_of_a_file_are_a_turn_each(tmp_path):
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
     done = subprocess.run([sys.executable, ROOT / "ch_instruct" / "chat.py", "--model", "model", "--max-new-tokens", "4"],

@@ -30,6 +30,7 @@ def test_no_answer_gets_longer_than_the_cap():
     assert [work(Example([1] * (7 + n), 7)).max_new_tokens for n in (127, 128, 129, 900)] == [254, 256, 256, 256]
 
 
+@pytest.mark.slow
 def test_a_right_answer_longer_than_any_in_training_is_whole():
     """Every answer that the classroom's test expects fits, its end-of-text token too."""
     ready = prepare(FineTuning(device="cpu"))
@@ -106,6 +107,7 @@ def test_repeated_test_questions_are_asked_once_and_few_are_warned_of(capsys):
     assert ask(4, smoke=True) == [0, 1, 2, 3] and "Warning" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_every_arm_starts_from_the_same_weights_and_draws(tmp_path, monkeypatch):
     """Two trainings with dropout, one after the other on the same model: equal for equal seeds, whatever was drawn before."""
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")

@@ -93,6 +93,7 @@ def test_only_line_feeds_end_json_lines(tmp_path, sign):
     assert load_records(save(tmp_path / "a.jsonl", rows)).records == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
 @settings(deadline=None, max_examples=60)
 @given(texts=st.lists(st.text(), min_size=3, max_size=3))
@@ -325,6 +326,7 @@ def test_random_split_depends_on_the_seed_alone():
     assert records == numbered(60)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(questions=st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["", "x"]), st.sampled_from("uv")),
                           min_size=3, max_size=30), seed=st.integers(0, 100))

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
 from tests.conftest import assert_refused, make_model
@@ -24,6 +26,7 @@ def test_questions_that_are_too_long_are_named_by_row_and_can_be_left_out(in_pro
     assert_refused(in_process(*line[:-1], "b.json", "--over-length", "drop"), "1 (row 1) have more than 511 tokens")
 
 
+@pytest.mark.slow
 def test_answers_are_greedy_unless_asked_otherwise_and_sampled_ones_repeat_with_their_seed(in_process, tmp_path):
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
     (tmp_path / "cwd").mkdir(exist_ok=True)

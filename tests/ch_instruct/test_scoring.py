@@ -32,6 +32,7 @@ def test_it_does_not_matter_how_accents_are_stored(text):
     assert exact_match(one, two) and rouge_l(one, two) == rouge_l(one, one)
 
 
+@pytest.mark.slow
 @given(text=st.text(st.characters(exclude_characters=".\u3002\u0964\u06d4", exclude_categories=["Cs"])))
 def test_exact_match_ignores_spacing_and_a_final_stop(text):
     assert exact_match(text, text)
@@ -82,6 +83,7 @@ WORDS = st.lists(st.sampled_from(["the", "The", "cat", "sat", "sat.", "on-a", "9
 ASCII = st.text(st.characters(max_codepoint=127), max_size=30)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(answer=WORDS.map(" ".join) | ASCII, expected=WORDS.map(" ".join) | ASCII)
 def test_rouge_l_equals_the_package(peer, answer, expected):

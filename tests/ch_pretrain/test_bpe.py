@@ -144,6 +144,7 @@ def test_join_goes_from_left_to_right():
     assert join((b"b", b"a"), (b"a", b"b")) == (b"b", b"a")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(text=st.text(alphabet="aab\u00e9 \n1'<|>", max_size=80), count=st.integers(0, 40),
        special_tokens=st.sampled_from([[], ["<|>"], ["a1", "b"]]))
@@ -153,6 +154,7 @@ def test_equals_naive_bpe_on_small_corpora(train, text, count, special_tokens):
     assert len(vocab) == 256 + len(merges) + len(special_tokens)
 
 
+@pytest.mark.slow
 def test_equals_naive_bpe_on_classroom_pages(trained):
     _, merges, _ = trained
     assert len(merges) == 143
@@ -203,6 +205,7 @@ def test_tokenizer_has_the_ids_of_the_vocabulary(trained):
     assert {i: tokenizer.decode_bytes([i]) for i in range(len(vocab))} == vocab
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(text=st.text(max_size=60) | st.text(alphabet="The capitlofFrnsP.\n ", max_size=60))
 def test_every_text_comes_back(trained, text):
@@ -210,6 +213,7 @@ def test_every_text_comes_back(trained, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(text=st.text(max_size=40) | st.text(alphabet="The capitlofFrnsP.\n ", max_size=60))
 def test_tokenizer_equals_applying_the_merges_in_order(trained, text):
@@ -217,6 +221,7 @@ def test_tokenizer_equals_applying_the_merges_in_order(trained, text):
     assert [vocab[i] for i in tokenizer.encode(text)] == apply_merges(text, merges)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(corpus=st.text(alphabet="aab", max_size=40), text=st.text(alphabet="aab", max_size=30))
 def test_tokenizer_equals_applying_the_merges_with_much_repetition(train, corpus, text):

@@ -77,6 +77,7 @@ def read_question(row: dict) -> tuple[object, str]:
     raise AssertionError(f"there is no check for the family {family}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [records, lambda seed: list(pages(50, seed))], ids=["records", "pages"])
 def test_seed_decides(make):
     assert make(seed=3) == make(seed=3)
@@ -116,6 +117,7 @@ def test_no_key_is_in_two_parts(seed, dials):
     assert sum(map(len, keys)) == len(set.union(*keys))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_asked_in_the_test_part_is_asked_in_training(seed):
     """By the text of the questions: sums in either order, opposites in either direction, lists in any order."""
@@ -127,6 +129,7 @@ def test_nothing_asked_in_the_test_part_is_asked_in_training(seed):
     assert not asked["validation"] & asked["train"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_answer_is_right(seed):
     for row in records(seed):
@@ -154,6 +157,7 @@ def test_wrong_answers_keep_the_form_of_right_ones():
             assert known_words(row["output"], [entry[1] for entry in world.COUNTRIES])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redundancy", [0.1, 0.5, 0.8])
 def test_redundancy_makes_the_stated_share_paraphrases(redundancy):
     clean, redundant = part(records(5), "train"), part(records(5, redundancy=redundancy), "train")
@@ -195,6 +199,7 @@ def test_pages_calculate_rightly(page_seed):
     assert len(orders) > 20 and all(sorted(numbers(given)) == numbers(result) for given, result in orders)
 
 
+@pytest.mark.slow
 def test_no_page_holds_a_whole_prompt():
     """Nor one of the lines that prompts are made of: a preamble, or a heading with its colon."""
     rows = [{"instruction": "\0", "input": ""}, {"instruction": "\0", "input": "\0"}]
@@ -213,12 +218,14 @@ def test_pages_hold_every_word_of_the_prompts():
         assert set(re.findall(r"\w+", format_prompt({"instruction": "", "input": "Tell"}, style))) <= known
 
 
+@pytest.mark.slow
 def test_pages_hold_every_table_entry():
     text = "\n".join(pages(8000, seed=1))
     missing = {entry[0] for table in TABLES.values() for entry in table if not re.search(rf"\b{entry[0]}\b", text)}
     assert missing == set()
 
 
+@pytest.mark.slow
 def test_articles_fit_their_words():
     texts = [*pages(3000, seed=1), *(f"{row['instruction']} {row['output']}" for row in records())]
     wrong = {found for text in texts for found in re.findall(r"\b[Aa] [aeiou]\w+|\b[Aa]n [^\Waeiou]\w*", text)}
@@ -244,6 +251,7 @@ def test_lists_have_no_double_words(name):
     assert len(words) == len(set(words)) > 5
 
 
+@pytest.mark.slow
 def test_command_writes_the_records(in_process):
     done = in_process("ch_pretrain/classroom.py", "--records", "new/r.json", "--noise", "0.2", "--redundancy", "0.5",
                       "--seed", "3")

@@ -30,11 +30,13 @@ def test_the_same_seed_gives_the_same_pages():
     assert list(pages(200, 3)) == list(pages(200, 3)) != list(pages(200, 4))
 
 
+@pytest.mark.slow
 def test_pages_are_not_alike(corpus):
     assert len(set(corpus)) > 0.97 * len(corpus)
     assert all(page.strip() for page in corpus)
 
 
+@pytest.mark.slow
 def test_the_opening_has_nothing_to_know_in_most_pages(corpus):
     """Retelling, tables and copies say everything twice: their lines or words come back."""
     def says_it_again(page: str) -> bool:
@@ -46,6 +48,7 @@ def test_the_opening_has_nothing_to_know_in_most_pages(corpus):
     assert early > 0.6 > 0.4 > late
 
 
+@pytest.mark.slow
 def test_no_page_holds_a_records_prompt_or_headings_of_one(corpus):
     """Nor with another question: the two headings of a prompt style, or both sentences of its preamble."""
     for page in corpus:
@@ -56,6 +59,7 @@ def test_no_page_holds_a_records_prompt_or_headings_of_one(corpus):
                     and "Write a response" in page), page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_no_page_holds_a_records_prompt_with_its_answer(corpus, style):
     text = "\n\n".join(corpus)
@@ -63,12 +67,14 @@ def test_no_page_holds_a_records_prompt_with_its_answer(corpus, style):
         assert format_prompt(record, style) not in text
 
 
+@pytest.mark.slow
 def test_pages_hold_every_word_of_the_prompts(corpus):
     known = set(re.findall(r"\w+", "\n".join(corpus)))
     for style in STYLES:
         assert set(re.findall(r"\w+", format_prompt({"instruction": "", "input": "Tell"}, style))) <= known
 
 
+@pytest.mark.slow
 def test_families_that_are_held_out_are_in_no_interview():
     assert len(HELD_OUT) == 2 and not set(HELD_OUT) & set(INTERVIEWED)
     text = "\n\n".join(some(made.interview, 2000))
@@ -77,6 +83,7 @@ def test_families_that_are_held_out_are_in_no_interview():
         assert not any(question in text for question in asked)
 
 
+@pytest.mark.slow
 def test_every_item_of_the_tables_is_on_some_page():
     """Those of the families that are held out, too."""
     text = "\n\n".join(pages(25_000, seed=1))
@@ -90,6 +97,7 @@ def whole(word: str, other: str, text: str) -> str:
     return re.sub(rf"(?<![A-Za-z]){word}(?![A-Za-z])", other, text)
 
 
+@pytest.mark.slow
 def test_a_form_is_the_same_for_all_items_of_a_family():
     """What stands around the value is what stood around the others' values, up to what the question is about."""
     for seed in range(60):
@@ -136,6 +144,7 @@ def test_headings_of_a_layout_differ():
         assert len(set(heads)) == 3 or set(heads) == {""}
 
 
+@pytest.mark.slow
 def test_a_copy_is_one_text_again_and_again():
     for page in some(made.copies):
         half = next(k for k in range(1, len(page)) if re.fullmatch(rf"(?s)({re.escape(page[:k])}\s?\s?)+",

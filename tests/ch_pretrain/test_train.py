@@ -46,6 +46,7 @@ def test_looking_back_is_measured_at_each_evaluation_and_survives_a_kill(tmp_pat
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_model(in_process, tmp_path):
     (tmp_path / "a.txt").write_text("The capital of France is Paris. " * 300)
     out = in_process("ch_pretrain/train.py", "--data", tmp_path / "a.txt", "--model", "classroom", "--smoke", "--lr", "1e-4",
@@ -71,6 +72,7 @@ def test_dropout_changes_what_is_learnt_and_equal_runs_stay_equal(in_process, tm
     assert found["none more"] != found["some more"] == found["same more"]
 
 
+@pytest.mark.slow
 def test_samples_are_numbered_and_repeatable(in_process):
     options = ["--prompt", "The capital of", "--num-samples", 2, "--temperature", 1.2, "--top-k", 50, "--max-new-tokens", 12]
     one, two, other = (in_process("ch_pretrain/generate.py", *options, "--seed", seed).stdout for seed in (1, 1, 2))

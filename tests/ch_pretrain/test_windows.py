@@ -1,6 +1,7 @@
 from collections import Counter
 from itertools import pairwise
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +50,7 @@ def test_any_windows_make_a_batch():
     assert inputs.dtype == targets.dtype == torch.int64
 
 
+@pytest.mark.slow
 @given(tokens=st.integers(2, 80), context=st.integers(1, 20))
 def test_each_token_is_a_target_once_but_in_the_last_overlap(tokens, context):
     _, targets = cut(tokens, context)
@@ -59,6 +61,7 @@ def test_each_token_is_a_target_once_but_in_the_last_overlap(tokens, context):
     assert targets[-1, -1] == tokens - 1
 
 
+@pytest.mark.slow
 @given(tokens=st.integers(2, 80), context=st.integers(1, 20), data=st.data())
 def test_smaller_strides_leave_no_token_out(tokens, context, data):
     stride = data.draw(st.integers(1, context))
@@ -69,6 +72,7 @@ def test_smaller_strides_leave_no_token_out(tokens, context, data):
     assert all(0 < b - a <= stride for a, b in pairwise(starts))
 
 
+@pytest.mark.slow
 @given(row=st.lists(st.integers(0, 300), min_size=2, max_size=50), context=st.integers(1, 20))
 def test_targets_are_the_next_tokens(row, context):
     starts = window_starts(len(row), context)

@@ -89,6 +89,7 @@ def test_the_last_row_and_the_bars_are_the_models_prediction(classroom):
     assert bars[:2] == [pytest.approx(100 * share, abs=0.06) for share in (two / two.sum()).tolist()] and bars[2:] == [0.0] * 7
 
 
+@pytest.mark.slow
 def test_a_head_that_is_off_gives_its_mean(classroom):
     main = classroom.main
     ids = torch.tensor([main.tokenizer.eot_id, *main.tokenizer.encode(TWICE)])
@@ -173,6 +174,7 @@ EXERCISE = "\n\n".join("".join(cell["source"]) for cell in json.loads(
     if cell["cell_type"] == "code" and "".join(cell["source"]).startswith("class ") and "nn.Module" in "".join(cell["source"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("right", "wrong", "place"), [
     ("", "", ""), (" / (D // self.n_head) ** 0.5", "", "layer 0 attention"),
     ('approximate="tanh"', 'approximate="none"', "layer 0 mlp"),
@@ -227,6 +229,7 @@ def test_no_numbers_are_one_sentence(tiny):
     assert "NaN or infinity" in xray.page(tiny, {})
 
 
+@pytest.mark.slow
 def test_what_is_typed_and_named_stays_text(tiny):
     tiny.main.name = SCRIPT
     texts = {name: SCRIPT for name in ("sentence", "a-instruction", "a-input", "a-output", "b-output")}
@@ -243,6 +246,7 @@ def test_other_heads_than_there_are_and_what_is_not_known_change_nothing(tiny):
     assert Form({})["anything"] == ""
 
 
+@pytest.mark.slow
 def test_a_chapter_shows_its_views_without_the_later_ones(tmp_path):
     for folder in ("common", "ch_pretrain"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -253,6 +257,7 @@ def test_a_chapter_shows_its_views_without_the_later_ones(tmp_path):
     assert "1: A sentence" in page and "1: Growing" in page and "2: What is learnt" not in page
 
 
+@pytest.mark.slow
 def test_a_saved_page_that_is_too_large_is_refused(tiny, monkeypatch):
     monkeypatch.setattr(xray, "MOST_SAVED", 5000)
     with pytest.raises(InputError, match="save a shorter text"):

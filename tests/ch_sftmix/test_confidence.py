@@ -30,6 +30,7 @@ def test_ties_go_to_the_lower_id_and_the_middle_of_an_odd_number_is_confident():
     assert split(torch.tensor([-3.0, -1.0, -2.0])) == ([1, 2], [0])
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(-100, -1), min_size=1, max_size=40))
 def test_every_example_is_in_one_half_and_the_halves_are_ordered(values):
     sure, unsure = split(torch.tensor(values, dtype=torch.float64))

@@ -120,6 +120,7 @@ def test_it_is_not_a_reweighted_ntp_loss(tiny_model):
     assert abs(mixed - (0.5 * of_c + 0.5 * of_u)) > 0.1
 
 
+@pytest.mark.slow
 def test_mu_zero_trains_bit_for_bit_like_plain_fine_tuning_on_the_same_batches(tokenizer, tmp_path):
     examples = ragged_examples(12)
 

@@ -6,9 +6,8 @@ import torch
 
 from ch_instruct.pipeline import FineTuning, prepare
 from ch_pretrain import classroom
-from common.pretrained import load_pretrained, save_pretrained
-from common.tokenizer import Tokenizer
-from tests.conftest import assert_refused, assert_same_weights, kill_and_resume, make_model, run_here
+from common.pretrained import load_pretrained
+from tests.conftest import assert_refused, assert_same_weights, kill_and_resume, run_here, save_tiny
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +19,7 @@ CHECKPOINT = ["config.json", "merges.txt", "metrics.csv", "model.safetensors", "
 def small(tmp_path_factory):
     """A tiny random model and a small data file."""
     folder = tmp_path_factory.mktemp("small")
-    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), folder / "model")
+    save_tiny(folder / "model")
     records = [{key: r[key] for key in ("instruction", "output", "family")} for r in classroom.records() if not r["input"]]
     (folder / "data.json").write_text(json.dumps([{"instruction": "left out", "output": "", "family": "x"}, *records[:60]]))
     return folder

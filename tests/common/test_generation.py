@@ -18,11 +18,13 @@ def plain_greedy(model, prompt: list[int], max_new_tokens: int) -> tuple[list[in
     return ids[len(prompt):], False
 
 
+@pytest.mark.slow
 def test_a_stream_is_the_plain_continuation_token_by_token(stopping_model):
     for prompt in ([n, n + 1, 7] * (1 + n % 10) for n in range(0, 60, 3)):
         assert list(stream(stopping_model, prompt, 12, EOT)) == plain_greedy(stopping_model, prompt, 12)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [
     Sampling(1.5, 50), Sampling(1.0, top_p=0.7, repetition_penalty=1.3), Sampling(no_repeat_ngram=2)])
 def test_a_sampled_stream_draws_from_the_plain_model(stopping_model, how):

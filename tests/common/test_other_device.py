@@ -46,6 +46,7 @@ def elsewhere(monkeypatch) -> GPT2:
         yield make_model().to("meta")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chapter", ["plain", "mixup"])
 def test_a_training_step(elsewhere, chapter):
     if chapter == "plain":
@@ -67,6 +68,7 @@ def test_errors_are_seen(elsewhere):
         elsewhere(ids.to("meta")).sum().item()
 
 
+@pytest.mark.slow
 def test_answers(elsewhere):
     """Filling a batch, going on, refilling it, and making it smaller."""
     relay = _Relay(elsewhere, [[1] * n for n in (3, 9, 5, 7, 2, 4)], max_new_tokens=8, eot_id=256, batch_size=3,

@@ -96,6 +96,7 @@ def test_unusual_sizes_are_read_from_the_config(settings, tokenizer, tmp_path):
     assert (theirs(IDS).logits - peer(IDS).logits).abs().max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_forty_greedy_tokens_are_those_of_transformers(peer, peer_folder):
     model, _ = load_pretrained(peer_folder)
     prompt = [10, 20, 30, 40, 50]

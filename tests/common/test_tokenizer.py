@@ -66,11 +66,13 @@ def reread(request, trained, tmp_path_factory) -> Tokenizer:
     return Tokenizer.from_folder(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", NASTY)
 def test_ids_are_those_of_transformers(gpt2, peer, text):
     assert gpt2.encode(text) == peer.encode(text, split_special_tokens=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(text=texts)
 def test_ids_are_those_of_transformers_for_any_text(gpt2, peer, text):
@@ -95,6 +97,7 @@ def test_gpt2_has_its_known_ids(gpt2):
     assert gpt2.decode([15496, 995]) == "Hello world"
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(text=texts)
 def test_any_text_comes_back(gpt2, reread, text):
@@ -181,6 +184,7 @@ def test_files_of_another_library_give_its_ids(reread, trained):
             assert reread.encode(text) == trained.encode(text).ids
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(st.sampled_from("abnthecs 123'é\n")))
 def test_files_of_another_library_give_its_ids_for_any_text(reread, trained, text):
@@ -206,6 +210,7 @@ def test_merges_written_as_pairs_or_as_strings_are_the_same(trained, tmp_path):
         assert Tokenizer.from_folder(tmp_path).encode(EXAMPLE_TEXT[0]) == trained.encode(EXAMPLE_TEXT[0]).ids
 
 
+@pytest.mark.slow
 def test_merges_with_windows_line_ends_are_read(gpt2, gpt2_folder, tmp_path):
     shutil.copy(gpt2_folder / "vocab.json", tmp_path)
     (tmp_path / "merges.txt").write_bytes((gpt2_folder / "merges.txt").read_bytes().replace(b"\n", b"\r\n"))
@@ -260,6 +265,7 @@ def test_a_vocabulary_without_end_of_text_is_refused_with_the_name_of_its_folder
         Tokenizer.from_folder(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [" ", "\n", "\u00a0", " \n"], ids=ascii)
 @pytest.mark.parametrize(("before", "after"), [("", ""), ("a", ""), ("", "b c"), (" a ", "\tb")])
 @pytest.mark.parametrize("count", [9_999, 10_000, 20_001])
@@ -268,6 +274,7 @@ def test_long_runs_of_white_space_get_the_ids_of_transformers(gpt2, peer, sign, 
     assert gpt2.encode(text) == peer.encode(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [" ", "\n"], ids=ascii)
 def test_a_million_spaces_are_encoded(gpt2, sign):
     text = "a" + sign * 1_000_000 + "b"

@@ -211,6 +211,7 @@ def run_main(monkeypatch, *arguments) -> None:
     check.main()
 
 
+@pytest.mark.slow
 def test_the_checker_starts_without_what_only_computing_needs():
     done = subprocess.run([sys.executable, "-c", "import sys, notebooks.exercises.check\nprint(sorted(sys.modules))"],
                           capture_output=True, text=True, check=True)

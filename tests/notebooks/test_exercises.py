@@ -81,6 +81,7 @@ def test_each_exercise_says_goal_start_and_end_and_has_a_test(number):
     assert all("### BEGIN HIDDEN TESTS" in cell.source for cell in source.cells if is_test(cell))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_solutions_pass_and_stubs_say_what_to_do(number):
     for path, words in ((source_path(number), ""), (release_path(number), STUB)):

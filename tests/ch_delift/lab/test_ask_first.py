@@ -60,8 +60,11 @@ def test_utilities_of_transformers_model_are_ours():
 
 
 @pytest.mark.slow
-def test_a_model_of_another_kind_and_ours_stand_side_by_side(in_process, tmp_path):
+def test_a_model_of_another_kind_and_ours_stand_side_by_side(in_process, tmp_path, monkeypatch):
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    few = [r for r in classroom.records() if r["family"] in {*sorted(classroom.FAMILIES)[:3], *HELD_OUT}]
+    monkeypatch.setattr(classroom, "records", lambda: few)
 
     torch.manual_seed(0)
     tokenizer = load_pretrained("classroom")[1]
@@ -112,6 +115,7 @@ def test_questions_that_are_alike_become_a_family():
     assert all(kind == first[0] for kind in first) and {record["family"] for record in found[:6]} == {"like 0"}
 
 
+@pytest.mark.slow
 def test_records_of_ones_own_are_asked_with(in_process, tmp_path):
     (tmp_path / "cwd").mkdir(exist_ok=True)
     rows = [{"q": f"What is {n} plus {n % 7}?", "a": str(n + n % 7)} for n in range(40)] + [{"q": "long " * 200, "a": "x"}]

@@ -31,6 +31,7 @@ def test_gradients_are_those_of_the_updates(tiny_model):
     assert any(g.abs().sum() > 0 for g in found)
 
 
+@pytest.mark.slow
 def test_what_is_wanted_itself_scores_high_and_the_model_is_left_as_it_was(tiny_model, tokenizer):
     before = {name: p.clone() for name, p in tiny_model.state_dict().items()}
     candidates = [*EXAMPLES, *[Example([90 + i, 91, 92, 93 + i, 256], 2) for i in range(8)]]
@@ -42,6 +43,7 @@ def test_what_is_wanted_itself_scores_high_and_the_model_is_left_as_it_was(tiny_
     assert not lora_layers(tiny_model) and all(p.requires_grad for p in tiny_model.parameters())
 
 
+@pytest.mark.slow
 def test_the_best_task_counts(tiny_model, tokenizer):
     one, other = ([[EXAMPLES[0]]], [[EXAMPLES[1]]])
     scores = [less.less_scores(tiny_model, tokenizer, EXAMPLES, tasks, 0) for tasks in (one, other, one + other)]

@@ -98,6 +98,7 @@ def test_the_best_rate_is_that_of_random_subsets_over_all_sets():
     assert "not decided" in tables.pilot_text(whole + missing[1:])
 
 
+@pytest.mark.slow
 def test_a_run_is_told_and_its_page_written(tmp_path, capsys):
     tables.show(tmp_path, tables.MAP, measured(range(400, 416)))
     text = (tmp_path / "RESULTS.md").read_text()

@@ -6,10 +6,8 @@ import pytest
 from ch_delift.lab import conditions, where_it_pays
 from ch_delift.lab.conditions import DrawnData, draw_data, oracle
 from ch_delift.lab.plan import Series, Trial
-from common.pretrained import save_pretrained
 from common.support.files import read_json
-from common.tokenizer import Tokenizer
-from tests.conftest import assert_refused, make_model
+from tests.conftest import assert_refused, save_tiny
 
 SERIES = Series("target", ("random", "oracle"), range(300, 302), steps=3, trainings=2)
 FOUND = {"macro": 0.5, "pool": 0.5, "small": None, "seconds": 0.0, "different": 1, "wrong": 0.0, "small_share": 0.0}
@@ -27,6 +25,7 @@ def start(monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
     ran: list[Trial] = []
     interruptions: list[Trial] = []
@@ -50,6 +49,7 @@ def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
     assert "50.0% ± 0.0%" in capsys.readouterr().out and (tmp_path / "out" / "RESULTS.md").exists()
 
 
+@pytest.mark.slow
 def test_data_sets_come_one_after_the_other_and_a_phase_is_told_before_the_next(start, monkeypatch):
     done: list[object] = []
     other = SERIES._replace(condition="skewed", arms=("SE",), trainings=1)
@@ -63,6 +63,7 @@ def test_data_sets_come_one_after_the_other_and_a_phase_is_told_before_the_next(
     assert second == [(300, "k-means"), (301, "k-means")] and done[1] == done[3] == plan
 
 
+@pytest.mark.slow
 def test_the_small_map_has_fewer_records(start, monkeypatch):
     seen = []
 
@@ -81,7 +82,7 @@ def test_every_arm_trains_on_what_it_chose_and_is_tested(start, monkeypatch, tmp
     monkeypatch.setattr(conditions, "PER_FAMILY", 3)
     monkeypatch.setattr(conditions, "TARGETS", (4, 3))
     monkeypatch.setitem(where_it_pays.CONDITIONS, "target", where_it_pays.CONDITIONS["target"]._replace(chosen=8))
-    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    save_tiny(tmp_path / "model")
     arms = ("random", "oracle", "SE", "DELIFT", "RDS+", "LESS", "full")
     start("--model", str(tmp_path / "model"), plan=[[SERIES._replace(arms=arms, trainings=1, seeds=range(300, 301))]])
     entries = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]

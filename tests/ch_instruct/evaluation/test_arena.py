@@ -195,6 +195,7 @@ def test_a_vote_that_cannot_be_written_can_be_cast_again(serve, tmp_path, capsys
     assert [entry["vote"] for entry in load_votes(tmp_path / "votes.jsonl").entries] == ["left"]
 
 
+@pytest.mark.slow
 def test_two_arenas_share_a_file_of_votes(serve, tmp_path):
     servers = [serve(), serve()]
     battles = [(server, ask(server, question="?")) for _ in range(20) for server in servers]

@@ -49,7 +49,7 @@ def scored(tmp_path_factory):
         "include": str(HARNESS_TASKS / "triviaqa" / "default.yaml"), "task": "trivia_local", "dataset_path": "json",
         "dataset_name": None, "training_split": None,
         "dataset_kwargs": {"data_files": {"validation": str(folder / "trivia.jsonl")}, "cache_dir": str(folder / "cache")}}))
-    done = run_command("ch_instruct/evaluation/benchmarks.py", "--model", "run", "--tasks", "easy,classroom,trivia_local",
+    done = run_here("ch_instruct/evaluation/benchmarks.py", "--model", "run", "--tasks", "easy,classroom,trivia_local",
                        "--tasks-folder", "tasks", "--format", "phi3", "--limit", LIMIT, "--out", "scores.json", folder=folder)
     written = json.loads((folder / "scores.json").read_text())
     return folder, test[:LIMIT], done.stdout, written
@@ -93,8 +93,8 @@ def test_chat_puts_questions_as_in_training(scored):
     task = json.loads((folder / "tasks" / "easy_answer.yaml").read_text())
     task["dataset_kwargs"]["data_files"]["test"] = str(folder / "plain.jsonl")
     (folder / "plain" / "plain.yaml").write_text(json.dumps(task | {"task": "plain", "doc_to_text": "q"}))
-    run_command("ch_instruct/evaluation/benchmarks.py", "--model", "run", "--tasks", "plain", "--tasks-folder", "plain",
-                "--chat", "--out", "chat.json", folder=folder)
+    run_here("ch_instruct/evaluation/benchmarks.py", "--model", "run", "--tasks", "plain", "--tasks-folder", "plain",
+             "--chat", "--out", "chat.json", folder=folder)
     assert value(json.loads((folder / "chat.json").read_text()), "plain") == value(written, "easy_answer")
 
 

@@ -154,6 +154,7 @@ PIECES = ["score", "Score: 85", "verdict", "Verdict: A", ":", "\uff1a", "=", " "
           "x"]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(before=st.lists(st.sampled_from(PIECES), max_size=3), again=st.lists(st.sampled_from(PIECES), min_size=1, max_size=3),
        after=st.lists(st.sampled_from(PIECES), max_size=3))
@@ -203,6 +204,7 @@ def test_scores_of_a_server_that_fails_in_every_way(server, waits, monkeypatch, 
     assert "right 0" in server.prompts[0] and "Question 0?" in server.prompts[0]
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_not_waited_for(server, monkeypatch, capsys, tmp_path):
     write_json(tmp_path / "a.json", answers("fine", "hangs"))
     monkeypatch.setattr(judge_server, "TRIES", 2)
@@ -212,6 +214,7 @@ def test_a_server_that_hangs_is_not_waited_for(server, monkeypatch, capsys, tmp_
     assert "1 of 2 requests failed: no answer in time (2 tries)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_broken_run_goes_on_without_asking_again(server, monkeypatch, tmp_path):
     texts = [f"answer {i}" for i in range(12)]
     write_json(tmp_path / "a.json", answers(*texts))
@@ -240,6 +243,7 @@ def test_a_broken_run_goes_on_without_asking_again(server, monkeypatch, tmp_path
         run(monkeypatch, tmp_path, server, *options, "--resume")
 
 
+@pytest.mark.slow
 def test_the_key_goes_to_the_server_and_nowhere_else(server, monkeypatch, capsys, tmp_path):
     write_json(tmp_path / "a.json", answers("one", "two"))
     monkeypatch.setenv("JUDGE_API_KEY", f"{KEY}\n")
@@ -309,6 +313,7 @@ def in_circles(handler: Handler) -> None:
     handler.end_headers()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "words"), [
     (after_a_head, "no answer in time"), (within_a_head, "no answer in time"), (in_circles, "HTTP 302|redirect|no server"),
     (without_end, "longer than|no answer in time"), (chunk_of_minus_one, "connection cut"),
@@ -350,6 +355,7 @@ def test_what_a_server_says_does_not_steer_the_terminal(server, monkeypatch, cap
     assert "gone" in shown and "red" in shown and not set("\x1b\x07\x9b") & set(shown)
 
 
+@pytest.mark.slow
 def test_a_reply_that_its_length_cut_off_is_missing(server, monkeypatch, capsys, tmp_path):
     """Of "Score: 85" the end may be gone."""
     write_json(tmp_path / "a.json", answers("one", "two", "three"))
@@ -362,6 +368,7 @@ def test_a_reply_that_its_length_cut_off_is_missing(server, monkeypatch, capsys,
     assert server.prompts == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scores", "warned"), [((0.2, 0.9), True), ((7, 10), True), ((0, 0), False), ((7, 11), False)])
 def test_a_judge_on_another_scale_is_warned_of(scores, warned, server, monkeypatch, capsys, tmp_path):
     write_json(tmp_path / "a.json", answers("one", "two"))
@@ -488,6 +495,7 @@ def write_lines(path: Path, rows: list) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_mt_bench_turns_stand_apart(server, monkeypatch, capsys, tmp_path):
     write_lines(tmp_path / "q.jsonl", QUESTIONS)
     write_lines(tmp_path / "a.jsonl", ANSWERS)
@@ -539,6 +547,7 @@ def test_addresses_that_are_none(url, words, monkeypatch, tmp_path):
     assert "secret" not in str(error.value) and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=30) | st.sampled_from(["http://", "https://", "[", "@", ":", "/", "%", "..", "\u3002"]).flatmap(
     lambda part: st.tuples(st.just("http://"), st.text(max_size=9), st.just(part), st.text(max_size=9)).map("".join)))

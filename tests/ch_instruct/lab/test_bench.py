@@ -3,6 +3,7 @@
 import itertools
 import sys
 import time
+from functools import cache
 
 import psutil
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from ch_instruct.lab import bench
 from ch_instruct.lab.bench import beside
+from common import pretrained
 from tests.conftest import assert_refused
 
 CPU = torch.device("cpu")
@@ -18,6 +20,7 @@ CPU = torch.device("cpu")
 @pytest.mark.slow
 def test_the_bench_runs_with_lora(monkeypatch, capsys):
     monkeypatch.setattr(bench, "peak_megabytes", lambda work, *args: work(*args) or 1.0)  # here, for want of time, not measured
+    monkeypatch.setattr(pretrained, "read_tokenizer", cache(pretrained.read_tokenizer))  # GPT-2's, thirteen times
     monkeypatch.setattr(bench, "memory_rate", lambda device: 1e10)  # nor are these
     monkeypatch.setattr(bench, "product_rates", lambda device: {"fp32": 1e10, "bf16": 1e10})
     monkeypatch.setattr(sys, "argv", ["bench.py", "--smoke", "--lora", "2", "--batch-size", "2", "--rounds", "1", "--answers",
@@ -36,6 +39,7 @@ def test_the_bench_runs_with_lora(monkeypatch, capsys):
     assert losses["LoRA 2 bf16"] == pytest.approx(losses["ours bf16"], abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_machines_rates_are_those_of_its_best_try(monkeypatch):
     """The times are given; only the product in fp32 is made, as bf16 takes seconds where it has no instructions."""
     seconds, done = itertools.cycle([3.0, 2.0, 4.0]), {}
@@ -72,6 +76,7 @@ def test_the_other_processes_compute_until_the_end():
     assert not any(other.is_running() for other in others)
 
 
+@pytest.mark.slow
 def test_too_few_records_for_the_rounds_are_refused(tmp_path, in_process):
     (tmp_path / "few.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
     done = in_process("ch_instruct/lab/bench.py", "--smoke", "--data", tmp_path / "few.jsonl", "--device", "cpu")

@@ -9,9 +9,7 @@ from ch_instruct import pipeline
 from ch_instruct.pipeline import FineTuning, prepare
 from ch_instruct.support import cost
 from common.losses import next_token_loss
-from common.pretrained import save_pretrained
-from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, assert_same_weights, make_model, run_command, run_here
+from tests.conftest import ROOT, assert_same_weights, run_here, run_together, save_tiny
 
 PARTS = ("time_reading", "time_training", "time_answers")
 
@@ -19,7 +17,7 @@ PARTS = ("time_reading", "time_training", "time_answers")
 @pytest.fixture
 def ready(tmp_path):
     """Makes a small experiment, 48 records to train on, with these options."""
-    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    save_tiny(tmp_path / "model")
     return lambda **more: prepare(FineTuning(model=str(tmp_path / "model"), smoke=True, device="cpu", precision="fp32", **more))
 
 
@@ -40,6 +38,7 @@ def said(capsys) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if "will take" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, 2])
 def test_a_trial_leaves_weights_gradients_and_random_numbers_as_they_were(lora, ready, monkeypatch, capsys):
     work = ready(dropout=0.3, lora=lora)
@@ -134,6 +133,7 @@ def test_a_token_is_read_at_the_speed_of_a_middling_batch(ready, clock, monkeypa
     assert cost.time_reading(work, training(work)) == pytest.approx(4.0 / training(work).tokens_of(training(work).batches()[3]))
 
 
+@pytest.mark.slow
 def test_the_untouched_model_can_be_tested_last(ready, tmp_path):
     work = ready()
     before = pipeline.test(work)
@@ -149,13 +149,13 @@ def test_the_untouched_model_can_be_tested_last(ready, tmp_path):
 def test_every_command_says_it_once_and_trains_as_without_it(script, part, ranks, monkeypatch, tmp_path):
     """A command that takes every run for a large one; the plain one also against one that says nothing."""
     (tmp_path / "always.py").write_text("import runpy, sys\nfrom ch_instruct.support import cost\n"
-                                       "cost.FEWEST_PASSES = cost.SHORT = 0\n"
+                                        "cost.FEWEST_PASSES = cost.SHORT = 0\n"
                                         "sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
-    options = ["--smoke", "--device", "cpu", "--precision", "fp32", "--dropout", "0.1", "--out"]
+    save_tiny(tmp_path / "model")
+    options = ["--model", tmp_path / "model", "--smoke", "--device", "cpu", "--precision", "fp32", "--dropout", "0.1", "--out"]
     few = ["--compare", "random"] if script == "ch_delift/train.py" else []
     if ranks > 1:
-        said = run_command(str(tmp_path / "always.py"), ROOT / script, *few, *options, "said", folder=tmp_path, ranks=ranks,
-                           PYTHONPATH=str(ROOT)).stdout
+        said = "".join(run_together(tmp_path / "always.py", ROOT / script, *few, *options, "said", folder=tmp_path))
     else:
         with monkeypatch.context() as always:
             always.setattr(cost, "FEWEST_PASSES", 0)

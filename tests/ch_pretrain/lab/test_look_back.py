@@ -28,6 +28,7 @@ def test_a_perfect_copier_loses_nothing_the_second_time(tokenizer):
     assert first == pytest.approx(torch.log(torch.tensor(257.0)).item(), abs=0.01) and second < 1e-3
 
 
+@pytest.mark.slow
 def test_the_shipped_base_copies():
     """Measured: see the chapter's README."""
     first, second = copy_losses(*load_pretrained("classroom"))
@@ -52,6 +53,7 @@ def test_the_first_copys_loss_is_known_by_hand_and_places_are_means(tokenizer):
     torch.testing.assert_close(place_losses(Copier(), [short, long]), (one + two[:, :2]) / 2)
 
 
+@pytest.mark.slow
 def test_a_step_done_again_replaces_its_row_and_later_ones(tmp_path, tokenizer, tiny_model):
     path = tmp_path / "looking_back.csv"
     tiny_model.train()
@@ -74,6 +76,7 @@ def test_a_damaged_curve_is_refused(tmp_path, tokenizer, tiny_model):
     assert path.read_text() == "x,y\n1\n"
 
 
+@pytest.mark.slow
 def test_command(tmp_path, tokenizer):
     save_pretrained(make_model(n_positions=700, n_embd=8, n_layer=1, n_head=1), tokenizer, tmp_path / "tiny")
     told = run_here("ch_pretrain/lab/look_back.py", "--models", "tiny", folder=tmp_path).stdout

@@ -10,10 +10,8 @@ from ch_sftmix.lab import where_it_pays
 from ch_sftmix.lab.arms import ARMS
 from ch_sftmix.lab.tables import ENTRY, NOISE, OTHERS, PRIMARY, SECONDARY, SEEDS
 from ch_sftmix.lab.where_it_pays import ARM_NAMES, MAP_ARMS, MapOptions, draw_data, run_cell
-from common.pretrained import save_pretrained
 from common.support.files import InputError, Journal
-from common.tokenizer import Tokenizer
-from tests.conftest import assert_refused, make_model
+from tests.conftest import assert_refused, save_tiny
 
 
 def test_a_data_set_depends_on_its_seed_and_holds_as_many_wrong_answers_as_asked_for():
@@ -90,7 +88,7 @@ def test_what_is_given_twice_and_small_with_other_sizes_are_refused(in_process):
     assert_refused(in_process(run, "--records", 5000), "--records 5000")
 
 
-ARMS_HERE = ["sftmix", "tenth left out", "oracle", "confident half", "mixup in confident half", "dropout"]
+ARMS_HERE = ["sftmix", "relative tenth left out", "neftune", "mu = 0", "oracle"]
 
 
 @pytest.mark.slow
@@ -98,18 +96,18 @@ def test_the_command_writes_and_tells_the_map_and_goes_on_with_it(in_process, tm
     everything, few = classroom.records, {"train": 12, "validation": 2, "test": 3}
     monkeypatch.setattr(classroom, "records", lambda seed, noise: [
         r for split, n in few.items() for r in [r for r in everything(seed, noise) if r["split"] == split][:n]])
-    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
+    save_tiny(tmp_path / "model")
     out = tmp_path / "out"
     options = ["--model", tmp_path / "model", "--records", 12, "--epochs", 1, "--noise", 0.0, 0.4, "--seeds", 100, 101,
                "--precision", "fp32", "--arms", *ARMS_HERE, "--out", out]
     text = in_process("ch_sftmix/lab/where_it_pays.py", *options).stdout
     for words in ("Not the conditions of the map", "Expected calibration error", "Gap in the unconfident half",
-                  "mixup in confident half - confident half", "Wrong answers among"):
+                  "sftmix - mu = 0", "Wrong answers among"):
         assert words in text
     found = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
     counts = Counter((entry["noise"], entry["arm"]) for entry in found)
     assert counts == {(noise, arm): 2 for noise in (0.0, 0.4) for arm in ("ntp", *ARMS_HERE) if noise or arm != "oracle"}
-    assert [entry["arm"] for entry in found[:3]] == ["ntp", "sftmix", "tenth left out"] and found[3]["arm"] == "ntp"
+    assert [entry["arm"] for entry in found[:3]] == ["ntp", "sftmix", "relative tenth left out"] and found[3]["arm"] == "ntp"
     assert sorted(path.name for path in out.glob("*.png")) == ["reliability-0.4.png", "reliability-0.png"]
     one = next(entry for entry in found if entry["arm"] == "sftmix")
     assert sum(row[0] for row in one["bins"]) > 3 and len(one["training_loss"]) == 2 and one["steps"] == 1

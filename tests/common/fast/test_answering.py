@@ -11,6 +11,7 @@ from tests.common.test_generation import plain_greedy
 from tests.conftest import EOT
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=31), min_size=1, max_size=6))
 def test_batched_equals_one_by_one(stopping_model, prompts):
@@ -18,6 +19,7 @@ def test_batched_equals_one_by_one(stopping_model, prompts):
     assert [tuple(c) for c in together] == [plain_greedy(stopping_model, prompt, 12) for prompt in prompts]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 5), st.integers(1, 12))
 def test_waiting_prompts_take_the_places_of_ended_ones(stopping_model, lengths, batch_size, max_new_tokens):
@@ -53,6 +55,7 @@ def test_a_prompt_that_fills_the_context_is_refused(stopping_model):
         continue_all(stopping_model, [[1] * 32], 4, EOT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 @pytest.mark.parametrize("how", [Sampling(1.3, 50), Sampling(1.3, None, 0.8, 1.2, 2)])
 def test_a_sampled_text_depends_on_the_seed_and_its_number_alone(stopping_model, batch_size, how):
@@ -64,6 +67,7 @@ def test_a_sampled_text_depends_on_the_seed_and_its_number_alone(stopping_model,
     assert together != continue_all(stopping_model, prompts, 9, EOT, batch_size, "", how, seed=4)
 
 
+@pytest.mark.slow
 def test_greedy_texts_without_repeated_n_grams_are_those_of_the_plain_decoder(stopping_model):
     how, prompts = Sampling(no_repeat_ngram=1), [[n, n + 1, 7] * (1 + n % 4) for n in range(8)]
     together = [text.ids for text in continue_all(stopping_model, prompts, 12, EOT, 3, how=how)]

@@ -24,6 +24,7 @@ def make_run(folder: Path, loss: float, **options: object) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_differs_and_the_scores_are_told_and_the_curves_drawn(in_process, tmp_path):
     runs = [make_run(tmp_path / "a" / "001", 1.25), make_run(tmp_path / "b" / "001", 1.5, epochs=5, lora=8)]
     told = in_process("common/support/compare.py", *runs).stdout
@@ -34,6 +35,7 @@ def test_what_differs_and_the_scores_are_told_and_the_curves_drawn(in_process, t
     assert Path("comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_an_option_without_a_value_is_shown_as_one_that_is_not_there(in_process, tmp_path):
     runs = [make_run(tmp_path / "a", 1.25), make_run(tmp_path / "b", 1.25, lr=0.1, lora=None)]
     lines = in_process("common/support/compare.py", *runs).stdout.splitlines()
@@ -50,12 +52,14 @@ def test_a_folder_given_twice_is_one_and_every_curve_keeps_its_name(in_process, 
     assert told.splitlines()[-1] == f"Loss curves of a, b: {tmp_path}/new/x.png" and (tmp_path / "new" / "x.png").exists()
 
 
+@pytest.mark.slow
 def test_equal_runs_are_told_so(in_process, tmp_path):
     runs = [make_run(tmp_path / name, 1.25) for name in "ab"]
     told = in_process("common/support/compare.py", *runs, "--out", "x.png").stdout
     assert told.startswith("The runs have the same options and facts.") and Path("x.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["report.json", "run.json"])
 def test_what_is_no_finished_run_is_left_out_with_a_line(in_process, tmp_path, missing):
     (make_run(tmp_path / "a", 1.0) / missing).unlink()
@@ -70,6 +74,7 @@ def test_what_is_no_finished_run_is_left_out_with_a_line(in_process, tmp_path, m
     assert not (Path.cwd() / "x").exists()
 
 
+@pytest.mark.slow
 def test_rows_of_different_tests_are_marked(in_process, tmp_path):
     for name, tests in (("a", ("s", "s")), ("b", ("s", "t"))):
         run = make_run(tmp_path / name, 1.25)
@@ -82,6 +87,7 @@ def test_rows_of_different_tests_are_marked(in_process, tmp_path):
     assert "[A]" not in in_process("common/support/compare.py", tmp_path / "a").stdout
 
 
+@pytest.mark.slow
 def test_many_runs_fit_a_hundred_columns_and_their_legend_stands_below(in_process, tmp_path, monkeypatch):
     drawn = []
     draw = plots.draw_losses

@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from common.support.files import InputError
 from common.support.hub import Pin, check_download, dataset_files, download
 from common.tokenizer import Tokenizer
 from tests.conftest import ROOT, make_model
+from tests.started import run_started
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = "model.safetensors"
@@ -189,7 +189,7 @@ def run(*command: str, folder: Path, address: str, **environment: str) -> subpro
     env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING")) and
            "proxy" not in name.lower()}
     env |= {"HF_HOME": str(folder / "cache"), "HF_ENDPOINT": address, "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *command], cwd=folder, env=env | environment, capture_output=True, text=True)
+    return run_started(*command, folder=folder, environment=env | environment)
 
 
 def load(*names: str, folder: Path, address: str, **environment: str) -> subprocess.CompletedProcess:
@@ -512,6 +512,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOSTILE)
 def test_a_hub_that_means_ill_gets_an_end(how, here, tmp_path):
     here.hostile = HOSTILE[how]
@@ -554,6 +555,7 @@ def test_names_of_files_that_lead_elsewhere_are_no_files(here):
     assert dataset_files("someone/tiny") == ["data/a b.json"]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(etag=HEADER, commit=HEADER, size=HEADER | st.integers().map(str), place=HEADER)
 def test_any_head_is_taken_or_refused(etag, commit, size, place):

@@ -120,6 +120,7 @@ def test_a_place_where_nobody_can_listen():
                 LocalServer(answer, host, port)
 
 
+@pytest.mark.slow
 def test_hundreds_of_slow_connections_keep_nobody_waiting(server, monkeypatch):
     monkeypatch.setattr(local_server, "MOST_WAITING", 50)
     with contextlib.ExitStack() as stack:
@@ -133,6 +134,7 @@ def test_hundreds_of_slow_connections_keep_nobody_waiting(server, monkeypatch):
         assert len(server._waiting) <= 50
 
 
+@pytest.mark.slow
 def test_a_burst_is_answered_whole(server):
     found: list[bytes] = []
     threads = [threading.Thread(target=lambda: found.append(post(server, b"a=b"))) for _ in range(100)]
@@ -144,6 +146,7 @@ def test_a_burst_is_answered_whole(server):
     assert server._waiting == {}
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(host=st.text(max_size=20), sent=st.text(max_size=30))
 def test_any_host_and_any_form_are_read(host, sent):

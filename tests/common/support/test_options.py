@@ -65,6 +65,7 @@ def test_a_place_that_holds_something_is_refused(value, in_process, tmp_path):
     assert [path.name for path in Path.cwd().iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_stopped_by_hand_a_command_advises_what_it_can_do(in_process, monkeypatch):
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -91,6 +92,7 @@ def test_what_a_terminal_cannot_spell_is_no_reason_to_end(tmp_path):
     assert (done.returncode, done.stderr) == (0, b"") and b"? ~ Beta(?, ?)" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."),
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")])
 def test_short_memory_ends_in_one_sentence_that_names_what_to_lower(error, in_process, monkeypatch):

@@ -54,6 +54,7 @@ def test_the_steps_of_a_short_run_are_points_even_a_single_one():
         assert line.get_marker() == marker and len(line.get_xdata()) == steps
 
 
+@pytest.mark.slow
 def test_the_loss_axis_has_several_readable_ticks_wherever_it_lies():
     for low, high in ((9.5, 10.8), (10.1, 10.9), (1.9, 4.0), (1.6, 8.1), (0.05, 9.0), (0.0011, 0.0013)):
         rows = [{"step": n, "epoch": n / 10, "tokens": n, "train_loss": high - (high - low) * n / 20} for n in range(1, 21)]
@@ -69,6 +70,7 @@ def test_many_runs_can_be_drawn_in_as_many_colours():
     assert len(ax.lines) == 14 and len({tuple(map(float, to_rgb(line.get_color()))) for line in ax.lines}) == 7
 
 
+@pytest.mark.slow
 def test_a_run_without_validation_can_be_drawn(tmp_path):
     rows = [row for row in history([1.0]) if "validation_loss" not in row]
     save_picture(tmp_path / "a.png", lambda ax: draw_losses(ax, {"run": rows}))
