@@ -55,6 +55,7 @@ from common.support.reports import (
 )
 
 MEASURES = {"macro": "families alike", "pool": "as the pool", "small": "small families"}  # of exact match
+ARM_HEADS = ["exact match", "data sets", *MEASURES.values(), "minus SE", "of the oracle's gain"]  # of `arm_rows`
 CHOSEN = {"seconds": ("seconds to choose", ".1f"), "different": ("different things", ".1f"),
           "wrong": ("wrong answers", ".0%"), "small_share": ("small families", ".0%")}
 HEAD = """# DELIFT's map: what was measured
@@ -105,17 +106,20 @@ def of_arms(plan: Sequence[Sequence[Series]]) -> Iterator[tuple[Series, list[str
 
 
 def arm_rows(entries: Sequence[dict], series: Series, arms: Sequence[str]) -> list[list[str]]:
-    """A row for each arm: on how many data sets it is measured, exact match in each way, and the share of the oracle's gain."""
-    gain = differences(entries, series, "oracle", "random")
+    """A row for each arm: on how many data sets it is measured, exact match in each way, the difference to SE, and the share of
+    the oracle's gain over random subsets on the data sets that have all three."""
+    chance, best = (by_data_set(entries, series, arm) for arm in ("random", "oracle"))
     rows = []
     for arm in arms:
         found = {measure: by_data_set(entries, series, arm, measure) for measure in MEASURES}
-        count = len(found["macro"])
-        more = differences(entries, series, arm, "random")
-        share = fmean(more) / fmean(gain) if more and gain and fmean(gain) > 0 else None
+        count, macro = len(found["macro"]), found["macro"]
+        seeds = macro.keys() & chance.keys() & best.keys()
+        gain = sum(best[seed] - chance[seed] for seed in seeds)
+        share = sum(macro[seed] - chance[seed] for seed in seeds) / gain if gain > 0 else None
         told = [interval_of([v for v in values.values() if v is not None]) for values in found.values()]
-        rows.append([arm, f"{count} of {len(series.seeds)}", *told, cell(share, ".0%")] if count
-                    else [arm, "not measured", *["-"] * 4])
+        minus = "-" if arm == "SE" else interval_of(differences(entries, series, arm, "SE"), "+.1%")
+        rows.append([arm, f"{count} of {len(series.seeds)}", *told, minus, cell(share, ".0%")] if count
+                    else [arm, "not measured", *["-"] * 5])
     return rows
 
 
@@ -205,8 +209,7 @@ def arms_text(plan: Sequence[Sequence[Series]], entries: Sequence[dict]) -> str:
     """What each arm reaches and what it chose, condition by condition."""
     parts = []
     for series, arms in of_arms(plan):
-        parts += [f"## {series.condition.capitalize()} data", fenced(table(
-            ["exact match", "data sets", *MEASURES.values(), "of the oracle's gain"], arm_rows(entries, series, arms)))]
+        parts += [f"## {series.condition.capitalize()} data", fenced(table(ARM_HEADS, arm_rows(entries, series, arms)))]
         if rows := choice_rows(entries, series, arms):
             parts.append(fenced(table(["what was chosen", *(heading for heading, _ in CHOSEN.values())], rows)))
     return "\n\n".join(parts)

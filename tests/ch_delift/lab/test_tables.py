@@ -34,9 +34,9 @@ def test_differences_are_those_of_data_sets_that_both_have():
 def test_an_arm_is_told_with_its_data_sets_and_its_share_of_the_oracles_gain():
     rows = {row[0]: row[1:] for row in tables.arm_rows(MADE_UP, SERIES, [*SERIES.arms, "k-means"])}
     half = 12.706 * 0.1  # Student's t of one degree of freedom
-    assert rows["SE"] == ["2 of 2", f"30.0% ± {half:.1%}", f"20.0% ± {half:.1%}", "-", "0%"]
-    assert rows["DELIFT"] == ["1 of 2", "55.0%", "45.0%", "-", "75%"] and rows["oracle"][-1] == "100%"
-    assert rows["k-means"] == ["not measured", "-", "-", "-", "-"]
+    assert rows["SE"] == ["2 of 2", f"30.0% ± {half:.1%}", f"20.0% ± {half:.1%}", "-", "-", "0%"]
+    assert rows["DELIFT"] == ["1 of 2", "55.0%", "45.0%", "-", "+15.0%", "75%"]  # of the gain on that data set
+    assert rows["oracle"][-2:] == ["+20.0% ± 0.0%", "100%"] and rows["k-means"] == ["not measured", *["-"] * 5]
     nothing = entries(random=[0.4, 0.2], oracle=[0.4, 0.1])
     assert tables.arm_rows(nothing, SERIES, ["oracle"])[0][-1] == "-"  # where the oracle gains nothing there is no share
 
