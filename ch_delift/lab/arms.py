@@ -92,6 +92,7 @@ ARMS: dict[str, Callable[[Setting], list[int]]] = {
     "random, no copies": lambda s: rivals.without_copies(s.vectors, s.condition.chosen, s.turn),
     "k-means": lambda s: rivals.k_means(s.vectors, s.condition.chosen, s.turn),
     "k-centre": lambda s: rivals.k_centre(s.vectors, s.condition.chosen),
+    "wICI": lambda s: rivals.wici(s.similarities.utility("data", "data"), s.vectors, s.condition.chosen),
     "RDS+": rds,
     "LESS": less,
     # the other functions called FLMI

@@ -31,7 +31,7 @@ class Series(NamedTuple):
 
 
 PRIMARY_ARMS = ("random", "oracle", "SE", "SE-ρ", "DELIFT", "DELIFT-ρ")
-RIVALS = ("full", "random, no copies", "k-means", "k-centre")
+RIVALS = ("full", "random, no copies", "k-means", "k-centre", "wICI")
 ANATOMY = ("SE, family counts", "SE, no copies", "SE, counts, no copies", "DELIFT by family", "known utility")
 FORMS = ("SE, saturating", "SE, data form", "DELIFT, saturating", "DELIFT, data form")
 # (condition, arm, minus): each is tested with every family of questions counting alike, and as the pool for equivalence

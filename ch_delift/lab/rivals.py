@@ -1,13 +1,15 @@
-"""Other ways to choose, of which the map asks whether they do as well: by examples as vectors, and LESS.
+"""Other ways to choose, of which the map asks whether they do as well: by examples as vectors (LESS is in `less.py`).
 
 Vectors are mean hidden states [N, D]; all that is returned are places in 0..N-1, in the order of choice.
 """
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
+from ch_delift.baselines import highest
 from ch_delift.embedding import cosine, unit
 
 COPY = 0.8  # a cosine from here up is that of a near-copy; conditions.md says how it was fixed
@@ -19,13 +21,39 @@ def without_copies(vectors: np.ndarray, budget: int, seed: int) -> list[int]:
     After SemDeDup (Abbas et al., 2023, arXiv 2303.09540), which looks for near-copies inside clusters, as all pairs are too
     many for it.
     """
-    near = cosine(vectors, vectors) >= COPY
     order = random.Random(f"without copies {seed}").sample(range(len(vectors)), len(vectors))
+    return apart(order, cosine(vectors, vectors), budget)
+
+
+def apart(order: Sequence[int], likeness: np.ndarray, budget: int) -> list[int]:
+    """The first of these places that are no near-copy of one before; where nothing else is left, copies fill up.
+
+    Args:
+        likeness: cosines [N, N].
+    """
     chosen: list[int] = []
     for place in order:
-        if not near[place, chosen].any():
+        if not (likeness[place, chosen] >= COPY).any():
             chosen.append(place)
     return (chosen + [place for place in order if place not in chosen])[:budget]
+
+
+def wici(utility: np.ndarray, vectors: np.ndarray, budget: int, probes: int = 5) -> list[int]:
+    """After wICI (arXiv 2604.25132): what helps the records nearest to it most, the more the less these are like it.
+
+    A candidate's score is the mean of U[i, j] (1 - cos(i, j)) over those of its `probes` nearest records i that it helps; the
+    highest scores are taken, but no near-copies. The authors' code measures help by the ratio of two perplexities, and leaves
+    out records whose ratio is above 1; here it is DELIFT's utility.
+
+    Args:
+        utility: [N, N], U[i, j] of target i and candidate j.
+    """
+    likeness = cosine(vectors, vectors)
+    nearest = np.argsort(2 * np.eye(len(vectors)) - likeness, axis=1, kind="stable")[:, :probes]  # of others, [N, probes]
+    helped = np.take_along_axis(utility.T, nearest, axis=1)
+    worth = np.maximum(helped, 0) * (1 - np.take_along_axis(likeness, nearest, axis=1))
+    scores = worth.sum(axis=1) / np.maximum((helped > 0).sum(axis=1), 1)
+    return apart(highest(scores, len(scores)), likeness, budget)
 
 
 def k_means(vectors: np.ndarray, budget: int, seed: int) -> list[int]:

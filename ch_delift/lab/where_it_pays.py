@@ -82,7 +82,7 @@ def choose(trial: Trial, work: Work, data: DrawnData, folder: Path) -> tuple[lis
     that were there already, perhaps in part, were used)."""
     load_weights(work.model, work.folder)  # the base model, not what was trained last
     matrices, began = folder / "utility" / f"{trial.condition}-{trial.seed}", time.process_time()
-    known = "DELIFT" in trial.arm and matrices.exists()
+    known = ("DELIFT" in trial.arm or trial.arm == "wICI") and matrices.exists()
     groups = {"data": work.examples["train"]} | ({"target": work.examples["target"]} if data.target else {})
     similarities = Similarities(work.model, work.tokenizer, groups, matrices, work.precision)
     places = ARMS[trial.arm](Setting(CONDITIONS[trial.condition], data, work, similarities, trial.turn))

@@ -21,7 +21,7 @@ HIDDEN, UTILITY = (np.where(FAMILIES[:, None] == FAMILIES, np.random.default_rng
 def setting(data: DrawnData = DATA, chosen: int = 3, stage: str = "instruction", **more) -> Setting:
     """A data set whose similarities are HIDDEN and UTILITY, in whatever groups."""
     similarities = SimpleNamespace(by_hidden_states=lambda rows, columns: HIDDEN, hidden=lambda group: HIDDEN,
-                                   by_utility=lambda rows, columns: UTILITY)
+                                   by_utility=lambda rows, columns: UTILITY, utility=lambda rows, columns: UTILITY)
     return Setting(Condition("skewed", chosen, stage), data, more.get("work"), similarities, more.get("turn", 0))
 
 

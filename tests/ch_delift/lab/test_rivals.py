@@ -18,6 +18,20 @@ def test_no_near_copy_is_chosen_while_there_is_something_else():
     assert len({tuple(rivals.without_copies(copies, 4, seed)) for seed in range(5)}) > 1
 
 
+def test_wici_takes_what_helps_its_neighbours_and_no_copies():
+    """Four far pairs: of each pair the second helps the first a little, the more the less they are alike."""
+    angles = np.radians([0, 30, 90, 115, 180, 195, 270, 276])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    utility = np.full((8, 8), -0.3)
+    for i in range(0, 8, 2):
+        utility[i, i + 1] = 0.2
+    likeness = rivals.cosine(vectors, vectors)
+    expected = {i + 1: 0.2 * (1 - likeness[i, i + 1]) for i in range(0, 8, 2)}
+    chosen = rivals.wici(utility, vectors, 3, probes=1)
+    assert chosen[:3] == sorted(expected, key=expected.get, reverse=True)[:3]
+    assert set(rivals.wici(utility, vectors, 8, probes=1)) == set(range(8))
+
+
 def test_k_means_takes_the_record_nearest_to_each_centre():
     kinds = np.repeat(range(4), 10)
     clouds = CENTRES[kinds] + np.random.default_rng(1).normal(scale=0.5, size=(40, 4))
