@@ -140,7 +140,7 @@ class FacilityLocationConditionalGain(FacilityLocation):
     """FLCG: f(A) = Σ_{i∈D} max( max_{j∈A} s_ij - ν max_{e∈E} s_ie, 0 ).
 
     Cover the data beyond what known examples E cover already. As max(max_j s_ij - c, 0) = max_j
-    max(s_ij - c, 0), it is facility location on what is left of the matrix.
+    max(s_ij - c, 0), it is facility location on the rest of the matrix.
 
     Args:
         similarity: [data, candidates].

@@ -7,11 +7,11 @@
     python ch_delift/train.py --similarity hidden --data my.json          # hidden states instead of utilities: 100 times faster
     python ch_delift/train.py --seeds 5                                   # with 95 % intervals
 
-What happens: (1) the utility of training examples for each other (or for the target set) is measured with the untouched
-model; (2) a subset is chosen that covers the data (instruction), the target set (task), or what known data does not cover
-(continual); (3) the model is trained on the subset, on other subsets of the same size, and on everything, with as many
-optimizer steps, and once more with as many epochs; (4) all take the same test. subset.json can be given to every
-fine-tuning command: --data D --subset subset.json.
+Four steps: (1) measure the utility of training examples for each other (or for the target set) with the untouched model;
+(2) choose a subset that covers the data (instruction), the target set (task), or what known data does not cover (continual);
+(3) train on the subset, on other subsets of the same size, and on everything, with as many optimizer steps, and once more
+with as many epochs; (4) give all of them the same test. Every fine-tuning command takes the choice: --data D --subset
+subset.json.
 
 The method: Agarwal et al., "DELIFT", arXiv 2411.04425.
 """
@@ -21,13 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from ch_delift.support.delift_options import OTHER, Delift, Pairs
+from ch_instruct.records import read_ahead
 from common.support import files, options
 from common.support.console import is_main, say
 from common.support.files import InputError
 
 
 def parse() -> Delift:
-    return options.parse(Delift, __doc__)
+    given = options.parse(Delift, __doc__)
+    read_ahead(given.data, fields=given.fields, bad_rows=given.bad_rows)
+    return given
 
 
 if __name__ == "__main__":

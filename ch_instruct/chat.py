@@ -3,8 +3,8 @@
     python ch_instruct/chat.py --model runs/ch_instruct/001
     python ch_instruct/chat.py --model runs/ch_instruct/001 --greedy --system "Answer in one sentence."
 
-The answer appears as it is made. Lines that are pasted at once are one question. Every question is asked with the whole
-conversation before it, in the very form in which conversations are trained on and in the model's own prompt style.
+The answer appears while it is written. Lines that you paste together are one question. The model reads the whole conversation
+before each question, in the same form as in training and in its own prompt style.
 
     /reset          forget the conversation
     /save FILE      write it as a .json file that --data takes
@@ -32,7 +32,7 @@ def parse() -> argparse.Namespace:
     options.add(parser, options.FormatOption)
     parser.add_argument("--system", metavar="TEXT", help="a message to the model before the conversation (default: none)")
     options.add(parser, options.SamplingOptions)
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
+    options.add(parser, options.DeviceOption, options.AnswerPrecisionOption)
     return parser.parse_args()
 
 
@@ -42,12 +42,13 @@ if __name__ == "__main__":
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.prompts import STYLES
 from ch_instruct.support.prompt_style import choose_style
+from common.fast.int8 import precision_to_answer
 from common.fast.prepacked import prepacked_weights
 from common.generation import stream
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
 from common.sampling import asked_for
-from common.support.device import evaluating, pick_device, pick_precision
+from common.support.device import evaluating, pick_device
 from common.tokenizer import Tokenizer
 
 with contextlib.suppress(ImportError):  # not everywhere
@@ -61,7 +62,7 @@ class Chat:
 
     def __init__(self, model: GPT2, tokenizer: Tokenizer, args: argparse.Namespace):
         self.model, self.tokenizer, self.args = model, tokenizer, args
-        self.precision, _ = pick_precision(args.precision, model.device)
+        self.precision = precision_to_answer(args.precision, model)
         self.reset()
 
     def reset(self) -> None:

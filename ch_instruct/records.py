@@ -29,6 +29,17 @@ class Loaded(NamedTuple):
     skipped: dict[int, str] | None = None  # rows that could not be used, and why
 
 
+_ahead: dict[tuple, Loaded] = {}  # what `read_ahead` has read
+
+
+def read_ahead(data: str, *, fields: Sequence[str] | None, bad_rows: str) -> None:
+    """Read a file before PyTorch is loaded, so that what is wrong with it is told at once. The next `load_records` with the
+    same arguments gives what was found."""
+    key = data, "--data", fields, True, bad_rows
+    if Path(data).is_file() and key not in _ahead:
+        _ahead[key] = load_records(data, fields=fields, bad_rows=bad_rows)
+
+
 def load_records(data: str, option: str = "--data", fields: Sequence[str] | None = None, answered: bool = True,
                  bad_rows: str = "refuse") -> Loaded:
     """Read "classroom", a public set by name, any set of the hub, or a file of `data_forms.READABLE` with records in one of the
@@ -36,9 +47,9 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
 
     An Alpaca record has the texts "instruction" and "output" and may have "input". A conversation has "messages"; it
     gets instruction, input and output of its last turn (see `last_turn`). Both may also have "split" (train, validation
-    or test) and "family"; other keys are kept and ignored. Said are: keys that nothing is learnt from, records that are left
-    out because an instruction, output or message is empty, and exact duplicates, with their row numbers, counted from 1.
-    Where they need not be `answered`, a record may lack its output, and gets an empty one.
+    or test) and "family"; other keys are kept and ignored. Prints which keys it ignores, which records it leaves out because
+    an instruction, output or message is empty, and which are exact duplicates, with their row numbers, counted from 1.
+    If records need not be `answered`, a record without an output gets an empty one.
 
     Args:
         option: where the name was given, for errors.
@@ -47,6 +58,8 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
     Raises:
         InputError: if the file is missing, cannot be read, holds no records, or a record cannot be used.
     """
+    if found := _ahead.pop((data, option, fields, answered, bad_rows), None):
+        return found
     if fields and option not in SECOND and (data == "classroom" or data in PUBLIC_SETS):
         raise InputError(f"--fields {' '.join(fields)}: the keys of {data} are known; give --fields with a file of your own.")
     if data == "classroom":
@@ -248,7 +261,7 @@ def split_places(records: list[dict], seed: int) -> dict[str, list[int]]:
     """Where the records of each split stand: as the records themselves say, or else at random by `seed`.
 
     At random, records with the same question stay together, so that no test question has been trained on word for word. A
-    question that more records ask than a part still lacks goes to training; what came out is said.
+    question that more records ask than a part still lacks goes to training. Prints the sizes that result.
 
     Raises:
         InputError: if only some records name a split, or no record is left for training or for testing.

@@ -1,4 +1,4 @@
-"""Answer a file of questions with any model, and score the answers to those that come with an expected one.
+"""Answer a file of questions with any model. Score the answers where the file holds an expected one.
 
     python ch_instruct/respond.py --model runs/ch_instruct/001 --data questions.json --out answers.json
 """
@@ -33,7 +33,7 @@ def parse() -> argparse.Namespace:
                         help="seed of the sampling (default: %(default)s)")
     parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
                         help="records answered together (default: %(default)s)")
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
+    options.add(parser, options.DeviceOption, options.AnswerPrecisionOption)
     return parser.parse_args()
 
 
@@ -47,9 +47,10 @@ from ch_instruct.scoring import score
 from ch_instruct.support import html_page
 from ch_instruct.support.held_out import choose_part
 from ch_instruct.support.prompt_style import choose_style
+from common.fast.int8 import precision_to_answer
 from common.pretrained import load_pretrained
 from common.sampling import asked_for
-from common.support.device import pick_device, pick_precision
+from common.support.device import pick_device
 from common.support.reports import with_interval
 
 
@@ -77,7 +78,7 @@ def main() -> None:
     records = [record for record, length in zip(loaded.records, lengths) if length <= longest]
 
     responses = pipeline.answer(model, tokenizer, records, style, args.max_new_tokens, args.batch_size,
-                                pick_precision(args.precision, device)[0], asked_for(args), args.seed)
+                                precision_to_answer(args.precision, model), asked_for(args), args.seed)
     files.write_json(args.out, responses)
     merged = pipeline.merge_responses({args.model: responses})
     files.write_text(page, html_page.make_page(merged, f"{args.model}, {args.data}"))

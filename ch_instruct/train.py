@@ -9,12 +9,15 @@ answers: once with the fine-tuned model ("ntp", for next-token prediction), once
 one ("base"). The run folder is a checkpoint.
 """
 
+from ch_instruct.records import read_ahead
 from ch_instruct.support.fine_tuning_options import FineTuning
 from common.support import options
 
 
 def parse() -> FineTuning:
-    return options.parse(FineTuning, __doc__)
+    given = options.parse(FineTuning, __doc__)
+    read_ahead(given.data, fields=given.fields, bad_rows=given.bad_rows)
+    return given
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """The classroom: pages to pretrain on and instruction records to fine-tune and test on, from one seeded generator.
 
-Both come from the same items. An item is one thing that can be known or worked out ("the capital of France is Paris",
+Both come from the same items. An item is one thing that one can know or work out ("the capital of France is Paris",
 "9, 2, 5 sorted is 2, 5, 9"). A *page* states items in plain text, as sentences, lists or worksheets. A *record* asks
 about one item in Alpaca form. The right answer is known, so answers are scored without a judge.
 
-Records are split by `key`, what the question is about: an item asked about in the test set is asked about in no
-training record of that family. The answer must come from pretraining, only the form from fine-tuning.
+Records are split by `key`, the thing that the question is about. No training record of a family asks about an item of its
+test questions. So the answer must come from pretraining, and only its form from fine-tuning.
 
     python ch_pretrain/classroom.py --records records.json --noise 0.2 --redundancy 0.5
 """

@@ -20,7 +20,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-samples", type=options.whole, default=1, metavar="N",
                         help="how many continuations, made in one batch (default: %(default)s)")
     parser.add_argument("--seed", type=options.natural, default=0, help="seed of the sampling (default: %(default)s)")
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
+    options.add(parser, options.DeviceOption, options.AnswerPrecisionOption)
     args = parser.parse_args()
     if (args.greedy or args.temperature == 0) and args.num_samples > 1:
         parser.error("the greedy choice (--greedy, --temperature 0) has one outcome; leave out --num-samples, or sample")
@@ -32,9 +32,10 @@ if __name__ == "__main__":
 
 
 from common.fast.answering import continue_all
+from common.fast.int8 import precision_to_answer
 from common.pretrained import load_pretrained
 from common.sampling import asked_for
-from common.support.device import check_memory, evaluating, pick_device, pick_precision
+from common.support.device import check_memory, evaluating, pick_device
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     sizes = model.config
     check_memory(8 * sizes.n_layer * sizes.n_embd * sizes.n_positions * args.num_samples,  # keys and values, 4 bytes a number
                  f"--num-samples {args.num_samples} needs", "lower it")
-    with evaluating(model, pick_precision(args.precision, device)[0]):
+    with evaluating(model, precision_to_answer(args.precision, model)):
         samples = continue_all(model, [prompt] * args.num_samples, args.max_new_tokens, tokenizer.eot_id, args.num_samples,
                                "continuing", asked_for(args), args.seed)
     for number, sample in enumerate(samples, 1):

@@ -1,19 +1,19 @@
-"""Pages to pretrain on: text that is worth reading, because the page decides.
+"""Pages to pretrain on, which a model has to read, because the page decides.
 
-A model learns from its prompt only if pages taught it that reading pays (Chan et al., 2022: in-context learning comes from the
-data). So every page draws its own headings, its own way of asking and, for each of its families, its own form of answer; and
-some facts hold on one page only. There are six kinds of pages, and their shares are those of tokens:
+A model learns to use its prompt only from pages on which reading pays (Chan et al., 2022). So every page draws its own headings
+and way of asking and, for each of its families, its own form of answer. Some facts hold on one page only. There are six kinds
+of pages. The shares are shares of tokens:
 
 - known (27 %): facts of the classroom as sentences, lists, worksheets
 - interviews (38 %): questions about one to three families
-- look-ups (17 %): questions about a story or a table that holds here alone
+- look-ups (17 %): questions about a story or a table that is true on this page only
 - retelling (5 %), tables (3 %), copies (10 %): the same words again, in another order or in the same one
 
-The first pages, the *opening*, are mostly of the last three kinds: there is nothing to know in them, only to look back for.
+The first pages, the *opening*, are mostly of the last three kinds. A model cannot know them; it can only look back.
 
-The wording of nearly every test question does occur here, under other headings and with its answer in other forms, and so it
-should: knowledge comes from pages, the form of an answer from records. Two families are kept out of interviews, `HELD_OUT`: if
-examples help with them too, the model has learnt to read, not to recognise a family.
+The wording of nearly every test question occurs here, under other headings, and its answer occurs in other forms. This is on
+purpose: knowledge comes from pages, the form of an answer from records. Two families, `HELD_OUT`, are in no interview. If
+examples help with them too, the model has learned to read, and not only to recognise a family.
 
     python ch_pretrain/pages.py --count 5
 """

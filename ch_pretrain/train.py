@@ -6,8 +6,8 @@
     python ch_pretrain/train.py --data a.txt --model gpt2 --lr 5e-5  # go on from a pretrained model
 
 Trains a byte-level BPE vocabulary on the text, cuts the text into windows, and learns to predict each next token. The
-run folder is a checkpoint that every other command takes as --model. With the classroom's pages its looking_back.csv tells
-when, if ever, the model began to look back (see look_back.py).
+run folder is a checkpoint that every other command takes as --model. With the classroom's pages it also holds
+looking_back.csv: at which step the model began to look back, if it did (see look_back.py).
 """
 
 import copy

@@ -56,8 +56,8 @@ def window_dataset(row: Tensor, context: int, seed: int = 0) -> Dataset:
 
 
 def page_starts(row: Tensor, context: int, eot_id: int) -> list[int]:
-    """Where windows begin that all begin with a page: the rest of the page that a window cuts is
-    left out.
+    """Where windows begin if each starts where a page starts. If a window ends within a page, the
+    rest of that page is left out.
 
     A page in which one has to look back is of no use without its beginning.
     """
@@ -72,7 +72,7 @@ def page_starts(row: Tensor, context: int, eot_id: int) -> list[int]:
 
 
 class InOrder(Dataset):
-    """Items that are read in the order in which they stand, so that what comes first is learnt
+    """Items that are read in their own order, so that what comes first is learned
     first."""
 
     def order(self, epoch: int) -> list:

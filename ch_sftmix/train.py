@@ -4,12 +4,12 @@
     python ch_sftmix/train.py --model gpt2 --data my.json --epochs 3  # your own Alpaca-format file
     python ch_sftmix/train.py --seeds 5                               # with 95 % intervals
     python ch_sftmix/train.py --split random                          # the control: do the halves matter?
-    python ch_sftmix/train.py --leave-out 0.1                         # and plainly, without the least sure tenth
+    python ch_sftmix/train.py --leave-out 0.1                         # also plain training without the least sure tenth
 
-What happens: (1) a reference run by plain next-token prediction (NTP), noting the perplexity of every training response
-at C checkpoints; (2) confidence = minus the mean perplexity, and two halves at its median; (3) the SFTMix run, from the
-pretrained model again, with as many steps on as many examples; (4) the same test for the untouched model, the NTP run
-and the SFTMix run.
+Four steps: (1) a reference run by plain next-token prediction (NTP) notes the perplexity of every training response at C
+checkpoints. (2) Confidence is minus the mean perplexity; the data is cut at its median into two halves. (3) The SFTMix run
+starts from the pretrained model again and takes as many steps on as many examples. (4) The untouched model, the NTP run
+and the SFTMix run take the same test.
 
 The method: Xiao et al., "SFTMix", arXiv 2410.05248.
 """
@@ -22,6 +22,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from ch_instruct.records import read_ahead
 from ch_instruct.support.fine_tuning_options import FineTuning
 from common.support import files, options
 from common.support.console import is_main, say
@@ -41,7 +42,7 @@ class SFTMix(FineTuning):
                        not_negative, metavar="X")
     split: str = option("confidence", "how the halves are made: by minus the mean perplexity, at random (the control), or by "
                         "minus the mean loss (default: %(default)s)", choices=["confidence", "random", "loss"])
-    checkpoints: int | None = option(None, "how often the reference run is asked for perplexities, at equal distances "
+    checkpoints: int | None = option(None, "how often the reference run measures perplexities, at equal distances "
                                      "(default: once an epoch)", whole, metavar="C")
     leave_out: float | None = option(None, "also train plainly without this share of the records, those of which the reference "
                                      "run was least sure, and list them: where answers are wrong, they are among these "
@@ -56,7 +57,9 @@ class SFTMix(FineTuning):
 
 
 def parse() -> SFTMix:
-    return options.parse(SFTMix, __doc__)
+    given = options.parse(SFTMix, __doc__)
+    read_ahead(given.data, fields=given.fields, bad_rows=given.bad_rows)
+    return given
 
 
 if __name__ == "__main__":

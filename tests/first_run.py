@@ -5,8 +5,8 @@
 
 Parts: the machine and its versions; the weights and their hash; the model against transformers, layer by layer; ten training
 steps; twenty answers; some utilities. The last three run on the CPU in fp32, on the device in fp32, and on the device in the
-precision that training would take, and are compared with the first of these. A part that fails is told with its error, and the
-next one goes on. Exit status 1 if anything failed or differs.
+precision that training would take, and are compared with the first of these. If a part fails, the report has its error, and the
+next part goes on. Exit status 1 if anything failed or differs.
 """
 
 import argparse

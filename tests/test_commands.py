@@ -54,6 +54,15 @@ def test_help_and_a_wrong_option_wait_for_no_library(option, status, tmp_path):
     assert done.stdout.splitlines() == [f"{ROOT / name} {status}" for name in COMMANDS], done.stderr
 
 
+@pytest.mark.parametrize("script", [name for name in TRAINING if name != "ch_pretrain/train.py"])
+def test_a_broken_file_is_told_before_anything_large_is_loaded(script, tmp_path):
+    (tmp_path / "bad.json").write_text('[{"instruction": 3')
+    program = ONE_AFTER_THE_OTHER.replace("[script, option]", "[script, '--data', option]").replace("sys.path.pop(0)", "")
+    done = subprocess.run([sys.executable, "-c", program, " ".join(TAKE_SECONDS), "bad.json", str(ROOT / script)], cwd=tmp_path,
+                          env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.stdout == f"{ROOT / script} 2\n", done.stderr
+
+
 def test_every_command_that_reads_records_takes_fields_and_skips_bad_rows():
     """The sentences on a file propose both."""
     reading = [name for name in COMMANDS if "load_records(args.data" in (text := (ROOT / name).read_text(encoding="utf-8"))

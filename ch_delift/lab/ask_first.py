@@ -5,11 +5,11 @@
     python ch_delift/lab/ask_first.py --models models/SmolLM2-135M-Instruct.Q4_1.gguf         # pip install gguf
     python ch_delift/lab/ask_first.py --models gpt2 --data my.json                            # your own records
 
-One question of each of the classroom's families is a target. In front of it stand, in turn, it itself with its answer, other
-records of its family, and records of other families. A model whose utilities are to choose data should be helped most by
-the first, then by the second, and hardly by the third. The same is measured on more targets of two families of which the
-classroom model never read a question (`HELD_OUT` in `ch_pretrain/pages.py`): is it the example that helps, or a known family?
-Records of your own that name no family are grouped: the questions most like a target's (by ROUGE-L) are its family.
+One question of each of the classroom's families is a target. In front of it we put, in turn, the target itself with its answer,
+other records of its family, and records of other families. If a model's utilities are to choose data, the first should help it
+most, the second less, and the third hardly. More targets come from two families of which the classroom model never read a
+question (`HELD_OUT` in `ch_pretrain/pages.py`): is it the example that helps, or a known family? If your records name no
+family, the questions most similar to a target's (by ROUGE-L) count as its family.
 Needs transformers (pip install -r requirements-dev.txt).
 """
 

@@ -1,4 +1,4 @@
-"""How fast are utilities and greedy choice? Side by side with the straightforward ways, in one run.
+"""How fast are utilities and greedy choice? Compares them with the straightforward ways, in one run.
 
     python ch_delift/lab/bench.py                     # the 124M shape, random weights, classroom records
     python ch_delift/lab/bench.py --data my.json      # your own records: lengths matter

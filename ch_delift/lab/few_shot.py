@@ -1,4 +1,4 @@
-"""The other use of a subset: as examples in the prompt. No training; the model answers after reading some of them.
+"""Another use of a subset: as examples in the prompt. Nothing is trained; the model reads some examples and answers.
 
     python ch_delift/train.py --compare --out runs/chosen                                   # writes subset.json
     python ch_delift/lab/few_shot.py --subset runs/chosen/subset.json --out few_shot.json       # with the untouched model
@@ -6,7 +6,7 @@
     python ch_delift/lab/few_shot.py --same-family 0 1 3 --out few_shot.json                    # are examples of any use?
 
 Each test question is answered three times: without examples, after the nearest ones of the subset, and after the nearest ones
-of a random subset of the same size. Near means: by the mean hidden state of the prompt. The nearest stands last, right before
+of a random subset of the same size. Prompts are near if their mean hidden states are. The nearest one is last, right before
 the question. With --same-family instead of a subset, the examples are random training records of the question's own family.
 As many as fit into the model's context are shown.
 """

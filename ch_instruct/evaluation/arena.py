@@ -1,10 +1,10 @@
-"""An arena: two models answer the same question, you say which answer is better, and only then learn who wrote which.
+"""An arena: two models answer the same question. You say which answer is better, and only then see who wrote which.
 
     python ch_instruct/evaluation/arena.py --models classroom runs/ch_instruct/001
     python ch_instruct/evaluation/arena.py --models runs/ch_instruct/001 runs/ch_sftmix/001 --questions classroom
 
-Opens a page on this machine. Which two models answer, and which one stands left, is drawn anew for every question. Votes are
-appended to a file of JSON lines and survive restarts; /ratings turns all of them into Bradley-Terry ratings.
+Opens a page on this machine. For every question it draws anew which two models answer and which one is on the left. Votes are
+appended to a file of JSON lines and survive restarts. /ratings turns all of them into Bradley-Terry ratings.
 """
 
 import argparse

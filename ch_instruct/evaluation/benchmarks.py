@@ -6,7 +6,7 @@
     python ch_instruct/evaluation/benchmarks.py --tasks mine --tasks-folder my_tasks  # your own task files
 
 The public benchmarks are fetched from the Hugging Face hub at first use. Questions longer than the model can read lose
-their beginning; how many did is printed.
+their beginning; the command prints how many.
 """
 
 import json

@@ -6,14 +6,14 @@
     python ch_instruct/evaluation/judge.py --responses mt_answers.jsonl --questions mt_questions.jsonl --judge-model llama3.2
 
 Answers are what respond.py writes, one arm of a run's responses.json, or (.jsonl) an MT-Bench answer file with its question
-file; of the last, single-turn and multi-turn means stand apart, also on the scale from 0 to 100.
+file. For MT-Bench the report has one mean for single turns and one for several turns, also from 0 to 100.
 
 --url is any OpenAI-compatible server: Ollama (the default address), llama.cpp, `transformers serve`, a hosted one. If it
-wants a key, put that into the environment variable JUDGE_API_KEY.
+needs a key, put that into the environment variable JUDGE_API_KEY.
 
-Two answers are shown to the judge in both orders. An answer wins if it is preferred in both; everything else is a tie. A
-reply without a verdict, with two, or cut off by its length is missing: counted and printed, never a zero. The folder holds
-replies.jsonl (every reply as it came; --resume asks only for what is missing), verdicts.json and report.json.
+The judge sees two answers in both orders. An answer wins if the judge prefers it in both; everything else is a tie. A reply
+without a verdict, with two, or cut off by its length counts as missing. The report counts these, and never takes them as 0.
+The folder holds replies.jsonl (every reply as it came; --resume asks only for what is missing), verdicts.json and report.json.
 """
 
 import argparse

@@ -14,6 +14,7 @@ requirements-dev.txt.
 
 import argparse
 import contextlib
+import itertools
 import multiprocessing
 import statistics
 import subprocess
@@ -67,6 +68,7 @@ from ch_instruct.encoding import Example, encode_record
 from ch_instruct.pipeline import example_dataset
 from ch_instruct.records import load_records
 from common.fast.answering import continue_all
+from common.fast.int8 import to_int8
 from common.gpt2 import GPT2, GPT2Config
 from common.lora import add_lora
 from common.losses import IGNORE_INDEX, next_token_loss
@@ -227,6 +229,8 @@ def answering_side(who: str, precision: str, folder: Path, device: torch.device,
     tokenizer = Tokenizer.from_folder(folder)
     if who == "ours":
         ours, _ = load_pretrained(folder, device)
+        if precision == "int8":
+            to_int8(ours)
 
         def our_answers(prompts: list[list[int]], batch_size: int) -> int:
             with evaluating(ours, precision):
@@ -258,7 +262,8 @@ def answering_side(who: str, precision: str, folder: Path, device: torch.device,
 def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], rounds: int, device: torch.device,
                   max_new_tokens: int) -> None:
     """Answers in turns, at each batch size; prints a table."""
-    sides = {side: answering_side(*side, folder, device, max_new_tokens) for side in SIDES}
+    sides = {side: answering_side(*side, folder, device, max_new_tokens)
+             for side in (*SIDES, *[("ours", "int8")] * (device.type == "cpu"))}
     rows = []
     for size in sizes:
         found, made = in_turns("answering", {side: partial(run, prompts) for side, run in sides.items()}, [size] * (rounds + 1))
@@ -270,10 +275,13 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
     model, _ = load_pretrained(folder, device)
     weights = sum(p.numel() for p in model.parameters())
     rows = []
-    for size, precision in ((size, precision) for size in (1, *sizes) for precision in ("fp32", "bf16")):
+    precisions = {"fp32": 4, "bf16": 2} | ({"int8": 1} if device.type == "cpu" else {})  # bytes of a weight
+    for precision, size in itertools.product(precisions, (1, *sizes)):
+        if precision == "int8" and "logits" not in vars(model):
+            to_int8(model)
         rate = memory_rate(device)
         seconds_a_step = decoding_step(model, (prompts * size)[:size], precision, max_new_tokens)
-        share = weights * (2 if precision == "bf16" else 4) / seconds_a_step / rate
+        share = weights * precisions[precision] / seconds_a_step / rate
         rows.append([f"batch {size}, {precision}", f"{1000 * seconds_a_step:.1f}", f"{share:.0%}", f"{rate / 1e9:.1f}"])
     say("\n" + table(["one more token of each text, ours", "ms", "of the memory's rate", "which is GB/s"], rows))
 

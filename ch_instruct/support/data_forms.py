@@ -1,7 +1,7 @@
 """The forms in which other people's instruction records come.
 
-A row has a form by the keys it has, or --fields says which key holds what. Nothing else is tried: the form is told, a row of no
-form is refused, and keys that nothing is learnt from are named.
+The keys of a row tell its form, or --fields says which key holds what. Nothing else is tried. The command prints the form and
+the keys that it ignores, and refuses a row of no known form.
 """
 
 import argparse

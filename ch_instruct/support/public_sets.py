@@ -8,7 +8,6 @@ from typing import NamedTuple
 from ch_instruct.support.data_files import READABLE, ending
 from common.support.console import say
 from common.support.files import InputError
-from common.support.hub import Pin, dataset_files, download
 
 
 class PublicSet(NamedTuple):
@@ -25,6 +24,8 @@ class PublicSet(NamedTuple):
 
     def fetch(self, name: str) -> Path:
         """Print source and licence; give the file in the hub client's cache, downloaded at first use."""
+        from common.support.hub import Pin, download  # here, as the hub's client takes long to load
+
         say(f"{name}: {self.file} of {self.repo} (revision {self.revision[:7]}), licence {self.licence}")
         folder = download(name, Pin(self.repo, self.revision), [self.file], kind="dataset")
         path = folder / self.file
@@ -97,6 +98,8 @@ def choose_file(name: str, files: list[str]) -> str:
 
 def fetch_from_hub(name: str) -> Path:
     """Fetch the data file of any data set of the hub in its newest revision, and say what was fetched."""
+    from common.support.hub import Pin, dataset_files, download
+
     file = choose_file(name, dataset_files(name))
     folder = download(name, Pin(name, "main"), [escape(file)], kind="dataset")
     say(f"{name}: {file} (revision {folder.name[:7]}); see its page for the licence")

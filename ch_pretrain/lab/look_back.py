@@ -1,9 +1,9 @@
-"""Does a model look back? Words in no order are written down twice: the second time they could all be known.
+"""Does a model look back? We write words in no order twice: it could know all words of the second copy.
 
     python ch_pretrain/lab/look_back.py --models classroom runs/ch_pretrain/001
 
-A model that only knows which words there are loses as much on the second copy as on the first. One with induction heads (Olsson
-et al., 2022), which find the place where the present word stood before and say what came next there, loses little.
+Without looking back, the second copy costs as much loss as the first. Induction heads (Olsson et al., 2022) find the place
+where the present word stood before, and say what came next there. With them, the second copy costs little.
 """
 
 import argparse

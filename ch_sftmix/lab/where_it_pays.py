@@ -5,11 +5,11 @@
     python ch_sftmix/lab/where_it_pays.py --out runs/small --small          # a sketch of it, minutes
     python ch_sftmix/lab/where_it_pays.py --out runs/parts --seeds 8 9 10 11 --noise 0.2 --arms "mu = 0" "random halves"
 
-A repetition is a data set: another seed gives other training records, other validation and test questions, and another order
-of training. All arms (arms.py) take as many steps and keep the checkpoint with the best validation loss; no answer of a
+Each repetition is a data set: another seed gives other training records, other validation and test questions, and another order
+of training. All arms (arms.py) take as many steps and keep the checkpoint with the best validation loss. No answer of a
 validation or test question is wrong. Confidence comes from a run of plain training (NTP), so an arm that uses it costs that run
-besides: "ntp, twice as long" is what else could be done in this time. Which comparisons were fixed before any was made, and
-under which conditions, says conditions.md. An arm that is done is not repeated (--resume).
+too. The arm "ntp, twice as long" spends this time on plain training. conditions.md says which comparisons were fixed before any
+was made, and under which conditions. --resume does not repeat arms that are done.
 """
 
 from collections.abc import Sequence

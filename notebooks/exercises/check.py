@@ -4,11 +4,11 @@
     python notebooks/exercises/check.py 02 anna/02.ipynb        # any student's notebook
     python notebooks/exercises/check.py 02 --csv handed_in      # all notebooks in a folder and below: a table, one row each
 
-Runs the student's cells in order in a fresh Python process, then the instructor's tests, hidden ones among them; test cells
-in the student's file are not looked at. Needs no network. The code runs with your rights: grade strangers' files in a
-container. A cell may take a minute and print 200,000 characters, and the process take 4 GB; programs that a cell starts end
-with it (`limits.py`). That stops accidents, not malice. A cell that ends Python itself is named, and the rest graded without
-it. Exit status 0 with full points or a table, 1 with fewer points.
+Runs the student's cells in order in a fresh Python process, then the instructor's tests with the hidden ones. It ignores test
+cells in the student's file. Needs no network. The code runs with your rights: grade strangers' files in a container. A cell may
+take a minute and print 200,000 characters, and the process 4 GB. Programs that a cell starts end with it (`limits.py`).
+That stops accidents, not malice. If a cell ends Python itself, the checker names it and grades the rest without it. Exit status
+0 with full points or a table, 1 with fewer points.
 """
 
 import argparse

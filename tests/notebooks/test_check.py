@@ -102,7 +102,7 @@ def test_a_lost_cell_is_named(marked, tmp_path):
                      "your answer there."]
 
 
-@pytest.mark.parametrize("number", ["01", "02", "03", "04", "05"])
+@pytest.mark.parametrize("number", ["01", "02", "03", "04", "05", "06"])
 def test_an_exercise_without_marks_is_still_itself(number, tmp_path, monkeypatch):
     monkeypatch.setattr(check, "grade", lambda student, source, folder: ([], []))
     nbformat.write(without_marks(read_notebook(release_path(number))), tmp_path / "mine.ipynb")

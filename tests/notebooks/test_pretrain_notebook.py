@@ -125,7 +125,8 @@ def test_the_text_says_what_the_stored_outputs_say():
         r"training loss rose at (\d+) of (\d+) steps, the held-out loss (\d+) times", told).groups()
     assert f"It rose at {rises} of {steps} steps." in text and "their loss never rose" in text and held_out == "0"
     seen, unseen = re.search(r"After the last step: (\S+) on pages it was trained on, (\S+) on held-out pages", told).groups()
-    assert f"{seen} on pages that the model was trained on, {unseen} on held-out pages" in text and seen > unseen
+    assert f"{seen} on pages that the model was trained on, {unseen} on held-out pages" in text
+    assert "The two are about equal" in text and abs(float(seen) - float(unseen)) < 0.2
     seconds, way = re.search(r"Training took (\d+) s", told)[1], re.search(r"It went (\d+)% of the way", told)[1]
     start, full = (re.search(rf"^{row} +\S+ +(\S+)", told, flags=re.M)[1] for row in ("your new model", "classroom weights"))
     assert int(seconds) <= 180

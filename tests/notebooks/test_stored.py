@@ -46,6 +46,13 @@ def test_each_picture_has_a_text_of_its_own_that_says_what_is_seen(name, noteboo
 
 
 @every_notebook
+def test_no_line_of_a_paragraph_is_taken_for_a_list(name, notebook, size):
+    """A paragraph whose line begins with "1. " becomes a list there."""
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert [match for text in texts for match in re.findall(r"[^\n]+\n(?:1\.|\+) ", text)] == []
+
+
+@every_notebook
 def test_it_is_small_enough_for_a_page(name, notebook, size):
     assert size < 1_500_000
     assert [i for i, output in enumerate(outputs(notebook)) if len(output.get("text", "").splitlines()) > 40] == []

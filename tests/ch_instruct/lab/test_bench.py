@@ -30,9 +30,11 @@ def test_the_bench_runs_with_lora(monkeypatch, capsys):
     rows = {line[:line.index("  ")]: line.split() for line in told.splitlines()
             if line.startswith(("transformers", "ours", "LoRA"))}
     sides = [f"{who} {precision}" for precision in ("fp32", "bf16") for who in ("transformers", "ours", "LoRA 2")]
-    assert rows.keys() == {*sides, *(f"{side}, batch {size}" for side in sides if "LoRA" not in side for size in (2, 4))}
+    answering = [*(side for side in sides if "LoRA" not in side), "ours int8"]
+    assert rows.keys() == {*sides, *(f"{side}, batch {size}" for side in answering for size in (2, 4))}
     steps = [line.split(maxsplit=3) for line in told.splitlines() if line.startswith("batch ")]
-    assert [(size, precision) for _, size, precision, _ in steps] == [(f"{n},", p) for n in (1, 2, 4) for p in ("fp32", "bf16")]
+    assert [(size, precision) for _, size, precision, _ in steps] == [
+        (f"{n},", p) for p in ("fp32", "bf16", "int8") for n in (1, 2, 4)]
     losses = {side: float(rows[side][-1]) for side in sides}
     assert losses["ours fp32"] == pytest.approx(losses["transformers fp32"], abs=2e-4)
     assert losses["LoRA 2 fp32"] == pytest.approx(losses["ours fp32"], abs=2e-4)  # an update begins as nothing
