@@ -14,11 +14,12 @@ from common.support.device import evaluating
 
 
 def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str = "fp32",
-                       batch_size: int = 32) -> np.ndarray:
+                       batch_size: int = 32, later_more: bool = False) -> np.ndarray:
     """The mean over each text's tokens of the hidden state after the final LayerNorm.
 
     Args:
         texts: token ids; of a text longer than the context, the beginning is read.
+        later_more: the t-th token counts t times, as it has read t tokens (SGPT, arXiv 2202.08904).
 
     Returns:
         float32 [texts, D].
@@ -36,7 +37,9 @@ def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str =
             )
             real = torch.arange(T) < lengths[:, None]  # [B, T], false at padding
             hidden = run(model, inputs, needed=real).float()  # [B, T, D], 0 at padding
-            means = hidden.sum(dim=1).cpu() / lengths[:, None]  # [B, D]
+            weights = torch.arange(1, T + 1) * real if later_more else real  # [B, T]
+            summed = (hidden * weights[:, :, None].to(hidden.device)).sum(dim=1)  # [B, D]
+            means = summed.cpu() / weights.sum(dim=1)[:, None]
             found += zip(batch, means.tolist())
             progress.advance(len(batch) * distributed.world_size())
     vectors = dict(distributed.put_together(found))

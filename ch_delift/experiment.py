@@ -10,7 +10,7 @@ import numpy as np
 from ch_delift.baselines import gradient_scores, gradient_sketches, highest, random_subset
 from ch_delift.greedy import maximize
 from ch_delift.plots import draw_fractions
-from ch_delift.selection import Similarities, budget_of, objective
+from ch_delift.selection import Similarities, SimilarityOf, budget_of, even_rows, objective
 from ch_delift.support.delift_options import Delift
 from ch_instruct import pipeline
 from ch_instruct.perplexity import response_perplexities
@@ -46,17 +46,24 @@ def score_choice(name: str, work: Work, goal: Work | None) -> np.ndarray:
     return perplexities if name == "high-loss" else -perplexities
 
 
+def greedy_choice(arm: str, similarities: Similarities, given: Delift, budget: int) -> Choice:
+    """What the arms "delift" and "se" choose: the same objective, of utilities or of hidden states."""
+    similarity_of: SimilarityOf = similarities.by_utility if arm == "delift" else similarities.by_hidden_states
+    if given.rows == "even":
+        similarity_of = even_rows(similarity_of)
+    return Choice(*maximize(objective(given.stage, similarity_of, given.flmi), budget))
+
+
 def choose_all(work: Work, other: Work | None, similarities: Similarities, given: Delift, budget: int) -> dict[str, Choice]:
     """The subset of every arm but "random".
 
-    With --curve, DELIFT's is longer than the budget: greedy choices of all sizes begin alike.
+    With --curve, the first one's is longer than the budget: greedy choices of all sizes begin alike.
     """
     most = max(budget, budget_of(max(FRACTIONS), len(work.train_ids))) if given.curve else budget  # greedy goes on so far
-    chosen = {"delift": Choice(*maximize(objective(given.stage, similarities.by_utility, given.flmi), most))}
-    for arm in given.compare:
+    chosen = {given.arm: greedy_choice(given.arm, similarities, given, most)}
+    for arm in given.others:
         if arm == "se":
-            function = objective(given.stage, similarities.by_hidden_states, given.flmi)
-            chosen[arm] = Choice(*maximize(function, budget))
+            chosen[arm] = greedy_choice(arm, similarities, given, budget)
         elif arm == "full":
             chosen[arm] = Choice(list(range(len(work.train_ids))), [])
         elif arm != "random":  # that one is drawn anew for each seed
@@ -93,7 +100,7 @@ class Experiment:
 def run_arms(experiment: Experiment, chosen: dict[str, Choice], given: Delift, base: dict[str, Arm], budget: int, folder: Path,
             seed: int) -> dict[str, dict]:
     """Train and test every arm, at equal steps and at equal epochs. Returns the arms of the report."""
-    n, names = len(experiment.work.train_ids), (*given.compare, "delift")
+    n, names, own = len(experiment.work.train_ids), (*given.others, given.arm), given.arm
     subsets = {arm: choice.places if arm == "full" else choice.places[:budget] for arm, choice in chosen.items()}
     if "random" in names:
         subsets["random"] = random_subset(n, budget, seed)
@@ -101,41 +108,43 @@ def run_arms(experiment: Experiment, chosen: dict[str, Choice], given: Delift, b
     # Equal steps: a share f of the data is seen 1/f times as often. Equal epochs: as often, in a share f of the steps. Both
     # are fair, and they answer different questions.
     for arm in names:
-        arms |= experiment.train(arm, subsets[arm], folder if arm == "delift" else folder / arm, seed)
+        arms |= experiment.train(arm, subsets[arm], folder if arm == own else folder / arm, seed)
     for arm in names:
         if arm != "full" and budget < n:
             arms |= experiment.train(f"{arm}, equal epochs", subsets[arm], folder / "equal-epochs" / arm, seed, False)
-    drawn = list(dict.fromkeys(arm for arm in ("delift", "random", "full", *names) if arm in names))[:3]
-    method = f"next-token prediction on {budget:,} of {n:,} records, chosen by DELIFT (arXiv 2411.04425), {given.stage} stage"
-    pipeline.finish(experiment.work, folder, arms, {arm: arms[arm].history for arm in drawn}, "delift", method,
+    drawn = list(dict.fromkeys(arm for arm in (own, "random", "full", *names) if arm in names))[:3]
+    how = "" if own == "delift" else " with similarities of hidden states"
+    method = (f"next-token prediction on {budget:,} of {n:,} records, chosen by DELIFT (arXiv 2411.04425){how}, "
+              f"{given.stage} stage")
+    pipeline.finish(experiment.work, folder, arms, {arm: arms[arm].history for arm in drawn}, own, method,
                     by_family=["base", *names], seed=seed, stage=given.stage, fraction=given.fraction, chosen=budget, of=n)
     return {name: arm.result for name, arm in arms.items()}
 
 
-def curve(experiment: Experiment, order: list[int], full: dict, folder: Path, seed: int) -> None:
-    """Score against fraction: DELIFT's choice and three random ones at each, all at equal steps."""
+def curve(experiment: Experiment, arm: str, order: list[int], full: dict, folder: Path, seed: int) -> None:
+    """Score against fraction: this arm's choice and three random ones at each, all at equal steps."""
     n = len(experiment.work.train_ids)
     measure = "exact_match" if full["families"] else "rouge_l"  # answers of one's own file have many right wordings
     scores: dict[float, dict[str, list[float]]] = {1.0: {"full": [full[measure]]}}
     for fraction in FRACTIONS:
         budget = budget_of(fraction, n)
-        subsets = {"delift": order[:budget]} | {f"random-{i}": random_subset(n, budget, seed + i) for i in range(3)}
-        scores[fraction] = {"delift": [], "random": []}
+        subsets = {arm: order[:budget]} | {f"random-{i}": random_subset(n, budget, seed + i) for i in range(3)}
+        scores[fraction] = {arm: [], "random": []}
         for name, places in subsets.items():
             kind = name.partition("-")[0]
-            arm = f"{kind} at {fraction:.0%}"
-            found = experiment.train(arm, places, folder / "curve" / f"{fraction:g}-{name}", seed)
-            scores[fraction][kind].append(found[arm].result[measure])
+            told = f"{kind} at {fraction:.0%}"
+            found = experiment.train(told, places, folder / "curve" / f"{fraction:g}-{name}", seed)
+            scores[fraction][kind].append(found[told].result[measure])
     if is_main():
         files.write_json(folder / "curve.json", {"measure": measure, "scores": scores})
         plots.save_picture(folder / "fractions.png", lambda ax: draw_fractions(ax, scores, measure.replace("_", " ")))
 
 
-def differences(arms: list[str], others: Sequence[str]) -> list[tuple[str, str]]:
-    """Which arms to subtract: DELIFT and each other one, at equal steps, at equal epochs ("full" is both), in every test."""
+def differences(own: str, arms: list[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Which arms to subtract: our own and each other one, at equal steps, at equal epochs ("full" is both), in every test."""
     pairs = []
-    for first in (arm for arm in arms if arm.startswith("delift")):
-        schedule = first.removeprefix("delift")
+    for first in (arm for arm in arms if arm.startswith(own)):
+        schedule = first.removeprefix(own)
         for other in others:
             second = other + (schedule.replace(", equal epochs", "") if other == "full" else schedule)
             pairs.append((first, second))

@@ -13,13 +13,13 @@ from common.support.plots import ACCENT, DARK, LIGHT, save_picture
 MOST_CELLS = 300  # rows and columns of the heat map; more than these cannot be told apart
 
 
-def save_choice(folder: Path, similarities: Similarities, places: list[int], gains: list[float], budget: int, rows: str,
-                other: str | None, families: dict[str, list[str]]) -> None:
+def save_choice(folder: Path, similarities: Similarities, places: list[int], gains: list[float], budget: int,
+                rows: str | None, other: str | None, families: dict[str, list[str]]) -> None:
     """The pictures of a choice: gain curve, map, and heat map of the utilities.
 
     Args:
         places, gains: in the order of choice; the first `budget` are the subset.
-        rows: which group the rows of the heat map are.
+        rows: which group the rows of the heat map are; None where no utilities were measured.
         other: the group that the map also shows.
         families: of the examples in each group; "" where there are none.
     """
@@ -27,6 +27,8 @@ def save_choice(folder: Path, similarities: Similarities, places: list[int], gai
     vectors = similarities.hidden("data")
     save_picture(folder / "map.png", lambda ax: draw_map(
         ax, vectors, places[:budget], similarities.hidden(other) if other else None, other or ""))
+    if rows is None:
+        return
 
     # Like stands by like: sorted by family, and within by the main direction of the hidden states.
     direction = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)[2][0]
@@ -113,17 +115,18 @@ def draw_fractions(ax: Axes, scores: dict[float, dict[str, list[float]]], measur
     """Score against the fraction trained on.
 
     Args:
-        scores: fraction -> {"delift": [score per seed], "random": [...]}; at 1.0 {"full": [...]}.
+        scores: fraction -> {the arm: [score per seed], "random": [...]}; at 1.0 {"full": [...]}.
         measure: what the score is, for the axis.
     """
     fractions = sorted(f for f in scores if f < 1)
     random = np.array([scores[f]["random"] for f in fractions])  # [fractions, seeds]
-    chosen = np.array([scores[f]["delift"] for f in fractions])
+    arm = next(name for name in scores[fractions[0]] if name != "random")
+    chosen = np.array([scores[f][arm] for f in fractions])
     ax.fill_between(fractions, random.min(axis=1), random.max(axis=1), color=LIGHT, alpha=0.35,
                     label=f"random, lowest to highest of {random.shape[1]}")
     full = np.mean(scores[1.0]["full"])  # where all choices meet
     ax.plot([*fractions, 1], [*random.mean(axis=1), full], color=LIGHT, marker="s", markersize=4, label="random, mean")
-    ax.plot([*fractions, 1], [*chosen.mean(axis=1), full], color=DARK, marker="o", markersize=4, label="DELIFT")
+    ax.plot([*fractions, 1], [*chosen.mean(axis=1), full], color=DARK, marker="o", markersize=4, label=arm.upper())
     ax.plot(1, full, "D", color="black", label="all data")
     ax.set(xlabel="share of the training data", ylabel=measure, xticks=[*fractions, 1])
     for axis in (ax.xaxis, ax.yaxis):

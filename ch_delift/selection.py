@@ -115,20 +115,38 @@ def objective(stage: str, similarity_of: SimilarityOf,
         )
     if form == "query":  # FLMI: every target should have one that helps it
         return submodular.FacilityLocationMutualInformation(similarity_of("target", "data"))
+    if form == "data":  # ... or every example, the more so where it helps a target
+        return submodular.DataMutualInformation(
+            similarity_of("data", "data"), similarity_of("target", "data")
+        )
     return submodular.SaturatingMutualInformation(
         similarity_of("data", "data"), similarity_of("data", "target")
     )
 
 
-def needed_matrices(stage: str, form: str = "query") -> list[tuple[str, str]]:
-    """Rows and columns of the matrices that `objective` asks for."""
-    if stage == "task" and form == "query":
-        return [("target", "data")]
-    return [("data", "data")] + {
-        "instruction": [],
-        "continual": [("data", "known")],
-        "task": [("data", "target")],
+def needed_matrices(stage: str, form: str = "query", rows: str = "equal") -> list[tuple[str, str]]:
+    """Rows and columns of the matrices that `objective` asks for, and `even_rows` if rows are
+    "even"."""
+    needed = {
+        "instruction": [("data", "data")],
+        "continual": [("data", "data"), ("data", "known")],
+        "task": {"query": [("target", "data")],
+                 "data": [("data", "data"), ("target", "data")],
+                 "saturating": [("data", "data"), ("data", "target")]}[form],
     }[stage]
+    among = [(group, group) for group, _ in needed] if rows == "even" else []
+    return list(dict.fromkeys(needed + among))
+
+
+def even_rows(similarity_of: SimilarityOf) -> SimilarityOf:
+    """The same similarities, each row divided by how many of its own group are like it
+    (`submodular.alike`)."""
+    def divided(rows: str, columns: str) -> Matrix:
+        return submodular.by_row(
+            np.divide, similarity_of(rows, columns), submodular.alike(similarity_of(rows, rows))
+        )
+
+    return divided
 
 
 class Similarities:

@@ -119,6 +119,23 @@ class SaturatingMutualInformation(FacilityLocation):
         super().__init__(by_row(np.minimum, similarity, eta * largest(target_similarity, axis=1)))
 
 
+class DataMutualInformation(FacilityLocation):
+    """FLMI, data form: f(A) = Σ_{i∈D} max_{j∈A} s_ij + η Σ_{j∈A} max_{q∈T} s_qj.
+
+    Cover all of the data, and prefer what helps a target. Only the second sum knows the targets.
+    Third-party notes give the paper's function so.
+
+    Args:
+        similarity: [data, candidates].
+        target_similarity: [targets, candidates].
+        eta: η, the weight of the second sum.
+    """
+
+    def __init__(self, similarity: Matrix, target_similarity: Matrix, eta: float = 1.0):
+        super().__init__(similarity)
+        self.bonus = eta * largest(target_similarity, axis=0).astype(np.float64)
+
+
 class FacilityLocationConditionalGain(FacilityLocation):
     """FLCG: f(A) = Σ_{i∈D} max( max_{j∈A} s_ij - ν max_{e∈E} s_ie, 0 ).
 
@@ -139,6 +156,24 @@ class FacilityLocationConditionalGain(FacilityLocation):
                 nu * largest(known_similarity, axis=1),
             )
         )
+
+
+def alike(similarity: Matrix) -> np.ndarray:
+    """ρ_i = #{ j : s_ij >= ½ max_k s_ik }: how many candidates do for row i at least half of what
+    its best one does.
+
+    Facility location adds up over rows, so what is there a hundred times is covered first. Row i
+    divided by ρ_i ends that: ρ records that are all alike weigh 1/ρ each, together as much as one.
+    A copy of a record changes ρ of the rows that are like it, and of no others.
+
+    Args:
+        similarity: square, [rows, the same as candidates].
+
+    Returns:
+        float32 [rows], at least 1.
+    """
+    enough = by_row(np.greater_equal, similarity, largest(similarity, axis=1) / 2)
+    return np.maximum(np.asarray(enough.sum(axis=1)).ravel(), 1).astype(np.float32)
 
 
 def largest(matrix: Matrix, axis: int) -> np.ndarray:

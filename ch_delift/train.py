@@ -4,6 +4,7 @@
     python ch_delift/train.py --model gpt2 --data my.json --fraction 0.3  # your own Alpaca-format file
     python ch_delift/train.py --stage task --target mine.json             # what helps with the records of mine.json?
     python ch_delift/train.py --stage continual --known old.json --model runs/ch_instruct/001
+    python ch_delift/train.py --similarity hidden --data my.json          # hidden states instead of utilities: 100 times faster
     python ch_delift/train.py --seeds 5                                   # with 95 % intervals
 
 Four steps: (1) measure the utility of training examples for each other (or for the target set) with the untouched model;
@@ -98,20 +99,20 @@ def open_similarities(work: Work, other: Work | None, given: Delift) -> tuple[Pa
         check_matrices(given.utility, {group: len(examples) for group, examples in groups.items()}, pairs)
     folder = pipeline.open_run("ch_delift", work, kernel_model_sha256=facts["model_sha256"])
     utilities = (given.utility or folder) / "utility"
-    if given.utility is None and is_main():
+    if given.utility is None and given.arm == "delift" and is_main():
         files.write_json(utilities / "facts.json", facts)
     return folder, Similarities(model, tokenizer, groups, utilities, work.precision, pairs, given.kernel)
 
 
 def tell_cost(experiment: Experiment, similarities: Similarities, given: Delift, budget: int) -> None:
     """Say what the run will cost. (What the arms gradient, high-loss and low-loss read in order to choose is left out.)"""
-    work, arms = experiment.work, len(given.compare) + 1  # and DELIFT itself
-    n, small = len(work.train_ids), arms - ("full" in given.compare) if budget < len(work.train_ids) else 0
+    work, arms = experiment.work, len(given.others) + 1  # and our own
+    n, small = len(work.train_ids), arms - ("full" in given.others) if budget < len(work.train_ids) else 0
     drawn = 4 * len(FRACTIONS) if given.curve else 0  # further trainings, of one seed
     seen = given.seeds * (arms * n + small * budget) + drawn * n  # examples in an epoch of every training
     training = cost.Training(work.dataset("train"), next_token_loss, work.train_options(), given.epochs * seen,
                              given.seeds * (arms + small) + drawn)
-    matrices = [] if given.utility else needed_matrices(given.stage, given.flmi)
+    matrices = [] if given.utility or given.arm == "se" else needed_matrices(given.stage, given.flmi, given.rows)
     cost.tell(experiment.goal, [training], 1 + len(matrices), [experiment.goal, *experiment.further.values()],
               lambda: {"utilities": sum(similarities.estimate(*pair) for pair in matrices)})  # hidden states, each d(i)
 
@@ -127,17 +128,17 @@ def main() -> None:
     experiment = Experiment(work, goal, {"known": other} if other and name == "known" else {})
     tell_cost(experiment, similarities, given, budget)
 
-    say(f"\n1. Utility, {given.stage} stage")
+    say(f"\n1. Similarity by {given.similarity}, {given.stage} stage")
     chosen = choose_all(work, other, similarities, given, budget)
     say(f"\n2. Chosen: {budget} of {n} training records")
-    places, gains = chosen["delift"]
+    places, gains = chosen[given.arm]
     for group in similarities.groups:
         similarities.hidden(group)  # for the map; all processes share this work
     if is_main():
         write_subset(folder / "subset.json", [work.train_ids[i] for i in places[:budget]], gains[:budget], {
             "data_sha256": work.facts["data_sha256"], "model_sha256": runs.model_hash(similarities.model), "stage": given.stage,
             "fraction": given.fraction, "options": runs.plain_options(given)})
-        rows = "target" if given.stage == "task" and given.flmi == "query" else "data"
+        rows = None if given.arm == "se" else needed_matrices(given.stage, given.flmi)[0][0]
         families = {group: [record.get("family", "") for record in part.records["train"]]
                     for group, part in (("data", work), (name, other)) if group and part}
         plots.save_choice(folder, similarities, places, gains, budget, rows, name, families)
@@ -149,9 +150,9 @@ def main() -> None:
     repeats = [run_arms(experiment, chosen, given, base, budget, folder if given.seeds == 1 else folder / f"seed-{seed}", seed)
                for seed in seeds]
     if given.seeds > 1 and is_main():
-        reports.finish_comparison(folder, seeds, repeats, differences(list(repeats[0]), given.compare))
+        reports.finish_comparison(folder, seeds, repeats, differences(given.arm, list(repeats[0]), given.others))
     if given.curve:
-        curve(experiment, places, repeats[0]["full"], folder, given.seed)
+        curve(experiment, given.arm, places, repeats[0]["full"], folder, given.seed)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class Condition(NamedTuple):
     """One kind of data: what is chosen from, for which stage of DELIFT, and how much."""
 
     name: str
-    fraction: float  # of the training records that is chosen
+    chosen: int  # of the training records
     stage: str = "instruction"
 
 
@@ -33,16 +33,21 @@ class DrawnData(NamedTuple):
     test: list[dict]
     target: list[dict]  # what the model is to become good at, none of it in the other two; empty where that is everything
 
-    def large_families(self) -> set[str]:
-        """The families of the target, or else the three that have the most records."""
-        counts = Counter(record["family"] for record in self.training)
-        return {record["family"] for record in self.target} or {family for family, _ in counts.most_common(LARGE[0])}
+    @property
+    def weights(self) -> dict[str, float]:
+        """The share of each family in what is to be covered: the target, or else the training records."""
+        counts = Counter(record["family"] for record in self.target or self.training)
+        return {family: count / counts.total() for family, count in sorted(counts.items())}
+
+    @property
+    def small_families(self) -> set[str]:
+        """The families that have the fewest records; none where all have as many."""
+        weights = self.weights
+        return {family for family, weight in weights.items() if weight == min(weights.values()) < max(weights.values())}
 
 
-CONDITIONS = {c.name: c for c in (Condition("skewed", 0.1), Condition("redundant", 0.1),
-                                  Condition("target", 0.05, "task"), Condition("noisy", 0.1))}
-PRIMARY = ("skewed", "redundant", "target")  # the other is descriptive
-SETS = range(8)  # data seeds of the primary comparisons
+CONDITIONS = {c.name: c for c in (Condition("skewed", 36), Condition("redundant", 36), Condition("target", 18, "task"),
+                                  Condition("noisy", 36))}
 PER_FAMILY = 20  # records, where all families have the same number
 LARGE, SMALL = (3, 90), (15, 6)  # families and records of each, of skewed data
 THINGS, POPULAR, COPIES = 5, 10, 27  # of redundant data: things of each family; things that are asked again, and how often
@@ -99,65 +104,35 @@ def oracle(data: DrawnData, budget: int) -> list[int]:
 
 def what_was_chosen(data: DrawnData, places: Sequence[int]) -> dict[str, float]:
     """How many different things these training records ask about, and which shares of them have a wrong answer and are of
-    the large families (or the target's); the last also of all data."""
-    chosen, large = [data.training[place] for place in places], data.large_families()
+    a small family."""
+    chosen = [data.training[place] for place in places]
     return {"different": len({thing(record) for record in chosen}), "wrong": fmean("wrong" in record for record in chosen),
-            "large": fmean(record["family"] in large for record in chosen),
-            "large_in_data": fmean(record["family"] in large for record in data.training)}
+            "small_share": fmean(record["family"] in data.small_families for record in chosen)}
 
 
-def pairs_of(data: DrawnData) -> tuple[np.ndarray, np.ndarray]:
-    """Which pairs ask about the same thing, and which are of one family. bool [target or else training records, training
-    records], both."""
-    rows = data.target or data.training
-    same_thing = np.array([[thing(a) == thing(b) for b in data.training] for a in rows])
-    return same_thing, np.array([[a["family"] == b["family"] for b in data.training] for a in rows])
+def measures(data: DrawnData, families: dict[str, float]) -> dict[str, float | None]:
+    """Exact match, summed up in three ways.
+
+    Args:
+        families: exact match of each tested family.
+
+    Returns:
+        "macro", every family counting alike: for a user who cares for every kind of question; "pool", each by its share in the
+        data (or the target): for a user whose questions come like his data; "small", the small families alone, None if none is.
+    """
+    small = [families[family] for family in sorted(data.small_families)]
+    return {"macro": fmean(families.values()), "pool": sum(data.weights[family] * match for family, match in families.items()),
+            "small": fmean(small) if small else None}
 
 
 def known_similarity(data: DrawnData) -> np.ndarray:
     """The similarities that utilities would be if they told everything: 1 for the same thing, a half for the same family, 0 for
-    others and for wrong answers. Shape as in `pairs_of`."""
-    same_thing, same_family = pairs_of(data)
-    return (1.0 * same_thing + same_family) / 2 * np.array(["wrong" not in record for record in data.training])
+    others and for wrong answers. [target or else training records, training records]"""
+    return np.array([[0.0 if "wrong" in b else ((thing(a) == thing(b)) + (a["family"] == b["family"])) / 2
+                      for b in data.training] for a in data.target or data.training])
 
 
 def family_sizes(data: DrawnData) -> np.ndarray:
     """How many of the records that are to be covered are of each one's family. [target or else training records]."""
     families = [record["family"] for record in data.target or data.training]
     return np.array([families.count(family) for family in families])
-
-
-def utilities_of_pairs(utility: np.ndarray, data: DrawnData) -> dict[str, float | None]:
-    """Mean utilities of kinds of pairs: two that ask about the same thing, two others of one family, and all others.
-
-    Args:
-        utility: shape as in `pairs_of`.
-
-    Returns:
-        kind -> mean, None where there is no such pair. No record is paired with itself.
-    """
-    same_thing, same_family = pairs_of(data)
-    others = np.ones_like(same_thing) if data.target else ~np.eye(len(same_thing), dtype=bool)
-    kinds = {"same thing": same_thing & others, "same family": same_family & ~same_thing, "other families": ~same_family}
-    return {kind: float(utility[pairs].mean()) if pairs.any() else None for kind, pairs in kinds.items()}
-
-
-class Series(NamedTuple):
-    """The same comparison on several data sets of one kind."""
-
-    condition: str
-    fraction: float
-    schedule: str  # "equal epochs": each record is seen as often; "equal steps": as many steps as all data would take
-    arms: tuple[str, ...]
-    seeds: range  # of the data sets
-    trainings: int = 1  # of each arm on each data set, with other orders and other random subsets; their mean counts
-
-    @property
-    def name(self) -> str:
-        """As it stands above a table."""
-        return f"{self.condition}, {self.fraction:.0%}, {self.schedule}"
-
-    @property
-    def primary(self) -> bool:
-        """Whether it is one of those that were named beforehand; all others are descriptive."""
-        return self.condition in PRIMARY and self[1:3] == (CONDITIONS[self.condition].fraction, "equal epochs")

@@ -1,27 +1,26 @@
-"""When does choosing data pay? One comparison on three kinds of data, eight data sets of each, with an oracle beside it.
+"""When does choosing data pay? Ways to choose on three kinds of data, sixteen data sets of each, with an oracle beside them.
 
-    python ch_delift/lab/where_it_pays.py --out runs/where              # the map, hours: primary comparisons, then the rest
+    python ch_delift/lab/where_it_pays.py --out runs/where              # the map, many hours: primary comparisons first
     python ch_delift/lab/where_it_pays.py --out runs/where --resume     # go on where it was interrupted
+    python ch_delift/lab/where_it_pays.py --pilot --out runs/pilot      # learning rates and steps, on other data sets
     python ch_delift/lab/where_it_pays.py --small --out runs/small      # two data sets of each kind, minutes
-    python ch_delift/lab/where_it_pays.py --pilot --out runs/pilot          # the oracle and chance alone, on other data sets
     python ch_delift/lab/where_it_pays.py --model FOLDER --out runs/other   # with another base model
 
-The kinds of data are told in `conditions.py`, and what was fixed before any method was tried in `conditions.md`. Each data
-set is one repetition: intervals and tests are over data sets. All pairs of utilities are measured.
+The kinds of data are told in `conditions.py`, the ways to choose in `arms.py`, and what is compared in `plan.py`. We fixed
+`conditions.md` before any score on these data sets existed. Each data set is one repetition: intervals and tests are over data
+sets. All pairs of utilities are measured.
 """
 
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from common.support import options
 from common.support.console import say
-from common.support.files import InputError, Journal, read_json, write_json
+from common.support.files import InputError, Journal
 from common.support.options import FolderOptions, ModelOption, PrecisionOption, option
 
 SMALL_RECORDS = 150  # so many of the training records are left with --small: pairs are their square
@@ -31,9 +30,10 @@ SMALL_RECORDS = 150  # so many of the training records are left with --small: pa
 class MapOptions(FolderOptions, ModelOption, PrecisionOption):
     """The options of this command."""
 
-    small: bool = option(False, f"two data sets of each kind, with {SMALL_RECORDS} records, and fewer arms, in minutes; "
+    small: bool = option(False, f"two data sets of each kind, with {SMALL_RECORDS} records, and the primary arms, in minutes; "
                          "they are not among those of the map")
-    pilot: bool = option(False, "only the oracle and random subsets, on data sets that the map does not use")
+    pilot: bool = option(False, "only the oracle and random subsets, at several learning rates and numbers of steps, on data "
+                         "sets that the map does not use")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,25 +48,11 @@ def parse() -> MapOptions:
 if __name__ == "__main__":
     options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
-from ch_delift.baselines import highest, random_subset
-from ch_delift.experiment import score_choice
-from ch_delift.greedy import maximize
-from ch_delift.lab.conditions import (
-    CONDITIONS,
-    PRIMARY,
-    SETS,
-    DrawnData,
-    Series,
-    draw_data,
-    family_sizes,
-    known_similarity,
-    oracle,
-    utilities_of_pairs,
-    what_was_chosen,
-)
-from ch_delift.lab.map_tables import show
-from ch_delift.selection import Similarities, SimilarityOf, budget_of, objective
-from ch_delift.submodular import Matrix
+from ch_delift.lab.arms import ARMS, Setting
+from ch_delift.lab.conditions import CONDITIONS, DrawnData, draw_data, measures, what_was_chosen
+from ch_delift.lab.plan import BATCH, MAP, PILOT, SMALL, Series, Trial
+from ch_delift.lab.tables import show
+from ch_delift.selection import Similarities
 from ch_instruct import pipeline
 from ch_instruct.encoding import encode_record
 from ch_instruct.pipeline import FineTuning, Work
@@ -74,46 +60,14 @@ from common.losses import next_token_loss
 from common.pretrained import load_weights
 from common.support import runs
 
-EPOCHS, BATCH, LR = 5, 8, 3e-4
-PILOT_SETS, SMALL_SETS = range(100, 103), range(200, 202)  # data seeds, none of them in two maps
-FEWER_SETS = range(3)  # of what is only described
-FRACTIONS = (0.05, 0.1, 0.15, 0.3)
-METHODS = ("random", "oracle", "se", "delift")
-# DELIFT with a step replaced by what the oracle knows: where one of these is far ahead, that step loses the information.
-REPLACED = ("known utility", "even rows", "known utility, even rows")
 
-
-def plan(given: MapOptions) -> list[Series]:
-    """What is compared."""
-    if given.pilot:
-        return [Series(c.name, c.fraction, "equal epochs", ("random", "oracle"), PILOT_SETS) for c in CONDITIONS.values()]
-    if given.small:
-        return [Series(name, CONDITIONS[name].fraction, "equal epochs", METHODS, SMALL_SETS) for name in PRIMARY]
-    everything = (*METHODS, "gradient", "full")
-    series = [Series(name, CONDITIONS[name].fraction, "equal epochs", everything + REPLACED, SETS, 2) for name in PRIMARY]
-    series.append(Series("noisy", CONDITIONS["noisy"].fraction, "equal epochs", everything, FEWER_SETS))
-    series += [Series(name, CONDITIONS[name].fraction, "equal steps", METHODS, FEWER_SETS) for name in PRIMARY]
-    return series + [Series(name, fraction, "equal epochs", METHODS, FEWER_SETS) for name in PRIMARY
-                     for fraction in FRACTIONS if fraction != CONDITIONS[name].fraction]
-
-
-class Trial(NamedTuple):
-    """One training and its test."""
-
-    condition: str
-    fraction: float
-    schedule: str
-    seed: int  # of the data set
-    arm: str
-    turn: int  # 0, 1, ... of the trainings that count as one
-
-
-def trials(series: Series) -> Iterator[Trial]:
-    """All trainings of a series, one data set after the other."""
-    for seed in series.seeds:
-        for arm in series.arms:
-            for turn in range(1 if arm == "full" else series.trainings):  # all data are no choice that could be another
-                yield Trial(series.condition, series.fraction, series.schedule, seed, arm, turn)
+def trials(plan: Sequence[Series]) -> Iterator[Trial]:
+    """All trainings of some series, one data set after the other."""
+    for seed in sorted({seed for series in plan for seed in series.seeds}):
+        for series in plan:
+            for arm in series.arms if seed in series.seeds else ():
+                for turn in range(series.trainings):
+                    yield Trial(series.condition, seed, arm, series.lr, series.steps, turn)
 
 
 def encoded(work: Work, data: DrawnData) -> Work:
@@ -123,65 +77,29 @@ def encoded(work: Work, data: DrawnData) -> Work:
                                                            for record in found] for part, found in records.items()})
 
 
-def similarity_of_arm(arm: str, similarities: Similarities, data: DrawnData) -> SimilarityOf:
-    """What an arm's objective is given: cosines of hidden states, utilities, or one of `REPLACED`."""
-    def changed(rows: str, columns: str) -> Matrix:
-        known = arm.startswith("known utility")
-        found = known_similarity(data) if known else similarities.by_utility(rows, columns)
-        return found / family_sizes(data)[:, None] if arm.endswith("even rows") else found
-
-    return similarities.by_hidden_states if arm == "se" else changed
-
-
-def choose(trial: Trial, work: Work, data: DrawnData, folder: Path) -> dict[str, Any]:
-    """What a method would choose, as much of it as any fraction asks for, and how many seconds that took. DELIFT also tells
-    the mean utility of each kind of pair."""
+def choose(trial: Trial, work: Work, data: DrawnData, folder: Path) -> tuple[list[int], float | None]:
+    """The places of the records that this arm trains on, and how many processor seconds the choice took (None where utilities
+    that were there already, perhaps in part, were used)."""
     load_weights(work.model, work.folder)  # the base model, not what was trained last
-    most, target = budget_of(max(FRACTIONS), len(data.training)), work.examples["target"]
-    began = time.perf_counter()
-    if trial.arm == "gradient":
-        places = highest(score_choice("gradient", work, replace(work, examples={"train": target}) if target else None), most)
-        return {"places": places, "choosing": time.perf_counter() - began}
-    matrices = folder / "utility" / f"{trial.condition}-{trial.seed}"
-    if trial.arm == "delift":  # if interrupted, measured anew: the seconds are those of all pairs
-        shutil.rmtree(matrices, ignore_errors=True)
-    groups = {"data": work.examples["train"]} | ({"target": target} if target else {})
+    matrices, began = folder / "utility" / f"{trial.condition}-{trial.seed}", time.process_time()
+    known = ("DELIFT" in trial.arm or trial.arm == "wICI") and matrices.exists()
+    groups = {"data": work.examples["train"]} | ({"target": work.examples["target"]} if data.target else {})
     similarities = Similarities(work.model, work.tokenizer, groups, matrices, work.precision)
-    similarity_of = similarity_of_arm(trial.arm, similarities, data)
-    places, _ = maximize(objective(CONDITIONS[trial.condition].stage, similarity_of), most)
-    found: dict[str, Any] = {"places": places, "choosing": time.perf_counter() - began}
-    if trial.arm == "delift":
-        found["pairs"] = utilities_of_pairs(similarities.utility("target" if target else "data", "data"), data)
-    return found
-
-
-def subset(trial: Trial, work: Work, data: DrawnData, folder: Path) -> dict[str, Any]:
-    """The places of the records that this arm trains on, and what `choose` tells. What a method chose is kept in a file."""
-    n = len(data.training)
-    budget = budget_of(trial.fraction, n)
-    if trial.arm == "random":
-        return {"places": random_subset(n, budget, trial.turn), "choosing": 0.0}
-    if trial.arm in ("oracle", "full"):
-        return {"places": list(range(n)) if trial.arm == "full" else oracle(data, budget), "choosing": 0.0}
-    file = folder / "choices" / f"{trial.condition}-{trial.seed}-{trial.arm}.json"
-    if not file.exists():
-        write_json(file, choose(trial, work, data, folder))
-    found = read_json(file)
-    return found | {"places": found["places"][:budget]}  # greedy choices of all sizes begin alike
+    places = ARMS[trial.arm](Setting(CONDITIONS[trial.condition], data, work, similarities, trial.turn))
+    return places, None if known else time.process_time() - began
 
 
 def run_trial(trial: Trial, work: Work, data: DrawnData, folder: Path) -> dict[str, Any]:
     """Choose, train from the base model, and test. Returns what is kept of it."""
-    chosen = subset(trial, work, data, folder)
-    n, places = len(data.training), chosen["places"]
-    given = work.train_options()
-    steps = given.total_steps(n if trial.schedule == "equal steps" else len(places))
+    places, seconds = choose(trial, work, data, folder)
     examples = pipeline.example_dataset([work.examples["train"][i] for i in places], work.tokenizer, seed=trial.turn)
-    run = pipeline.train(work, examples, next_token_loss, folder / "model", trial.turn, max_steps=steps, evaluate_every=steps)
+    run = pipeline.train(work, examples, next_token_loss, folder / "model", trial.turn, lr=trial.lr, max_steps=trial.steps,
+                         evaluate_every=trial.steps)
     result = pipeline.test(work, run).result
-    others = [score for family, score in result["families"].items() if family not in data.large_families()]
-    return {"exact_match": result["exact_match"], "other_families": fmean(others) if others else None, "steps": steps,
-            **chosen, **what_was_chosen(data, places)}
+    families = {family: round(match, 4) for family, match in result["families"].items()}
+    return {**measures(data, families), "families": families, "test_loss": round(result["test_loss"], 4),
+            **what_was_chosen(data, places), "seconds": None if seconds is None else round(seconds, 2),
+            "places": places if len(places) < len(data.training) else []}
 
 
 def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path, records: int | None = None) -> None:
@@ -193,24 +111,22 @@ def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path, recor
         here = encoded(work, data)
         for trial in trials_here:
             done += 1
-            say(f"{done} of {len(todo)}: {condition}, data set {seed}, {trial.fraction:.0%}, {trial.schedule}, {trial.arm}")
+            say(f"{done} of {len(todo)}: {condition}, data set {seed}, {trial.arm}, {trial.steps} steps at {trial.lr:g}")
             journal.append(trial._asdict() | run_trial(trial, here, data, folder))
 
 
 def main() -> None:
     given = parse()
     runs.check_run(given)
-    work = pipeline.prepare(FineTuning(model=given.model, precision=given.precision, epochs=EPOCHS, batch_size=BATCH, lr=LR))
+    work = pipeline.prepare(FineTuning(model=given.model, precision=given.precision, batch_size=BATCH))
     folder = runs.open_run("where_it_pays", given, {name: work.facts[name] for name in ("model_sha256", "precision")})
     journal = Journal(folder / "trials.jsonl", Trial.__annotations__, "no trial of the map")
-    series = plan(given)
-    primary = [one for one in series if one.primary]
-    first = [primary] if 0 < len(primary) < len(series) else []  # what was fixed beforehand is told before the rest is run
-    for wanted in [*first, series]:
+    phases = PILOT if given.pilot else SMALL if given.small else MAP
+    for phase in phases:  # what was fixed beforehand is told before the rest is run
         known = {Trial(*(entry[name] for name in Trial._fields)) for entry in journal.entries}
-        todo = [trial for one in wanted for trial in trials(one) if trial not in known]
-        run_all(todo, work, journal, folder, SMALL_RECORDS if given.small else None)
-        show(folder, wanted, journal.entries)
+        run_all([trial for trial in trials(phase) if trial not in known], work, journal, folder,
+                SMALL_RECORDS if given.small else None)
+        show(folder, phases, journal.entries)
 
 
 if __name__ == "__main__":

@@ -64,10 +64,15 @@ class Delift(FineTuning):
     pairs: str = option("neighbours:32", "whose utility is measured: all pairs, or neighbours:K, for each "
                         "target the K candidates with the nearest hidden states (default: %(default)s)", pairs_option,
                         metavar="P")
+    similarity: str = option("utility", "what makes two records alike: that one helps the model with the other, as published, "
+                             "or the cosine of their mean hidden states (default: %(default)s)", choices=["utility", "hidden"])
+    rows: str = option("equal", "how much each record counts that is to be covered: all the same, as published; or even, each "
+                       "divided by how many are like it, so that every kind of record counts the same (default: %(default)s)",
+                       choices=["equal", "even"])
     kernel: str = option("positive", "similarity from utility: max(U, 0), or min-max over the matrix (default: %(default)s)",
                          choices=["positive", "minmax"])
-    flmi: str = option("query", "which of two functions called FLMI, for --stage task (default: %(default)s)",
-                       choices=["query", "saturating"])
+    flmi: str = option("query", "which of three functions called FLMI, for --stage task (default: %(default)s)",
+                       choices=["query", "saturating", "data"])
     kernel_model: str | None = option(None, "measure utilities and hidden states with this model instead of --model, say a "
                                       "fine-tuned one", metavar="M")
     utility: Path | None = option(None, "take the utilities that an earlier run measured; FOLDER is that run's folder", Path,
@@ -76,11 +81,23 @@ class Delift(FineTuning):
     seeds: int = option(1, "repeat all training with N seeds and print means and 95 %% intervals (default: %(default)s)",
                         repeats, metavar="N")
 
+    @property
+    def arm(self) -> str:
+        """Our own arm in the report: "delift", or "se", which is the same with hidden states."""
+        return {"utility": "delift", "hidden": "se"}[self.similarity]
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The arms that it is compared with."""
+        return tuple(arm for arm in self.compare if arm != self.arm)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value in (("target", self.target), ("known", self.known)):
             wanted = OTHER[self.stage] == name
             if (value is not None) != wanted:
                 raise InputError(f"--stage {self.stage} {'needs' if wanted else 'does not use'} --{name}.")
+        if self.arm == "se" and (self.utility is not None or self.kernel != Delift.kernel):
+            raise InputError("--similarity hidden measures no utilities; leave --utility and --kernel out.")
         if self.curve and "full" not in self.compare:
             raise InputError("--curve needs full among --compare, to know where the curve ends.")

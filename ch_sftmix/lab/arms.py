@@ -4,23 +4,30 @@ Every arm begins with the same model and takes as many steps on as many examples
 records, however few it trains on; only "ntp, twice as long" takes more.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import Module
 
 from ch_instruct import pipeline
+from ch_instruct.perplexity import response_perplexities
 from ch_instruct.pipeline import Work
-from ch_sftmix.confidence import confidence, random_split, split, without_least_sure
+from ch_sftmix.confidence import confidence, random_split, relative, split, without_least_sure
 from ch_sftmix.train import SFTMix, mixup_run
+from common.fast.views import run
+from common.gpt2 import GPT2
 from common.losses import Loss, next_token_loss
 from common.pretrained import load_pretrained, load_weights
 from common.support.checkpoints import Run
+from common.support.device import evaluating
 
-SMOOTHING, DROPOUT = 0.1, 0.1  # the usual values of both
+SMOOTHING, DROPOUT, NEFTUNE = 0.1, 0.1, 5.0  # the usual values; the last is α, the smallest of the paper's
 
 
 @dataclass(frozen=True)
@@ -63,15 +70,39 @@ def without_wrong(cell: Cell) -> list[int]:
     return [i for i, record in enumerate(cell.work.records["train"]) if "wrong" not in record]
 
 
-def without_least_confident(cell: Cell) -> list[int]:
-    """All training examples but the tenth of which the model is least sure (rounded down)."""
-    return without_least_sure(confidence(cell.perplexities), 0.1)
+def base_perplexities(cell: Cell) -> Tensor:
+    """Of the training responses, for the untouched model: what is known without a reference run. float64 [N]."""
+    load_weights(cell.work.model, cell.work.folder)
+    data = pipeline.example_dataset(cell.work.examples["train"], cell.work.tokenizer)
+    return response_perplexities(cell.work.model, data, 2 * cell.work.options.batch_size, cell.work.precision)
+
+
+def mean_states(cell: Cell) -> Tensor:
+    """Each training example as the mean of its hidden states in the untouched model, one example at a time. float [N, D]."""
+    model = cell.work.model
+    load_weights(model, cell.work.folder)
+    with evaluating(model, cell.work.precision):
+        return torch.stack([run(model, torch.tensor([example.ids], device=model.device))[0].mean(dim=0).cpu()
+                            for example in cell.work.examples["train"]])
+
+
+LEFT_OUT: dict[str, Callable[[Cell], list[int]]] = {  # which training examples are kept; a tenth (rounded down) is not
+    "tenth left out": lambda cell: without_least_sure(confidence(cell.perplexities), 0.1),
+    "random tenth left out": lambda cell: without_least_sure(torch.rand(
+        cell.perplexities.size(1), generator=torch.Generator().manual_seed(cell.seed)), 0.1),
+    "highest loss left out": lambda cell: without_least_sure(-base_perplexities(cell), 0.1),
+    "relative tenth left out": lambda cell: without_least_sure(relative(confidence(cell.perplexities), mean_states(cell)), 0.1)}
 
 
 def random_parts(ids: list[int], seed: int) -> tuple[list[int], list[int]]:
     """These examples, cut into two halves at random."""
     one, other = random_split(len(ids), seed)
     return [ids[i] for i in one], [ids[i] for i in other]
+
+
+def train_on(kept: Callable[[Cell], list[int]], cell: Cell) -> Run:
+    """NTP on what one of `LEFT_OUT` keeps."""
+    return cell.plain(kept(cell))
 
 
 def train_with_dropout(cell: Cell) -> Run:
@@ -82,9 +113,28 @@ def train_with_dropout(cell: Cell) -> Run:
     return run
 
 
+def neftune_loss(model: GPT2, batch: tuple) -> tuple[Tensor, int]:
+    """The plain loss with noise on the embeddings of tokens, uniform within ±α / sqrt(L D), L the length of the longest row.
+
+    NEFTune (Jain et al., 2023, arXiv 2310.05914), a rival named in the paper on SFTMix.
+    """
+    inputs, _ = batch
+
+    def noisy(module: Module, ids: tuple, embedded: Tensor) -> Tensor:
+        bound = NEFTUNE / math.sqrt(inputs.size(1) * embedded.size(-1))
+        return embedded + torch.empty_like(embedded).uniform_(-bound, bound)
+
+    hook = model.wte.register_forward_hook(noisy)
+    try:
+        return next_token_loss(model, batch)
+    finally:
+        hook.remove()
+
+
 ARMS: dict[str, Callable[[Cell], Run]] = {  # besides "ntp", the reference run
     "sftmix": lambda cell: cell.mixup(cell.halves),
-    "tenth left out": lambda cell: cell.plain(without_least_confident(cell)),
+    **{arm: partial(train_on, kept) for arm, kept in LEFT_OUT.items()},
+    "neftune": lambda cell: cell.plain(everything(cell), neftune_loss),
     "oracle": lambda cell: cell.plain(without_wrong(cell)),
     "random halves": lambda cell: cell.mixup(random_parts([*everything(cell)], cell.seed)),
     "mu = 0": lambda cell: cell.mixup(cell.halves, mu=0.0),

@@ -111,6 +111,33 @@ def p_value(differences: Sequence[float]) -> float:
     return float(ttest_1samp(differences, 0).pvalue)
 
 
+def equivalence_p_value(differences: Sequence[float], margin: float) -> float:
+    """How likely a mean this deep within ±margin would be if the true one were at the margin or beyond: two one-sided t tests
+    (Schuirmann, 1987), of which the larger p counts. Below 0.05, no difference as large as the margin is left.
+
+    Args:
+        margin: the smallest difference that matters, named beforehand.
+    """
+    from scipy.stats import t  # here, because importing it takes seconds
+    n, error = len(differences), stdev(differences) / math.sqrt(len(differences))
+    within = margin - abs(fmean(differences))  # from the mean to the nearer margin
+    return float(within <= 0) if error == 0 else float(t.sf(within / error, n - 1))
+
+
+def repetitions_needed(spread: float, difference: float, alpha: float = 0.05, power: float = 0.8) -> int:
+    """How many repetitions it takes that a two-sided t test sees a true difference with this probability.
+
+    Args:
+        spread: the standard deviation of the difference from one repetition to the next.
+        alpha: p below this counts as seen; with Holm's correction of m tests, alpha / m for the first.
+    """
+    from scipy.stats import nct, t  # here, because importing it takes seconds
+    n = 2
+    while nct.sf(t.ppf(1 - alpha / 2, n - 1), n - 1, difference / spread * math.sqrt(n)) < power:
+        n += 1
+    return n
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values of a family of m tests, corrected for their number (Holm, 1979), in the order given.
 
@@ -143,6 +170,11 @@ def difference_table(rows: Sequence[dict[str, Any]], heading: str) -> str:
     Holm's correction."""
     return table([heading, "difference", "p", "p after Holm"], [
         [row["name"], plus_minus(row["interval"], "+.1%"), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"] for row in rows])
+
+
+def fenced(text: str) -> str:
+    """As it is, in Markdown."""
+    return f"```\n{text}\n```"
 
 
 def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, dict]],

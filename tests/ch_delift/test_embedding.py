@@ -17,6 +17,15 @@ def test_means_are_those_of_each_text_alone(tiny_model, batch_size):
         np.testing.assert_allclose(vector, alone, atol=1e-5)
 
 
+def test_later_tokens_can_count_more(tiny_model):
+    found = mean_hidden_states(tiny_model, TEXTS, batch_size=2, later_more=True)
+    for ids, vector in zip(TEXTS, found):
+        with torch.no_grad():
+            states = tiny_model.hidden_states(torch.tensor([ids]))[0]
+        alone = sum(t * state for t, state in enumerate(states, 1)) / sum(range(1, len(ids) + 1))
+        np.testing.assert_allclose(vector, alone, atol=1e-5)
+
+
 def test_of_a_long_text_the_beginning_is_read(tiny_model):
     ids = list(range(100))
     np.testing.assert_allclose(mean_hidden_states(tiny_model, [ids]), mean_hidden_states(tiny_model, [ids[:64]]))

@@ -8,7 +8,16 @@ from scipy import sparse
 
 from ch_delift import selection
 from ch_delift.greedy import maximize
-from ch_delift.selection import Pairs, Similarities, budget_of, check_pairs, check_utility, needed_matrices, objective
+from ch_delift.selection import (
+    Pairs,
+    Similarities,
+    budget_of,
+    check_pairs,
+    check_utility,
+    even_rows,
+    needed_matrices,
+    objective,
+)
 from common.support.files import InputError
 from tests.ch_delift.test_utility import RECORDS, encoded, plain_matrix
 from tests.conftest import make_model
@@ -43,19 +52,31 @@ def test_each_stage_maximises_its_function(stage, model, tokenizer, tmp_path):
         limit = s("data", "target").max(axis=1)
         assert objective(stage, similarities.by_utility, "saturating").value(A) == pytest.approx(
             np.minimum(s("data", "data")[:, A].max(axis=1), limit).sum(), abs=1e-5)
+        assert objective(stage, similarities.by_utility, "data").value(A) == pytest.approx(
+            s("data", "data")[:, A].max(axis=1).sum() + s("target", "data")[:, A].max(axis=0).sum(), abs=1e-5)
 
 
+@pytest.mark.parametrize("rows", ["equal", "even"])
 @pytest.mark.parametrize(("stage", "form"), [("instruction", "query"), ("task", "query"), ("task", "saturating"),
-                                             ("continual", "query")])
-def test_the_matrices_that_are_estimated_are_those_that_the_objective_asks_for(stage, form):
+                                             ("task", "data"), ("continual", "query")])
+def test_the_matrices_that_are_estimated_are_those_that_the_objective_asks_for(stage, form, rows):
     asked = []
 
     def compare(rows, columns):
         asked.append((rows, columns))
         return np.ones((2, 2), dtype=np.float32)
 
-    objective(stage, compare, form)
-    assert asked == needed_matrices(stage, form)
+    objective(stage, even_rows(compare) if rows == "even" else compare, form)
+    needed = needed_matrices(stage, form, rows)
+    assert set(asked) == set(needed) and len(needed) == len(set(needed))
+
+
+def test_even_rows_are_divided_by_how_many_of_their_own_group_are_like_them():
+    """Of three targets two are alike, so each of them counts half, in whatever columns."""
+    among = np.array([[1.0, 0.6, 0.4], [0.5, 0.9, 0.0], [0.1, 0.0, 1.0]])
+    shown = np.array([[0.8, 0.2], [0.6, 0.0], [0.0, 0.4]])
+    found = even_rows(lambda rows, columns: among if columns == "target" else shown)("target", "data")
+    assert found.tolist() == pytest.approx(np.array([[0.4, 0.1], [0.3, 0.0], [0.0, 0.4]]))
 
 
 @pytest.mark.parametrize(("pairs", "targets", "measured"), [

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from ch_delift.baselines import random_subset
+from ch_delift.embedding import cosine, mean_hidden_states
+from ch_delift.greedy import maximize
 from ch_delift.lab import bench
+from ch_delift.submodular import FacilityLocation
+from ch_instruct.encoding import encode_record
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
@@ -186,6 +190,23 @@ def test_the_continual_stage_measures_what_is_forgotten(small, in_process, tmp_p
     assert report["arms"]["base"]["test_loss"] != report["arms"]["base on known"]["test_loss"]
     assert {p.name for p in (tmp_path / "more" / "utility").glob("*.npy")} == {"data-data.npy", "data-known.npy"}
     assert np.load(tmp_path / "more" / "utility" / "data-data.npy").shape == (TRAINING, 9)
+
+
+def test_hidden_states_are_a_method_of_their_own(small, in_process, tmp_path):
+    """No utilities are measured, and the choice is that of facility location on cosines, each row divided by its likes."""
+    folder = tmp_path / "hidden"
+    told = in_process("ch_delift/train.py", *options(
+        small, "--similarity", "hidden", "--rows", "even", "--pairs", "all", "--epochs", 1, "--compare", "random", "se",
+        "--out", folder)).stdout
+    assert "Utility of" not in told and not (folder / "utility").exists() and not (folder / "utility.png").exists()
+    assert set(json.loads((folder / "report.json").read_text())["arms"]) == {
+        "base", "random", "se", "random, equal epochs", "se, equal epochs"}
+    model, tokenizer = load_pretrained(small / "model")
+    records = [r for r in json.loads((small / "data.json").read_text()) if r["split"] == "train"]
+    vectors = mean_hidden_states(model, [encode_record(record, tokenizer, "phi3").ids for record in records])
+    s = np.maximum(cosine(vectors, vectors), 0)
+    places, _ = maximize(FacilityLocation(s / (s >= s.max(axis=1, keepdims=True) / 2).sum(axis=1, keepdims=True)), 14)
+    assert json.loads((folder / "subset.json").read_text())["ids"] == places
 
 
 def test_several_seeds_give_means_and_differences(small, in_process, tmp_path):

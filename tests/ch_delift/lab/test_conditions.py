@@ -1,6 +1,5 @@
 from collections import Counter
 
-import numpy as np
 import pytest
 
 from ch_delift.lab.conditions import (
@@ -17,9 +16,9 @@ from ch_delift.lab.conditions import (
     draw_data,
     family_sizes,
     known_similarity,
+    measures,
     oracle,
     thing,
-    utilities_of_pairs,
     what_was_chosen,
 )
 
@@ -44,8 +43,8 @@ def test_skewed_data_has_other_large_families_in_each_data_set():
         data = draw_data("skewed", seed)
         counts = Counter(r["family"] for r in data.training)
         assert sorted(counts.values()) == [SMALL[1]] * SMALL[0] + [LARGE[1]] * LARGE[0]
-        assert {family for family, count in counts.items() if count == LARGE[1]} == data.large_families()
-        large.append(data.large_families())
+        large.append({family for family, count in counts.items() if count == LARGE[1]})
+        assert data.small_families == set(counts) - large[-1]
     assert large[0] != large[1]
     assert {r["family"] for r in data.test} == set(counts)
 
@@ -64,8 +63,9 @@ def test_a_target_is_a_few_families_told_by_other_records():
     data = draw_data("target", 300)
     assert Counter(Counter(r["family"] for r in data.target).values()) == {TARGETS[1]: TARGETS[0]}
     assert set(Counter(r["family"] for r in data.training).values()) == {PER_FAMILY}
-    assert {r["family"] for r in data.test} == {r["family"] for r in data.target} == data.large_families()
-    assert draw_data("target", 301).large_families() != data.large_families()
+    assert {r["family"] for r in data.test} == {r["family"] for r in data.target} == data.weights.keys()
+    assert data.small_families == set()
+    assert draw_data("target", 301).weights.keys() != data.weights.keys()
 
 
 def test_noisy_data_has_wrong_answers_in_training_alone():
@@ -92,7 +92,7 @@ def test_the_oracle_knows_families_copies_wrong_answers_and_the_target(training,
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_the_oracle_finds_as_many_as_are_to_be_chosen(condition):
     data = draw_data(condition, 300)
-    chosen = oracle(data, budget := int(CONDITIONS[condition].fraction * len(data.training)))
+    chosen = oracle(data, budget := CONDITIONS[condition].chosen)
     said = what_was_chosen(data, chosen)
     assert len(set(chosen)) == len(chosen) == budget
     assert said["wrong"] == 0 and said["different"] == budget
@@ -100,19 +100,19 @@ def test_the_oracle_finds_as_many_as_are_to_be_chosen(condition):
     assert len(counts) == (TARGETS[0] if data.target else 18) and max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_what_was_chosen_counts_things_wrong_answers_and_large_families():
-    data = DrawnData(records("a1", "a1!", "b1", "c1", "d1", "d2", "a2", "b2"), [], [])  # large: a, b and d
-    assert what_was_chosen(data, [0, 1, 3, 4]) == {"different": 3, "wrong": 0.25, "large": 0.75, "large_in_data": 7 / 8}
-    assert what_was_chosen(data._replace(target=records("c7")), [0, 3])["large"] == 0.5
+def test_what_was_chosen_counts_things_wrong_answers_and_small_families():
+    data = DrawnData(records("a1", "a1!", "b1", "c1", "d1", "d2", "a2", "b2"), [], [])  # small: c alone
+    assert what_was_chosen(data, [0, 1, 3, 4]) == {"different": 3, "wrong": 0.25, "small_share": 0.25}
 
 
-def test_pairs_are_of_one_thing_of_one_family_or_of_neither():
-    utility = np.array([[9, 1, 2, 3], [4, 9, 5, 6], [7, 8, 9, 1], [2, 3, 4, 9]], dtype=np.float32)
-    data = DrawnData(records("a1", "a1", "a2", "b1"), [], [])
-    assert utilities_of_pairs(utility, data) == {
-        "same thing": (1 + 4) / 2, "same family": (2 + 5 + 7 + 8) / 4, "other families": pytest.approx(19 / 6)}
-    target = data._replace(target=records("b2"))
-    assert utilities_of_pairs(utility[:1], target) == {"same thing": None, "same family": 3, "other families": 4}
+def test_exact_match_is_summed_up_in_three_ways():
+    """Of eight records five are of family a, two of b, one of c."""
+    data = DrawnData(records("a1", "a2", "a3", "a4", "a5", "b1", "b2", "c1"), [], [])
+    assert data.weights == {"a": 0.625, "b": 0.25, "c": 0.125} and data.small_families == {"c"}
+    found = measures(data, {"a": 1.0, "b": 0.5, "c": 0.3})
+    assert found == {"macro": pytest.approx(0.6), "pool": pytest.approx(0.625 + 0.125 + 0.0375), "small": 0.3}
+    target = data._replace(target=records("b7", "c7"))  # its families alone, both alike
+    assert measures(target, {"b": 0.5, "c": 0.3}) == {"macro": 0.4, "pool": 0.4, "small": None}
 
 
 def test_what_utilities_would_be_if_they_told_everything():

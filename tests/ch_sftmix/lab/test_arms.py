@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
 from ch_instruct.pipeline import Work
+from ch_sftmix.confidence import confidence, relative
 from ch_sftmix.lab import arms
-from ch_sftmix.lab.arms import ARMS, Cell, random_parts, without_least_confident, without_wrong
+from ch_sftmix.lab.arms import ARMS, LEFT_OUT, Cell, mean_states, neftune_loss, random_parts, without_wrong
 from ch_sftmix.train import SFTMix
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained, save_pretrained
@@ -52,12 +54,42 @@ def ids(cell: Cell, items: list[Example]) -> list[int]:
     return sorted(cell.work.examples["train"].index(item) for item in items)
 
 
+def left_out(arm: str, cell: Cell) -> set[int]:
+    return set(range(cell.perplexities.size(1))) - set(LEFT_OUT[arm](cell))
+
+
 def test_left_out_are_the_examples_of_highest_perplexity_rounded_down(cell):
     perplexity = PERPLEXITIES[0].tolist()
-    kept = without_least_confident(cell)
-    assert len(kept) == 18 and {perplexity[i] for i in range(N) if i not in kept} == {19.0, 20.0}
-    nine = replace(cell, perplexities=PERPLEXITIES[:, :9])
-    assert sorted(without_least_confident(nine)) == list(range(9))
+    assert {perplexity[i] for i in left_out("tenth left out", cell)} == {19.0, 20.0}
+    assert left_out("tenth left out", replace(cell, perplexities=PERPLEXITIES[:, :9])) == set()
+
+
+def test_a_random_tenth_depends_on_the_seed_alone(cell):
+    drawn = [left_out("random tenth left out", replace(cell, seed=seed)) for seed in range(6)]
+    assert all(len(one) == 2 for one in drawn) and len({tuple(sorted(one)) for one in drawn}) > 1
+    assert drawn[0] == left_out("random tenth left out", cell)
+
+
+def test_the_highest_loss_is_that_of_the_untouched_model(cell):
+    model, _ = load_pretrained(cell.work.folder)
+    losses = []
+    for example in cell.work.examples["train"]:
+        total, count = next_token_loss(model, collate([example]))
+        losses.append((total / count).item())
+    with torch.no_grad():
+        cell.work.model.wte.weight.fill_(0.5)  # something learnt, which must not matter
+    worst = sorted(range(N), key=losses.__getitem__)[-2:]
+    assert left_out("highest loss left out", cell) == set(worst)
+
+
+def test_relative_confidence_compares_with_the_nearest_in_the_untouched_model(cell):
+    model, _ = load_pretrained(cell.work.folder)
+    with torch.no_grad():
+        states = torch.stack([model.hidden_states(torch.tensor([e.ids]))[0].mean(dim=0) for e in cell.work.examples["train"]])
+        cell.work.model.wte.weight.fill_(0.5)
+    torch.testing.assert_close(mean_states(cell), states, atol=1e-5, rtol=1e-5)
+    wanted = relative(confidence(PERPLEXITIES), states).argsort()[:2].tolist()
+    assert left_out("relative tenth left out", cell) == set(wanted)
 
 
 def test_the_oracle_leaves_out_the_wrong_answers(cell):
@@ -71,7 +103,8 @@ def test_random_parts_are_halves_of_the_same_examples():
 
 
 @pytest.mark.parametrize(("arm", "expected"), [
-    ("tenth left out", lambda cell: sorted(without_least_confident(cell))),
+    *((arm, lambda cell, arm=arm: sorted(LEFT_OUT[arm](cell))) for arm in LEFT_OUT),
+    ("neftune", lambda cell: list(range(N))),
     ("oracle", without_wrong),
     ("confident half", lambda cell: sorted(cell.halves[0])),
     ("unconfident half", lambda cell: sorted(cell.halves[1])),
@@ -110,3 +143,21 @@ def test_label_smoothing_and_dropout_reach_training(trained, cell):
     seen = trained("dropout")
     assert seen.loss is next_token_loss and seen.model.config.dropout == arms.DROPOUT
     assert cell.work.model.config.dropout == 0 == load_pretrained(cell.work.folder)[0].config.dropout
+
+
+def test_neftune_adds_noise_within_its_bound_and_only_there(tiny_model, monkeypatch):
+    """Uniform within ±α / sqrt(L D); afterwards the model is as quiet as before."""
+    batch = collate(ragged_examples(3))
+    bound = arms.NEFTUNE / (batch[0].size(1) * 32) ** 0.5
+    seen = []
+    plain = tiny_model.wte.forward
+    monkeypatch.setattr(tiny_model.wte, "forward", lambda ids: seen.append(plain(ids)) or seen[-1])
+    monkeypatch.setattr(tiny_model.drop, "forward", lambda x: seen.append(x) or x)
+    torch.manual_seed(0)
+    noisy, count = neftune_loss(tiny_model, batch)
+    quiet, same = next_token_loss(tiny_model, batch)
+    (embedded, noised), (again, unchanged) = seen[:2], seen[2:]
+    noise = noised - unchanged
+    assert torch.equal(embedded, again) and count == same and noisy != quiet
+    assert 0.9 * bound < noise.abs().max() <= bound * 1.0001 and noise.mean().abs() < bound / 5
+    assert not tiny_model.wte._forward_hooks

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,8 @@ import torch
 from ch_pretrain import classroom
 from ch_sftmix.lab import where_it_pays
 from ch_sftmix.lab.arms import ARMS
-from ch_sftmix.lab.where_it_pays import ARM_NAMES, PRIMARY, MapOptions, differences, draw_data, primary_comparisons, run_cell
+from ch_sftmix.lab.tables import ENTRY, NOISE, OTHERS, PRIMARY, SECONDARY, SEEDS
+from ch_sftmix.lab.where_it_pays import ARM_NAMES, MAP_ARMS, MapOptions, draw_data, run_cell
 from common.support.files import InputError, Journal
 from tests.conftest import assert_refused, save_tiny
 
@@ -23,7 +25,7 @@ def test_a_data_set_depends_on_its_seed_and_holds_as_many_wrong_answers_as_asked
 
 
 def test_the_options_name_every_arm():
-    assert list(ARM_NAMES) == list(ARMS)
+    assert set(ARM_NAMES) == set(ARMS) and len(ARM_NAMES) == len(ARMS)
 
 
 def test_more_records_than_there_are_are_refused():
@@ -31,30 +33,13 @@ def test_more_records_than_there_are_are_refused():
         draw_data(100, 0.0, 5000)
 
 
-def results(**values: list[float]) -> where_it_pays.Results:
-    """Made-up results at one noise, only exact match."""
-    return {0.2: {arm.replace("_", " "): [{"exact_match": value} for value in found] for arm, found in values.items()}}
-
-
-def test_differences_are_taken_within_each_data_set():
-    found = differences(results(ntp=[0.5, 0.1], sftmix=[0.6, 0.4]), "sftmix", "ntp", lambda one: one["exact_match"])
-    assert found == {0.2: pytest.approx([0.1, 0.3])}
-    assert differences(results(ntp=[0.5]), "sftmix", "ntp", len) == {}
-
-
-def test_primary_comparisons_are_corrected_for_their_number():
-    """Differences .1, .2, .3: mean .2, t = 2 √3 with 2 degrees of freedom, p = .0742, doubled by Holm. The other p is 1."""
-    rows = primary_comparisons(results(ntp=[0.5, 0.5, 0.5], sftmix=[0.6, 0.7, 0.8], tenth_left_out=[0.4, 0.5, 0.6]))
-    first, second = rows
-    assert (first["name"], second["name"]) == ("sftmix - ntp, noise 0.2", "tenth left out - ntp, noise 0.2")
-    assert first["interval"] == (pytest.approx(0.2), pytest.approx(4.30265 * 0.1 / 3 ** 0.5, rel=1e-4))
-    assert (first["p"], first["p_holm"]) == (pytest.approx(0.0742, abs=1e-4), pytest.approx(0.1484, abs=2e-4))
-    assert second["p"] == second["p_holm"] == pytest.approx(1)
-
-
-def test_the_primary_comparisons_are_six():
-    assert len(PRIMARY) * len(MapOptions().noise) == 6 and MapOptions().seeds == tuple(range(8))
-    assert all(arm in ("ntp", *ARMS) for pair in (*PRIMARY, *where_it_pays.DESCRIPTIVE) for arm in pair)
+def test_the_map_has_the_arms_that_were_fixed_and_fresh_data_sets():
+    given = MapOptions()
+    assert given.seeds == SEEDS == tuple(range(8, 16)) and given.noise == NOISE and given.arms == MAP_ARMS
+    assert {arm for pair in PRIMARY + SECONDARY for arm in pair} <= {"ntp", *MAP_ARMS} and len(PRIMARY) * len(NOISE) == 6
+    assert {arm for pair in OTHERS for arm in pair} <= {"ntp", *ARM_NAMES}
+    assert where_it_pays.as_fixed(given) and not where_it_pays.as_fixed(MapOptions(seeds=(8, 9)))
+    assert where_it_pays.as_fixed(MapOptions(arms=("sftmix",)))  # fewer arms are no other conditions
 
 
 def test_what_is_done_is_not_repeated(tmp_path, monkeypatch):
@@ -70,26 +55,28 @@ def test_what_is_done_is_not_repeated(tmp_path, monkeypatch):
 
     def reference(work, folder, seed):
         trained.append("ntp")
-        return None, torch.ones(1, 4, dtype=torch.float64)
+        return None, torch.full((1, 4), 1.5, dtype=torch.float64)
 
     work = SimpleNamespace(records={"train": [{}] * 4})
     arms = {"sftmix": arm("sftmix", [False, False]), "oracle": arm("oracle", [False, True])}
     monkeypatch.setattr(where_it_pays, "ARMS", arms)
+    monkeypatch.setattr(where_it_pays, "LEFT_OUT", {})
     monkeypatch.setattr(where_it_pays, "reference_run", reference)
     monkeypatch.setattr(where_it_pays, "draw_data", lambda seed, noise, count: [])
     monkeypatch.setattr(where_it_pays, "measure", lambda cell, run: {"seen": run})
     monkeypatch.setattr(where_it_pays.pipeline, "prepare", lambda options: work)
-    given = MapOptions(arms=("sftmix", "oracle"), records=4)
+    given = MapOptions(records=4)
 
     def cell(noise: float = 0.2) -> dict[str, dict]:  # each time as a new start of the command would
-        journal = Journal(tmp_path / "trials.jsonl", where_it_pays.ENTRY, "no trial of the map")
-        return run_cell(given, tmp_path, journal, 5, noise, "fp32")
+        journal = Journal(tmp_path / "trials.jsonl", ENTRY, "no trial of the map")
+        run_cell(given, ("sftmix", "oracle"), tmp_path, journal, 5, noise, "fp32")
+        return {entry["arm"]: entry for entry in journal.entries if entry["noise"] == noise}
 
     with pytest.raises(AssertionError):
         cell()
     assert trained == ["ntp", "sftmix", "oracle"]
     found = cell()
-    assert trained == ["ntp", "sftmix", "oracle", "oracle"] and found["oracle"]["seen"] == [[1.0] * 4]
+    assert trained == ["ntp", "sftmix", "oracle", "oracle"] and found["oracle"]["seen"] == [[1.5] * 4]
     assert cell() == found and len(trained) == 4
     assert list(cell(0.0)) == ["ntp", "sftmix"]  # no oracle there
 
@@ -104,7 +91,7 @@ def test_what_is_given_twice_and_small_with_other_sizes_are_refused(in_process):
     assert not any(Path.cwd().iterdir())
 
 
-ARMS_HERE = ["sftmix", "tenth left out", "oracle", "confident half", "mixup in confident half", "dropout"]
+ARMS_HERE = ["sftmix", "relative tenth left out", "neftune", "mu = 0", "oracle"]
 
 
 @pytest.mark.slow
@@ -117,17 +104,20 @@ def test_the_command_writes_and_tells_the_map_and_goes_on_with_it(in_process, tm
     options = ["--model", tmp_path / "model", "--records", 12, "--epochs", 1, "--noise", 0.0, 0.4, "--seeds", 100, 101,
                "--precision", "fp32", "--arms", *ARMS_HERE, "--out", out]
     text = in_process("ch_sftmix/lab/where_it_pays.py", *options).stdout
-    for words in ("other than the primary conditions", "p after Holm", "Expected calibration error",
-                  "Gap in the unconfident half", "mixup in confident half - confident half", "Wrong answers among"):
+    for words in ("Not the conditions of the map", "Expected calibration error", "Gap in the unconfident half",
+                  "sftmix - mu = 0", "Wrong answers among"):
         assert words in text
-    found = json.loads((out / "map.json").read_text())
-    assert len(found["primary"]) == 4 and [*found["results"]["0.4"]] == ["ntp", *ARMS_HERE]
+    found = [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    counts = Counter((entry["noise"], entry["arm"]) for entry in found)
+    assert counts == {(noise, arm): 2 for noise in (0.0, 0.4) for arm in ("ntp", *ARMS_HERE) if noise or arm != "oracle"}
+    assert [entry["arm"] for entry in found[:3]] == ["ntp", "sftmix", "relative tenth left out"] and found[3]["arm"] == "ntp"
     assert sorted(path.name for path in out.glob("*.png")) == ["reliability-0.4.png", "reliability-0.png"]
-    one = found["results"]["0.4"]["sftmix"][0]
+    one = next(entry for entry in found if entry["arm"] == "sftmix")
     assert sum(row[0] for row in one["bins"]) > 3 and len(one["training_loss"]) == 2 and one["steps"] == 1
+    page = (out / "RESULTS.md").read_text()
+    assert page.strip() in text
 
     before = (out / "trials.jsonl").read_bytes()
-    again = in_process("ch_sftmix/lab/where_it_pays.py", *options, "--resume").stdout
-    assert again.splitlines()[-30:] == text.splitlines()[-30:]
-    assert (out / "trials.jsonl").read_bytes() == before
+    in_process("ch_sftmix/lab/where_it_pays.py", *options, "--resume")
+    assert (out / "RESULTS.md").read_text() == page and (out / "trials.jsonl").read_bytes() == before
     assert_refused(in_process("ch_sftmix/lab/where_it_pays.py", *options, "--resume", "--epochs", 2), "--epochs 1, not 2")

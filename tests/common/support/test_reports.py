@@ -1,11 +1,19 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from common.support import reports
-from common.support.reports import arm_result, finish_comparison, mean_interval, report_table
+from common.support.reports import (
+    arm_result,
+    equivalence_p_value,
+    finish_comparison,
+    mean_interval,
+    repetitions_needed,
+    report_table,
+)
 
 
 def test_the_interval_is_students_t():
@@ -85,3 +93,23 @@ def test_holm_by_hand():
     """Four tests: 4 x 0.01, 3 x 0.02, then 2 x 0.025 = 0.05 is raised to the one before it, and 0.9."""
     assert reports.holm([0.9, 0.02, 0.01, 0.025]) == pytest.approx([0.9, 0.06, 0.04, 0.06])
     assert reports.holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_equivalence_is_the_deeper_of_two_one_sided_tests():
+    """Differences .01, -.01, .02, .02: mean .01, error .0071. From there to .03 are 2.83 errors, to -.03 more than 5."""
+    values = [0.01, -0.01, 0.02, 0.02]
+    expected = max(stats.ttest_1samp(values, 0.03, alternative="less").pvalue,
+                   stats.ttest_1samp(values, -0.03, alternative="greater").pvalue)
+    assert equivalence_p_value(values, 0.03) == pytest.approx(expected) == pytest.approx(0.033, abs=0.001)
+    assert equivalence_p_value([-value for value in values], 0.03) == pytest.approx(expected)
+    assert equivalence_p_value([0.04, 0.06], 0.03) > 0.5  # beyond the margin
+    assert (equivalence_p_value([0.01, 0.01], 0.03), equivalence_p_value([0.04, 0.04], 0.03)) == (0.0, 1.0)
+
+
+def test_so_many_repetitions_see_a_difference_as_often_as_they_should():
+    """Known from tables: a difference of one spread needs 10 pairs, of half a spread 34, at 5 % and a power of 80 %."""
+    assert (repetitions_needed(1.0, 1.0), repetitions_needed(1.0, 0.5)) == (10, 34)
+    assert repetitions_needed(1.0, 0.5, alpha=0.05 / 6) > 34
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(0.5, 1.0, (2000, 34))
+    assert np.mean(stats.ttest_1samp(drawn, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.03)

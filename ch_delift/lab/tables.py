@@ -1,0 +1,247 @@
+"""What was measured by `where_it_pays.py`, as a page: RESULTS.md is what this command makes of the journals beside it.
+
+    python ch_delift/lab/tables.py                                             # prints it
+    python ch_delift/lab/tables.py --map runs/where/trials.jsonl --out mine.md   # of a run of your own, finished or not
+
+An entry of a journal is one training: the fields of a `Trial` and what `run_trial` tells. Trainings of one arm on one data set
+are averaged; intervals and tests are over data sets. What is not measured is told so, and no test is made before all data sets
+are.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from common.support import options
+from common.support.console import say, table
+from common.support.files import Journal, write_text
+from common.support.options import Options, option
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class ResultOptions(Options):
+    """The options of this command."""
+
+    map: Path = option(HERE / "map.jsonl", "journal of the map (default: the one that is kept here)", Path, metavar="FILE")
+    pilot: Path = option(HERE / "pilot.jsonl", "that of the pilot (default: the one that is kept here)", Path, metavar="FILE")
+    out: Path | None = option(None, "write the page to this file, too", Path, metavar="FILE")
+
+
+def parse() -> ResultOptions:
+    return options.parse(ResultOptions, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+from ch_delift.lab.plan import MAP, MARGIN, PILOT, PILOT_SETS, PRIMARY, Series, Trial
+from ch_delift.lab.plots import draw_differences
+from common.support.plots import save_picture
+from common.support.reports import (
+    cell,
+    difference_table,
+    equivalence_p_value,
+    fenced,
+    holm,
+    mean_interval,
+    mean_or_none,
+    plus_minus,
+    repetitions_needed,
+    tested,
+)
+
+MEASURES = {"macro": "families alike", "pool": "as the pool", "small": "small families"}  # of exact match
+ARM_HEADS = ["exact match", "data sets", *MEASURES.values(), "minus SE", "of the oracle's gain"]  # of `arm_rows`
+CHOSEN = {"seconds": ("seconds to choose", ".1f"), "different": ("different things", ".1f"),
+          "wrong": ("wrong answers", ".0%"), "small_share": ("small families", ".0%")}
+HEAD = """# DELIFT's map: what was measured
+
+`python ch_delift/lab/tables.py --out ch_delift/lab/RESULTS.md` makes this page of the journals beside it, which
+`where_it_pays.py` writes. [conditions.md](conditions.md) was fixed before. Exact match on the test questions, means over data
+sets ± half of the 95 % interval: *families alike*, every family of questions counting the same; *as the pool*, each by its
+share in the data; and the small families alone. Seconds are processor seconds of one core."""
+XLABEL = "points of exact match, families alike (95 % interval)"
+CONFIDENT = 0.05  # tests below this are called seen
+WORTH = 0.04  # the difference that should be seen
+SPREADS = (0.03, 0.05, 0.07, 0.1)  # of differences between methods, from set to set, in what was measured before
+
+
+def read(journal: Path) -> list[dict]:
+    """The entries of a journal; none if there is no such file."""
+    return Journal(journal, Trial.__annotations__, "no trial of the map").entries
+
+
+def by_data_set(entries: Sequence[dict], series: Series, arm: str, measure: str = "macro") -> dict[int, Any]:
+    """Seed of a data set -> an arm's measure there, as far as all its trainings are done; None where it does not apply."""
+    wanted = (series.condition, arm, series.lr, series.steps)
+    found: dict[int, list] = {seed: [] for seed in series.seeds}
+    for e in entries:
+        if (e["condition"], e["arm"], e["lr"], e["steps"]) == wanted and e["seed"] in found:
+            found[e["seed"]].append(e[measure])
+    return {seed: mean_or_none(values) for seed, values in found.items() if len(values) >= series.trainings}
+
+
+def differences(entries: Sequence[dict], series: Series, first: str, second: str, measure: str = "macro") -> list[float]:
+    """One arm minus another, on each data set that has both."""
+    one, other = (by_data_set(entries, series, arm, measure) for arm in (first, second))
+    return [one[seed] - other[seed] for seed in one if seed in other]
+
+
+def interval_of(values: Sequence[float], form: str = ".1%") -> str:
+    """Mean and half of the 95 % interval of these values; with one the value alone, with none a dash."""
+    if len(values) < 2:
+        return cell(mean_or_none(values) if values else None, form)
+    return plus_minus(mean_interval(values), form)
+
+
+def of_arms(plan: Sequence[Sequence[Series]]) -> Iterator[tuple[Series, list[str]]]:
+    """Each condition's first series of a plan, and all arms that the plan has for it."""
+    for name in dict.fromkeys(series.condition for phase in plan for series in phase):
+        some = [series for phase in plan for series in phase if series.condition == name]
+        yield some[0], list(dict.fromkeys(arm for series in some for arm in series.arms))
+
+
+def arm_rows(entries: Sequence[dict], series: Series, arms: Sequence[str]) -> list[list[str]]:
+    """A row for each arm: on how many data sets it is measured, exact match in each way, the difference to SE, and the share of
+    the oracle's gain over random subsets on the data sets that have all three."""
+    chance, best = (by_data_set(entries, series, arm) for arm in ("random", "oracle"))
+    rows = []
+    for arm in arms:
+        found = {measure: by_data_set(entries, series, arm, measure) for measure in MEASURES}
+        count, macro = len(found["macro"]), found["macro"]
+        seeds = macro.keys() & chance.keys() & best.keys()
+        gain = sum(best[seed] - chance[seed] for seed in seeds)
+        share = sum(macro[seed] - chance[seed] for seed in seeds) / gain if gain > 0 else None
+        told = [interval_of([v for v in values.values() if v is not None]) for values in found.values()]
+        minus = "-" if arm == "SE" else interval_of(differences(entries, series, arm, "SE"), "+.1%")
+        rows.append([arm, f"{count} of {len(series.seeds)}", *told, minus, cell(share, ".0%")] if count
+                    else [arm, "not measured", *["-"] * 5])
+    return rows
+
+
+def choice_rows(entries: Sequence[dict], series: Series, arms: Sequence[str]) -> list[list[str]]:
+    """What each arm that is measured chose, means over the data sets; see `CHOSEN`."""
+    rows = []
+    for arm in arms:
+        found = {measure: [v for v in by_data_set(entries, series, arm, measure).values() if v is not None]
+                 for measure in CHOSEN}
+        if found["different"]:
+            rows.append([arm, *(cell(fmean(found[measure]) if found[measure] else None, form)
+                                for measure, (_, form) in CHOSEN.items())])
+    return rows
+
+
+def primary_rows(entries: Sequence[dict], measure: str) -> list[dict[str, Any]]:
+    """The comparisons that were named beforehand, with the differences on each data set that has both arms, "of" so many."""
+    rows = []
+    for condition, first, second in PRIMARY:
+        series = next(series for series, _ in of_arms(MAP) if series.condition == condition)
+        rows.append({"name": f"{condition}: {first} - {second}", "condition": condition, "minus": f"{first} - {second}",
+                     "differences": differences(entries, series, first, second, measure), "of": len(series.seeds)})
+    return rows
+
+
+def primary_points(entries: Sequence[dict]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Condition -> {comparison: (mean, half of the interval)}, in points."""
+    found: dict[str, dict] = {}
+    for row in primary_rows(entries, "macro"):
+        mean, half = mean_interval(row["differences"])
+        found.setdefault(row["condition"], {})[row["minus"]] = (100 * mean, 100 * half)
+    return found
+
+
+def complete(rows: Sequence[dict]) -> bool:
+    """Whether all data sets of these comparisons are measured: before that, nothing is tested."""
+    return all(len(row["differences"]) == row["of"] for row in rows)
+
+
+def primary_text(entries: Sequence[dict]) -> str:
+    """The primary comparisons: families alike, tested; and as the pool, tested for being equal."""
+    rows, pool = primary_rows(entries, "macro"), primary_rows(entries, "pool")
+    if not complete(rows):
+        found = [[row["name"], f"{len(row['differences'])} of {row['of']}", interval_of(row["differences"], "+.1%"),
+                  interval_of(other["differences"], "+.1%")] for row, other in zip(rows, pool)]
+        return ("**Not finished: nothing is tested yet.** The differences so far:\n\n" + fenced(table(
+            ["so far", "data sets", *list(MEASURES.values())[:2]], found)))
+    p = holm(same := [equivalence_p_value(row["differences"], MARGIN) for row in pool])
+    return (fenced(difference_table(tested(rows), "families alike")) + "\n\nWeighted as the pool, with two one-sided tests of "
+            f"whether the difference is within ± {100 * MARGIN:.0f} points:\n\n" + fenced(table(
+                ["as the pool", "difference", "p (equal)", "p after Holm"],
+                [[row["name"], interval_of(row["differences"], "+.1%"), f"{a:.3f}", f"{b:.3f}"]
+                 for row, a, b in zip(pool, same, p)])))
+
+
+def pilot_text(entries: Sequence[dict]) -> str:
+    """The grid of rates and steps: what random subsets and the oracle reach, and how much the gain differs from set to set."""
+    grid: dict[tuple[float, int], list[str]] = {}
+    chance: dict[tuple[float, int], list[float]] = {}  # what random subsets reach on every data set of both conditions
+    for series in PILOT[0]:
+        values = {arm: list(by_data_set(entries, series, arm).values()) for arm in ("random", "oracle")}
+        chance.setdefault((series.lr, series.steps), []).extend(values["random"])
+        gain = differences(entries, series, "oracle", "random")
+        cells = [f"{100 * fmean(found):.1f}" if found else "-" for found in values.values()]
+        grid.setdefault((series.lr, series.steps), []).extend(
+            [*cells, f"{100 * fmean(gain):+.1f}" if gain else "-", f"{100 * stdev(gain):.1f}" if len(gain) > 1 else "-"])
+    counts = {series.condition: len(by_data_set(entries, series, "oracle")) for series in PILOT[0]}
+    heads = [f"{name}: {what}" for name in counts for what in ("random", "oracle", "gain", "spread")]
+    told = table(["rate", "steps", *heads], [[f"{lr:g}", str(steps), *cells] for (lr, steps), cells in grid.items()])
+    sets = ", ".join(f"{name} {n} of {len(PILOT_SETS)}" for name, n in counts.items())
+    best = "not decided, as random subsets are not measured everywhere"
+    if all(len(found) == len(counts) * len(PILOT_SETS) for found in chance.values()):
+        lr, steps = max(chance, key=lambda cell: fmean(chance[cell]))
+        best = f"{steps} steps at {lr:g}, {fmean(chance[lr, steps]):.1%} in the mean over both"
+    return (f"{fenced(told)}\n\nBest for random subsets: {best}. The oracle is measured on: {sets}. How many data sets it "
+            f"takes to see a true difference of {100 * WORTH:.0f} points with 80 %:\n\n{fenced(power_table())}")
+
+
+def power_table() -> str:
+    """How many data sets it takes to see a difference of WORTH, for some spreads of it from set to set."""
+    return table(["spread (points)", "one test", "the first of six, after Holm"], [
+        [f"{100 * spread:.0f}", *(str(repetitions_needed(spread, WORTH, CONFIDENT / m)) for m in (1, len(PRIMARY)))]
+        for spread in SPREADS])
+
+
+def arms_text(plan: Sequence[Sequence[Series]], entries: Sequence[dict]) -> str:
+    """What each arm reaches and what it chose, condition by condition."""
+    parts = []
+    for series, arms in of_arms(plan):
+        parts += [f"## {series.condition.capitalize()} data", fenced(table(ARM_HEADS, arm_rows(entries, series, arms)))]
+        if rows := choice_rows(entries, series, arms):
+            parts.append(fenced(table(["what was chosen", *(heading for heading, _ in CHOSEN.values())], rows)))
+    return "\n\n".join(parts)
+
+
+def page(measured: Sequence[dict], pilot: Sequence[dict]) -> str:
+    """RESULTS.md of these entries."""
+    return "\n\n".join([HEAD, "## Rates and steps: the pilot", pilot_text(pilot), "## Primary comparisons",
+                        primary_text(measured), arms_text(MAP, measured)]) + "\n"
+
+
+def show(folder: Path, plan: Sequence[Sequence[Series]], entries: Sequence[dict]) -> None:
+    """Print what a run has found so far, and write it to the run's folder."""
+    if plan is PILOT:
+        text = pilot_text(entries)
+    elif plan is MAP:
+        text = page(entries, [])
+        if complete(primary_rows(entries, "macro")):
+            save_picture(folder / "differences.png", lambda ax: draw_differences(ax, primary_points(entries), XLABEL))
+    else:
+        text = arms_text(plan, entries)
+    say("\n" + text)
+    write_text(folder / "RESULTS.md", text.rstrip() + "\n")
+
+
+def main() -> None:
+    given = parse()
+    text = page(read(given.map), read(given.pilot))
+    say(text)
+    if given.out is not None:
+        write_text(given.out, text)
+
+
+if __name__ == "__main__":
+    options.run_command(main)

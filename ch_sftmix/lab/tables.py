@@ -1,0 +1,170 @@
+"""What was measured by `where_it_pays.py`, as a page: RESULTS.md is what this command makes of the journal beside it.
+
+    python ch_sftmix/lab/tables.py                                                     # prints it
+    python ch_sftmix/lab/tables.py --map runs/sftmix_map/trials.jsonl --out mine.md    # of a run of your own, finished or not
+
+An entry of a journal is one training: noise, data seed, arm, and what `measure` found. Differences are taken within each data
+set that has both arms. What is not measured is told so, and no test is made before all data sets are.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common.support import options
+from common.support.console import say, table
+from common.support.files import Journal, write_text
+from common.support.options import Options, option
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class ResultOptions(Options):
+    """The options of this command."""
+
+    map: Path = option(HERE / "map.jsonl", "journal of the map (default: the one that is kept here)", Path, metavar="FILE")
+    out: Path | None = option(None, "write the page to this file, too", Path, metavar="FILE")
+
+
+def parse() -> ResultOptions:
+    return options.parse(ResultOptions, __doc__)
+
+
+if __name__ == "__main__":
+    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+
+import torch
+
+from ch_sftmix.lab.calibration import calibration_error
+from ch_sftmix.lab.plots import draw_reliability
+from common.support.plots import save_picture
+from common.support.reports import cell, difference_table, fenced, mean_interval, plus_minus, tested
+
+HEAD = """# SFTMix's map: what was measured
+
+`python ch_sftmix/lab/tables.py --out ch_sftmix/lab/RESULTS.md` makes this page of the journal beside it, which
+`where_it_pays.py` writes. [conditions.md](conditions.md) was fixed before. Means over data sets ± half of the 95 % interval;
+differences are taken within each data set."""
+ENTRY = {"noise": float, "seed": int, "arm": str}  # of the journal, with what `measure` found
+NOISE, SEEDS = (0.0, 0.2, 0.4), tuple(range(8, 16))  # of the map
+PRIMARY = (("sftmix", "ntp"), ("relative tenth left out", "tenth left out"))  # at each level of noise
+SECONDARY = (("relative tenth left out", "ntp"), ("tenth left out", "ntp"), ("random tenth left out", "ntp"),
+             ("highest loss left out", "ntp"), ("highest loss left out", "tenth left out"), ("neftune", "ntp"),
+             ("sftmix", "mu = 0"), ("oracle", "ntp"))
+OTHERS = (("sftmix", "random halves"), ("mixup in confident half", "confident half"),
+          ("mixup in unconfident half", "unconfident half"), ("ntp, twice as long", "sftmix"), ("label smoothing", "ntp"),
+          ("dropout", "ntp"))  # where somebody has measured them
+MEASURES: dict[str, tuple[Callable[[dict], float], str]] = {
+    "Exact match": (lambda found: found["exact_match"], ".1%"),
+    "Test loss": (lambda found: found["test_loss"], ".3f"),
+    "Expected calibration error": (lambda found: calibration_error(torch.tensor(found["bins"])), ".1%"),
+    "Gap in the confident half: test loss minus training loss": (
+        lambda found: found["test_loss"] - found["training_loss"][0], ".3f"),
+    "Gap in the unconfident half": (lambda found: found["test_loss"] - found["training_loss"][1], ".3f")}
+
+Results = dict[float, dict[str, dict[int, dict]]]  # noise -> arm -> data seed -> entry
+
+
+def collect(entries: Sequence[dict]) -> Results:
+    """The entries of a journal, sorted."""
+    found: Results = {}
+    for entry in entries:
+        found.setdefault(entry["noise"], {}).setdefault(entry["arm"], {})[entry["seed"]] = entry
+    return dict(sorted(found.items()))
+
+
+def differences(results: Results, first: str, second: str, value: Callable[[dict], float]) -> dict[float, list[float]]:
+    """One arm minus another, on each data set that has both, at each noise that has any."""
+    found = {noise: [value(arms[first][seed]) - value(arms[second][seed]) for seed in arms.get(first, {})
+                     if seed in arms.get(second, {})] for noise, arms in results.items()}
+    return {noise: values for noise, values in found.items() if values}
+
+
+def interval_of(values: Sequence[float], form: str) -> str:
+    """Mean ± half of the 95 % interval; one value alone; with none a dash."""
+    return plus_minus(mean_interval(values), form) if len(values) > 1 else cell(values[0] if values else None, form)
+
+
+def primary_text(results: Results, fixed: bool = True) -> str:
+    """The primary comparisons of exact match, tested where all data sets of all of them are measured, under the conditions that
+    were `fixed`; and what SFTMix's intervals leave out."""
+    found = {pair: differences(results, *pair, MEASURES["Exact match"][0]) for pair in PRIMARY}
+    rows: list[dict[str, Any]] = [
+        {"name": f"{first} - {second}, noise {noise:g}", "differences": found[first, second].get(noise, [])}
+        for first, second in PRIMARY for noise in NOISE]
+    if not fixed or any(len(row["differences"]) < len(SEEDS) for row in rows):
+        why = "Not finished: nothing is tested yet." if fixed else "Not the conditions of the map: nothing is tested."
+        told = [[row["name"], f"{len(row['differences'])} of {len(SEEDS)}", interval_of(row["differences"], "+.1%")]
+                for row in rows]
+        return f"**{why}** The differences:\n\n" + fenced(table(["not tested", "data sets", "exact match"], told))
+    done = tested(rows)
+    highest = ", ".join(f"{sum(row['interval']):+.1%} (noise {noise:g})" for row, noise in zip(done, NOISE))
+    return fenced(difference_table(done, "exact match")) + f"\n\nGains of SFTMix above these are excluded: {highest}."
+
+
+def difference_rows(results: Results, measure: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """Differences of one measure, a column for each noise; pairs of which nothing is measured are told as that."""
+    value, form = MEASURES[measure]
+    return table([f"{measure}, difference", *(f"noise {noise:g}" for noise in results)], [
+        [f"{first} - {second}", *(interval_of(found.get(noise, []), f"+{form}") for noise in results)]
+        for first, second in pairs for found in [differences(results, first, second, value)]])
+
+
+def arm_table(results: Results, measure: str) -> str:
+    """One measure of every arm, a column for each noise, with the number of data sets where that is not all."""
+    value, form = MEASURES[measure]
+    seeds = {seed for arms in results.values() for found in arms.values() for seed in found}
+
+    def told(found: dict[int, dict]) -> str:
+        values = [value(one) for one in found.values()]
+        return interval_of(values, form) + (f" ({len(values)})" if 0 < len(values) < len(seeds) else "")
+
+    return table([measure, *(f"noise {noise:g}" for noise in results)], [
+        [arm, *(told(arms.get(arm, {})) for arms in results.values())]
+        for arm in dict.fromkeys(arm for arms in results.values() for arm in arms)])
+
+
+def wrong_table(results: Results) -> str:
+    """How many of the answers are wrong in each half and in each tenth that is left out."""
+    wrong = {noise: [one["wrong"] for one in arms.get("ntp", {}).values()] for noise, arms in results.items()}
+    groups = dict.fromkeys(group for found in wrong.values() for one in found for group in one)
+    return table(["Wrong answers among", *(f"noise {noise:g}" for noise in results)], [
+        [group, *(interval_of([one[group] for one in found], ".1%") for found in wrong.values())] for group in groups])
+
+
+def page(entries: Sequence[dict], fixed: bool = True) -> str:
+    """RESULTS.md of these entries."""
+    results = collect(entries)
+    parts = [HEAD, "## Primary comparisons", primary_text(results, fixed)]
+    if results:
+        pairs = [*SECONDARY, *(pair for pair in OTHERS if differences(results, *pair, MEASURES["Test loss"][0]))]
+        parts += ["## All others: described, not tested",
+                  *(fenced(difference_rows(results, measure, pairs)) for measure in ("Exact match", "Test loss")),
+                  *(fenced(arm_table(results, measure)) for measure in MEASURES), fenced(wrong_table(results))]
+    return "\n\n".join(parts) + "\n"
+
+
+def finish(folder: Path, entries: Sequence[dict], fixed: bool) -> None:
+    """Print what a run has found, write it to the run's folder, and draw how often the models are right."""
+    text = page(entries, fixed)
+    say("\n" + text)
+    write_text(folder / "RESULTS.md", text)
+    for noise, arms in collect(entries).items():
+        binned: dict[str, torch.Tensor] = {arm: torch.tensor([one["bins"] for one in arms[arm].values()]).sum(dim=0)
+                                           for arm in ("ntp", "sftmix", "neftune") if arm in arms}
+        save_picture(folder / f"reliability-{noise:g}.png", partial(draw_reliability, binned=binned))
+
+
+def main() -> None:
+    given = parse()
+    text = page(Journal(given.map, ENTRY, "no trial of the map").entries)
+    say(text)
+    if given.out is not None:
+        write_text(given.out, text)
+
+
+if __name__ == "__main__":
+    options.run_command(main)

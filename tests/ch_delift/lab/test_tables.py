@@ -1,0 +1,119 @@
+import json
+
+import pytest
+
+from ch_delift.lab import tables
+from ch_delift.lab.plan import LR, MARGIN, PILOT, STEPS, Series
+from common.support.files import write_text
+
+SERIES = Series("skewed", ("random", "oracle", "SE", "DELIFT"), range(2))
+
+
+def entries(condition: str = "skewed", **values: list[float]) -> list[dict]:
+    """One training of each arm on each data set, with these scores, a tenth less as the pool."""
+    chosen = {"seconds": 2.0, "different": 4, "wrong": 0.0, "small_share": 0.5}
+    return [{"condition": condition, "seed": seed, "arm": arm, "lr": LR, "steps": STEPS, "turn": 0, "macro": score,
+             "pool": score - 0.1, "small": None} | chosen
+            for arm, found in values.items() for seed, score in enumerate(found)]
+
+
+MADE_UP = entries(random=[0.4, 0.2], oracle=[0.6, 0.4], SE=[0.4, 0.2], DELIFT=[0.55])
+
+
+def test_trainings_on_one_data_set_count_as_one_and_none_before_all_are_done():
+    twice = SERIES._replace(trainings=2)
+    more = [*MADE_UP, MADE_UP[0] | {"turn": 1, "macro": 0.8}, MADE_UP[0] | {"steps": 7, "macro": 0.0}]
+    assert tables.by_data_set(more, twice, "random") == {0: pytest.approx(0.6)}
+    assert tables.by_data_set(MADE_UP, SERIES, "random", "pool") == pytest.approx({0: 0.3, 1: 0.1})
+
+
+def test_differences_are_those_of_data_sets_that_both_have():
+    assert tables.differences(MADE_UP, SERIES, "DELIFT", "random") == pytest.approx([0.15])
+
+
+def test_an_arm_is_told_with_its_data_sets_and_its_share_of_the_oracles_gain():
+    rows = {row[0]: row[1:] for row in tables.arm_rows(MADE_UP, SERIES, [*SERIES.arms, "k-means"])}
+    half = 12.706 * 0.1  # Student's t of one degree of freedom
+    assert rows["SE"] == ["2 of 2", f"30.0% ± {half:.1%}", f"20.0% ± {half:.1%}", "-", "-", "0%"]
+    assert rows["DELIFT"] == ["1 of 2", "55.0%", "45.0%", "-", "+15.0%", "75%"]  # of the gain on that data set
+    assert rows["oracle"][-2:] == ["+20.0% ± 0.0%", "100%"] and rows["k-means"] == ["not measured", *["-"] * 5]
+    nothing = entries(random=[0.4, 0.2], oracle=[0.4, 0.1])
+    assert tables.arm_rows(nothing, SERIES, ["oracle"])[0][-1] == "-"  # where the oracle gains nothing there is no share
+
+
+def test_what_was_chosen_is_told_for_each_arm_that_is_measured():
+    untimed = [entry | {"seconds": None} for entry in MADE_UP if entry["arm"] == "SE"]
+    assert tables.choice_rows(untimed + MADE_UP[:2], SERIES, ["random", "SE", "k-means"]) == [
+        ["random", "2.0", "4.0", "0%", "50%"], ["SE", "-", "4.0", "0%", "50%"]]
+
+
+PRIMARY_SCORES = {"SE": 0.7, "DELIFT": 0.6, "DELIFT-ρ": 0.72}
+
+
+def measured(seeds: range) -> list[dict]:
+    """The primary arms on both kinds of data; DELIFT differs by a hundredth from one data set to the next."""
+    found = []
+    for condition in ("skewed", "redundant"):
+        for arm, score in PRIMARY_SCORES.items():
+            found += [entry | {"seed": seed, "arm": arm, "macro": score + (seed % 2 - 0.5) / 100 * (arm == "DELIFT"),
+                               "pool": 0.5 + (seed % 2 - 0.5) / 100 * (arm == "DELIFT") + 0.05 * (arm == "SE")}
+                      for seed in seeds for entry in entries(condition, x=[0.0])]
+    return found
+
+
+def test_nothing_is_tested_before_all_data_sets_are_measured():
+    text = tables.primary_text(measured(range(400, 415)))
+    assert "nothing is tested yet" in text and "15 of 16" in text and "p after Holm" not in text
+    assert tables.primary_text([]).count("0 of 16") == 6
+
+
+def test_primary_comparisons_are_tested_together_and_as_the_pool_for_being_equal():
+    text = tables.primary_text(measured(range(400, 416)))
+    told = [line for line in text.splitlines() if ": DELIFT" in line]
+    assert len(told) == 12
+    assert told[0].startswith("skewed: DELIFT-ρ - DELIFT ") and told[11].startswith("redundant: DELIFT - SE ")
+    first, second = text.split("Weighted as the pool")
+    assert "+12.0% ± 0.3%" in first and "0.000" in first and f"± {100 * MARGIN:.0f} points" in second
+    lines = [line for line in second.splitlines() if line.startswith("skewed")]
+    assert [line.split()[-1] for line in lines] == ["0.000", "1.000", "1.000"]  # SE is 5 points above, and so not the same
+
+
+def test_the_pilot_is_a_grid():
+    series = next(s for s in PILOT[0] if (s.condition, s.lr, s.steps) == ("redundant", 1e-4, 50))
+    some = [entry | {"seed": series.seeds[i], "lr": series.lr, "steps": series.steps} for i in (0, 1)
+            for entry in entries("redundant", random=[0.4 + i / 10], oracle=[0.6])]
+    text = tables.pilot_text(some)
+    row = next(line for line in text.splitlines() if line.split()[:2] == ["0.0001", "50"])
+    assert row.split()[2:] == ["-", "-", "-", "-", "45.0", "60.0", "+15.0", "7.1"]
+    assert "not decided" in text
+
+
+def test_the_best_rate_is_that_of_random_subsets_over_all_sets():
+    whole = [entry | {"seed": seed, "lr": series.lr, "steps": series.steps, "macro": 0.3 + 1000 * series.lr + seed % 2 / 10}
+             for series in PILOT[0] for seed in series.seeds for entry in entries(series.condition, random=[0.0])
+             if (series.lr, series.steps) != (3e-4, 25)]
+    missing = [{**whole[0], "seed": seed, "condition": name, "lr": 3e-4, "steps": 25, "macro": 0.9 if name == "skewed" else 0.5}
+               for name in ("skewed", "redundant") for seed in PILOT[0][0].seeds]
+    assert "Best for random subsets: 25 steps at 0.0003, 70.0%" in tables.pilot_text(whole + missing)
+    assert "not decided" in tables.pilot_text(whole + missing[1:])
+
+
+@pytest.mark.slow
+def test_a_run_is_told_and_its_page_written(tmp_path, capsys):
+    tables.show(tmp_path, tables.MAP, measured(range(400, 416)))
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert text.startswith("# DELIFT's map") and "RDS+" in text and "not measured" in text
+    assert text.strip() in capsys.readouterr().out and (tmp_path / "differences.png").exists()
+    tables.show(tmp_path, [[SERIES]], MADE_UP)
+    assert (tmp_path / "RESULTS.md").read_text().startswith("## Skewed data")
+
+
+def test_the_command_makes_the_page_of_journals(in_process, tmp_path):
+    write_text(tmp_path / "map.jsonl", "".join(json.dumps(entry) + "\n" for entry in measured(range(400, 402))))
+    done = in_process("ch_delift/lab/tables.py", "--map", tmp_path / "map.jsonl", "--out", tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text().strip() in done.stdout and "2 of 16" in done.stdout
+
+
+def test_the_page_that_is_kept_is_that_of_the_journals_beside_it():
+    kept = (tables.HERE / "RESULTS.md").read_text(encoding="utf-8")
+    assert kept == tables.page(tables.read(tables.HERE / "map.jsonl"), tables.read(tables.HERE / "pilot.jsonl"))
