@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from ch_pretrain import classroom
 from common.pretrained import load_pretrained
 
 pytestmark = pytest.mark.slow
@@ -19,7 +20,11 @@ SMALL = ["--smoke", "--device", "cpu", "--precision", "fp32"]
     "DELIFT": ("ch_delift/train.py", ["--compare", "random"]),
 }.values(), ids=lambda value: value if isinstance(value, str) else "")
 def test_a_chapter_trains_it(script, options, llama_folder, in_process, tmp_path):
-    done = in_process(script, *SMALL, *options, "--model", llama_folder, "--out", tmp_path / "run")
+    by_split = {split: [r for r in classroom.records() if r["split"] == split] for split in ("train", "validation", "test")}
+    few = [*by_split["train"][:16], *by_split["validation"][:3], *by_split["test"][:3]]
+    (tmp_path / "few.json").write_text(json.dumps(few))
+    done = in_process(script, *SMALL, *options, "--data", tmp_path / "few.json", "--model", llama_folder, "--out",
+                      tmp_path / "run")
     assert done.returncode == 0, done.stderr
     recorded = json.loads((tmp_path / "run" / "run.json").read_text())["options"]
     assert recorded["format"] == ("alpaca" if "alpaca" in options else "chatml")
