@@ -41,7 +41,7 @@ if __name__ == "__main__":
     options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
 from ch_instruct.encoding import encode_prompt
-from ch_instruct.prompts import STYLES
+from ch_instruct.prompts import EVERY_STYLE
 from ch_instruct.support.prompt_style import choose_style
 from common.fast.int8 import precision_to_answer
 from common.fast.prepacked import prepacked_weights
@@ -126,7 +126,7 @@ class Chat:
             say("[forgotten]")
         elif name == "/save":
             self.save(value)
-        elif name == "/format" and value in STYLES:
+        elif name == "/format" and value in EVERY_STYLE:
             try:
                 encode_prompt({"instruction": ""}, self.tokenizer, value)
                 self.args.format = value
@@ -134,7 +134,7 @@ class Chat:
             except InputError as error:  # the model does not know the style's control tokens
                 say(f"[{error}]")
         elif name == "/format":
-            say(f"[now {self.args.format}; choose {' or '.join(STYLES)}: /format {STYLES[0]}]")
+            say(f"[now {self.args.format}; choose {' or '.join(EVERY_STYLE)}: /format {EVERY_STYLE[0]}]")
         elif name == "/help":
             say(__doc__.strip().split("\n\n")[-1])
         else:

@@ -4,7 +4,8 @@ import json
 
 from common.support.console import shorten
 
-STYLES = ("alpaca", "phi3", "chatml")
+STYLES = ("alpaca", "phi3")  # that any model can learn
+EVERY_STYLE = (*STYLES, "chatml")  # the last needs control tokens, which instruct models have
 START, END = "<|im_start|>", "<|im_end|>"  # chatml's control tokens
 
 
@@ -39,8 +40,8 @@ def format_turns(record: dict, style: str = "alpaca") -> list[str]:
     Raises:
         ValueError: for another style.
     """
-    if style not in STYLES:
-        raise ValueError(f"There is no prompt style {style!r}; use {' or '.join(STYLES)}.")
+    if style not in EVERY_STYLE:
+        raise ValueError(f"There is no prompt style {style!r}; use {' or '.join(EVERY_STYLE)}.")
     if style == "chatml":
         return ["".join(pieces) for pieces in chatml_turns(record)]
     if "messages" not in record:

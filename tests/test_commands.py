@@ -142,7 +142,7 @@ REFUSED = [
     ("ch_instruct/chat.py", ["--temperature", "-1"], "--temperature: '-1' is not allowed, it must be 0 or a number above 0"),
     ("ch_instruct/chat.py", ["--top-p", "0"], "--top-p: '0' is not allowed, it must be a share above 0 and at most 1"),
     ("ch_instruct/respond.py", ["--out", "a.json", "--repetition-penalty", "0"], "it must be a number from 0.1 to 10"),
-    ("ch_instruct/chat.py", ["--format", "chatml"], "invalid choice: 'chatml'"),
+    ("ch_instruct/chat.py", ["--format", "vicuna"], "invalid choice: 'vicuna'"),
     ("ch_instruct/chat.py", ["--model", "missing-model"], "There is no model 'missing-model'"),
     (EVALUATION + "two_turn.py", [], "the following arguments are required: --out"),
     (EVALUATION + "two_turn.py", ["--out", "a.jsonl", "--questions", "missing.jsonl"],
@@ -237,15 +237,15 @@ def break_model(folder, how: str) -> None:
     elif how == "another architecture":
         save_file({"model.embed_tokens.weight": torch.zeros(4, 4)}, weights)
     elif how == "another model type":
-        (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+        (folder / "config.json").write_text(json.dumps({"model_type": "mamba"}))
     elif how == "no weights":
         weights.unlink()
 
 
 @pytest.mark.parametrize(("how", "words"), [
     ("no tokenizer", "has no tokenizer"), ("truncated", "may be cut off"), ("no weights", "has no model.safetensors"),
-    ("another architecture", "does not hold this GPT-2: missing h.0.attn.c_attn.bias"),
-    ("another model type", "model_type = 'llama'")])
+    ("another architecture", "does not hold this model: missing h.0.attn.c_attn.bias"),
+    ("another model type", "model_type = 'mamba'")])
 def test_broken_models_are_refused(how, words, in_process, tmp_path):
     save_pretrained(make_model(), Tokenizer.from_merges([]), tmp_path / "model")
     break_model(tmp_path / "model", how)

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ch_instruct.prompts import END, START, STYLES, format_prompt, format_turns
+from ch_instruct.prompts import END, EVERY_STYLE, START, format_prompt, format_turns
 from common.pretrained import find_folder
 from common.support.console import say
 from common.support.files import reading
@@ -20,18 +20,18 @@ def choose_style(model: str, given: str | None) -> str:
     A template is in the style whose response header it holds.
     """
     template = own_template(find_folder(model)) or ""
-    headers = {style: format_prompt({"instruction": ""}, style).strip().splitlines()[-1] for style in STYLES}
+    headers = {style: format_prompt({"instruction": ""}, style).strip().splitlines()[-1] for style in EVERY_STYLE}
     own = next((style for style, header in headers.items() if header in template), None)
     if given and own and given != own:
         say(f"Warning: {model} was trained on {own} prompts, as its chat template says; --format {given} asks it otherwise.")
     if template and not own:
-        say(f"Warning: the chat template of {model} is none of {' or '.join(STYLES)}; it is asked in {given or STYLES[0]} "
-            "prompts, and may answer worse than it can.")
+        say(f"Warning: the chat template of {model} is none of {' or '.join(EVERY_STYLE)}; it is asked in "
+            f"{given or EVERY_STYLE[0]} prompts, and may answer worse than it can.")
     if own == "chatml":
         prompt, answer, again = format_turns({"messages": TALK}, own)
         if rendered(template, TALK) != prompt + answer + END + again:
             say(f"Warning: the chat template of {model} is chatml with additions, which are left out.")
-    return given or own or STYLES[0]
+    return given or own or EVERY_STYLE[0]
 
 
 def rendered(template: str, messages: list[dict[str, str]]) -> str:

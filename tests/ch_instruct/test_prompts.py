@@ -2,7 +2,7 @@ import pytest
 
 from ch_instruct import pipeline
 from ch_instruct.encoding import encode_record
-from ch_instruct.prompts import STYLES, chat_template, format_prompt, format_turns
+from ch_instruct.prompts import EVERY_STYLE, chat_template, format_prompt, format_turns
 from common.fast.answering import Continuation
 from common.pretrained import save_pretrained
 from common.tokenizer import END_OF_TEXT
@@ -58,12 +58,12 @@ def test_alpaca_is_the_default():
     assert format_prompt(RECORD_WITH_INPUT) == format_prompt(RECORD_WITH_INPUT, "alpaca")
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", EVERY_STYLE)
 def test_missing_input_is_an_empty_one(style):
     assert format_prompt({"instruction": "Name a color."}, style) == format_prompt(RECORD, style)
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", EVERY_STYLE)
 def test_output_is_not_in_the_prompt(style):
     assert format_prompt(RECORD, style) == format_prompt(RECORD | {"output": "something else"}, style)
 
@@ -74,7 +74,7 @@ def test_prompt_ends_with_the_response_header(style, header, record):
     assert format_prompt(record, style).endswith(header)
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", EVERY_STYLE)
 def test_braces_and_headings_in_a_text_stay_as_they_are(style):
     record = {"instruction": "{x} ### Response: {}", "input": "%s {instruction}"}
     assert "{x} ### Response: {}" in format_prompt(record, style) and "%s {instruction}" in format_prompt(record, style)
@@ -126,13 +126,13 @@ def test_conversation_in_the_alpaca_style():
         "\n\n### Instruction:\nAnd one more?\n\n### Response:\n", "blue"]
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", EVERY_STYLE)
 def test_conversation_of_one_turn_is_a_plain_record(style):
     messages = [{"role": "user", "content": "Name a color."}, {"role": "assistant", "content": "red"}]
     assert format_turns({"messages": messages}, style) == format_turns(RECORD, style) == [format_prompt(RECORD, style), "red"]
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", EVERY_STYLE)
 def test_prompt_of_a_conversation_is_all_before_the_last_response(style):
     turns = format_turns({"messages": ASKED_TWICE}, style)
     assert format_prompt({"messages": ASKED_TWICE}, style) == "".join(turns[:3])
