@@ -54,6 +54,7 @@ def test_help_and_a_wrong_option_wait_for_no_library(option, status, tmp_path):
     assert done.stdout.splitlines() == [f"{ROOT / name} {status}" for name in COMMANDS], done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [name for name in TRAINING if name != "ch_pretrain/train.py"])
 def test_a_broken_file_is_told_before_anything_large_is_loaded(script, tmp_path):
     (tmp_path / "bad.json").write_text('[{"instruction": 3')

@@ -61,6 +61,7 @@ PIECES = [*" \n\t\u00a0aA1_-/.,;&=[]{}:", '"', "aB", "%41", "import ", "from", "
           "\\u0061", KEY[:-1], "\x1b", "\U0001f600", "e\u0301", "\u200d"]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(again=st.lists(st.sampled_from(PIECES), min_size=1, max_size=3), run=st.sampled_from([1, 100, 9_999]),
        ends=st.lists(st.sampled_from(PIECES), min_size=2, max_size=2))
@@ -77,6 +78,7 @@ def test_long_texts_are_read_in_proportion_to_their_length(readers, again, run, 
         assert time.process_time() - started < 3, read
 
 
+@pytest.mark.slow
 def test_a_key_or_column_that_comes_twice_among_many_is_found_at_once(tmp_path):
     names = [f"k{n}" for n in range(200_000)] + ["k199999"]
     started = time.process_time()
@@ -105,6 +107,7 @@ def test_what_is_nested_less_is_written_again(tmp_path):
         assert load_records(str(tmp_path / name)).records == loaded.records
 
 
+@pytest.mark.slow
 def test_a_packed_file_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(data_files, "MOST_UNPACKED", 1 << 20)
     rows = json.dumps([{"instruction": "a", "output": "b" * 5000}] * 200)

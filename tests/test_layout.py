@@ -97,10 +97,12 @@ def test_no_module_shadows_another():
     assert [str(path.relative_to(ROOT)) for path in SOURCES if path.stem in taken] == []
 
 
+@pytest.mark.slow
 def test_model_is_defined_once():
     assert [name for name, node in nodes(ast.ClassDef) if node.name == "GPT2"] == ["common/gpt2.py"]
 
 
+@pytest.mark.slow
 def test_ignore_index_stands_in_one_place():
     minus_100 = [name for name, node in nodes(ast.UnaryOp)
                  if isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant) and node.operand.value == 100]
@@ -112,6 +114,7 @@ def test_end_of_text_has_no_number():
     assert [path for path in SOURCES if re.search(r"50[_,]?256", path.read_text(encoding="utf-8"))] == []
 
 
+@pytest.mark.slow
 def test_no_blanket_except():
     def caught(handler: ast.ExceptHandler) -> list[str]:
         kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
@@ -208,6 +211,7 @@ def test_a_records_way_never_turns_back():
         assert not names & set(RECORDS_WAY[i:]), module
 
 
+@pytest.mark.slow
 def test_no_function_is_long():
     """75 lines fit on a screen, the docstring among them."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)

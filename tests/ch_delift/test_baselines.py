@@ -31,6 +31,7 @@ def plain_gradient(model, example: Example) -> torch.Tensor:
     return flat
 
 
+@pytest.mark.slow
 def test_sketches_keep_scalar_products(tiny_model, monkeypatch):
     """Exactly on average, so closely with many places."""
     monkeypatch.setattr(baselines, "SKETCH", 1 << 18)

@@ -122,10 +122,12 @@ def test_every_text_survives(tmp_path_factory, name, texts):
     assert BYTES.decode(example.ids[:-1]) == format_prompt(row) + row["output"]
 
 
+@pytest.mark.slow
 def test_classroom():
     assert load_records("classroom").records == classroom.records()
 
 
+@pytest.mark.slow
 def test_the_classroom_is_what_it_always_was():
     """Records, split, ids and masks, bit for bit: figures of earlier runs stand beside those of later ones."""
     records = load_records("classroom").records
@@ -274,6 +276,7 @@ def test_conversations_that_end_with_the_user_are_questions(tmp_path):
         load_records(file)
 
 
+@pytest.mark.slow
 def test_the_questions_of_the_classroom_are_its_test_part():
     loaded, records = load_questions("classroom"), classroom.records()
     assert loaded.records == [record for record in records if record["split"] == "test"]
@@ -378,6 +381,7 @@ def test_where_all_questions_are_frequent_each_part_gets_one(capsys):
     assert "25 / 11 / 10 records" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(counts=st.lists(st.integers(1, 12), min_size=3, max_size=40), seed=st.integers(0, 50))
 def test_no_part_is_larger_than_wanted_unless_every_question_is(counts, seed):

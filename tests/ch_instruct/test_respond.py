@@ -10,6 +10,7 @@ from common.tokenizer import Tokenizer
 from tests.conftest import assert_refused, make_model
 
 
+@pytest.mark.slow
 def test_questions_that_are_too_long_are_named_by_row_and_can_be_left_out(in_process, tmp_path):
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
     (tmp_path / "cwd").mkdir(exist_ok=True)

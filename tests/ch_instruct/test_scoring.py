@@ -26,6 +26,7 @@ def test_other_ways_to_write_the_same_match(answer, expected):
     assert exact_match(answer, expected)
 
 
+@pytest.mark.slow
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_it_does_not_matter_how_accents_are_stored(text):
     one, two = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
@@ -104,6 +105,7 @@ def test_score_by_family():
     assert found["exact_match"] == 0.5
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(rows=st.lists(st.tuples(st.sampled_from(["a", "b", ""]), st.sampled_from(["a", "b", "a b"]), st.booleans(),
                                st.sampled_from("fgh")), min_size=1, max_size=10))

@@ -167,6 +167,7 @@ def test_vocabulary_has_the_asked_size(trained):
     assert len(set(vocab.values())) == 400
 
 
+@pytest.mark.slow
 def test_smaller_vocabulary_is_a_prefix(train, trained):
     _, merges = train(CORPUS, 300, [END_OF_TEXT])
     assert merges == trained[1][:43]

@@ -109,6 +109,7 @@ def test_no_question_is_asked_twice():
     assert len({question(row) for row in rows}) == len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dials", [{}, {"noise": 0.3}, {"redundancy": 0.5}])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_key_is_in_two_parts(seed, dials):
@@ -136,6 +137,7 @@ def test_every_answer_is_right(seed):
         assert re.search(rf"(^|\b){re.escape(read_question(row)[1])}\.?$", row["output"]), row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "redundancy"), [(0.2, 0.0), (0.5, 0.0), (1.0, 0.0), (0.2, 0.5)])
 def test_noise_makes_the_stated_share_of_training_answers_wrong(noise, redundancy):
     clean, noisy = records(5, redundancy=redundancy), records(5, noise, redundancy)
@@ -174,6 +176,7 @@ def test_redundancy_makes_the_stated_share_paraphrases(redundancy):
     assert len({question(row) for row in redundant}) == len(redundant)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "redundancy"), [(0.2, 0.95), (1.0, 0.9), (0.5, 1.0)])
 def test_both_dials_high(noise, redundancy):
     training = part(records(0, noise, redundancy), "train")
@@ -181,12 +184,14 @@ def test_both_dials_high(noise, redundancy):
     assert sum("wrong" in row for row in training) == round(noise * len(training))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dials", [{"noise": 0.4}, {"redundancy": 0.7}, {"noise": 0.2, "redundancy": 0.3}])
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_dials_leave_the_other_parts_alone(split, dials):
     assert as_set(part(records(6, **dials), split)) == as_set(part(records(6), split))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page_seed", SEEDS)
 def test_pages_calculate_rightly(page_seed):
     text = "\n".join(pages(1000, page_seed))
@@ -211,6 +216,7 @@ def test_no_page_holds_a_whole_prompt():
         assert "Below is an instruction" not in page
 
 
+@pytest.mark.slow
 def test_pages_hold_every_word_of_the_prompts():
     """What no page ever held, a pretrained model cannot read."""
     known = set(re.findall(r"\w+", "\n".join(pages(3000, seed=1))))

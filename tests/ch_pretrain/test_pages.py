@@ -121,6 +121,7 @@ def test_a_records_own_form_is_not_the_likeliest(name):
     assert sum(count for (own, _), count in found.items() if own) < 0.25 * 600
 
 
+@pytest.mark.slow
 def test_a_story_in_front_of_a_page_is_asked_about_once_for_each_of_its_people():
     for page in some(made.look_up, 1000):
         story, *blocks = page.split("\n\n")

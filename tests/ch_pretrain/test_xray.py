@@ -60,6 +60,7 @@ def bold(html: str) -> list[float]:
     return [float(number) for number in re.findall(r"<b>([-+\d.]+)</b>", told)]
 
 
+@pytest.mark.slow
 def test_losses_of_the_sentence_are_the_models(classroom):
     model, tokenizer = classroom.main.model, classroom.main.tokenizer
     ids = torch.tensor([tokenizer.encode("The capital of Peru is Lima.")])
@@ -71,6 +72,7 @@ def test_losses_of_the_sentence_are_the_models(classroom):
         pytest.approx(loss, abs=0.006) for loss in losses_of_copies(model, twice).mean(dim=1).tolist()]
 
 
+@pytest.mark.slow
 def test_the_last_row_and_the_bars_are_the_models_prediction(classroom):
     main = classroom.main
     ids = torch.tensor(main.tokenizer.encode("The capital of Norway is"))
@@ -106,6 +108,7 @@ def test_a_head_that_is_off_gives_its_mean(classroom):
     assert len(found) == 2 and "checked" in re.search(r'name="off-2-2"[^>]*', html).group()
 
 
+@pytest.mark.slow
 def test_who_matters_is_what_each_head_alone_does(classroom):
     html = result(classroom, "sentence", sentence=TWICE, start="on", rank="1", at="8")
     rows = re.findall(r'<th scope="row">layer (\d), head (\d)</th><td>([-+][\d.]+)<', html)
@@ -122,6 +125,7 @@ def records(some: Xray, style: str = "alpaca") -> list:
     return [encode_record(FIRST[box], some.main.tokenizer, style) for box in "ab"]
 
 
+@pytest.mark.slow
 def test_losses_of_records_are_those_of_training(tiny):
     for style in ("alpaca", "phi3"):
         for loss_on in ("response", "all"):
@@ -145,6 +149,7 @@ def test_between_two_records_is_the_mixup_of_training(tiny):
             assert bold(html) == [pytest.approx(total.item() / count, abs=0.0006)] and f"each of {count} mixed" in html
 
 
+@pytest.mark.slow
 def test_utilities_are_those_of_selection(tiny):
     a, b = records(tiny)
     html = result(tiny, "example")
@@ -208,6 +213,7 @@ def test_bad_options_are_one_sentence(options, words, in_process):
     assert not any(Path.cwd().iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("view", "form", "words"), [
     ("sentence", {"sentence": "x" * 1100}, "1100 tokens"), ("sentence", {"sentence": ""}, "0 tokens"),
     ("sentence", {"temperature": "hot"}, "temperature is 'hot'"), ("sentence", {"at": "9" * 5000}, "at is '999"),
@@ -221,6 +227,7 @@ def test_what_cannot_be_shown_is_one_sentence(view, form, words, tiny):
         result(tiny, view, **form)
 
 
+@pytest.mark.slow
 def test_no_numbers_are_one_sentence(tiny):
     with torch.no_grad():
         tiny.main.model.ln_f.weight[3] = float("nan")
@@ -317,6 +324,7 @@ def test_the_recordings_last_snapshot_is_the_shipped_base(classroom):
     assert last["second_copy"] < 0.25 * last["first_copy"] and xray.RECORDING.stat().st_size < 500_000
 
 
+@pytest.mark.slow
 def test_a_model_of_other_sizes_is_shown_and_saved(tmp_path, in_process):
     save_pretrained(make_model(n_layer=1, n_head=2, n_positions=40), Tokenizer.from_merges([]), tmp_path / "m")
     told = in_process("ch_pretrain/xray.py", "--model", tmp_path / "m", "--save", "a b.html", "Hé\n<b>").stdout

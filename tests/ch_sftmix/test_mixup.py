@@ -183,6 +183,7 @@ def test_an_epoch_sees_every_example_in_pairs_across_the_halves(n):
         assert pairs == data.order(epoch) != data.order(epoch + 1)
 
 
+@pytest.mark.slow
 def test_lambda_follows_the_beta_distribution():
     """Beta(α, α) has mean 1/2 and variance 1 / (4 (2α + 1))."""
     for alpha in (0.5, 4.0):

@@ -43,6 +43,7 @@ def written(peer: transformers.PreTrainedModel, tokenizer, folder, **how: object
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, settings", LLAMAS.values(), ids=LLAMAS)
 @torch.no_grad()
 def test_logits_are_those_of_transformers_and_files_go_both_ways(kind, settings, tokenizer, tmp_path):
@@ -62,6 +63,7 @@ def test_logits_are_those_of_transformers_and_files_go_both_ways(kind, settings,
     assert type(again) is type(peer) and torch.equal(again.eval()(IDS).logits, expected)
 
 
+@pytest.mark.slow
 def test_parts_in_bfloat16_are_read_as_float32(llama_folder):
     assert len(list(llama_folder.glob("model-*.safetensors"))) > 1
     ours, tokenizer = load_pretrained(llama_folder)
@@ -71,6 +73,7 @@ def test_parts_in_bfloat16_are_read_as_float32(llama_folder):
         assert ours.wte.weight.dtype == torch.float32 and (ours(ids) - peer(ids).logits).abs().max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_greedy_answers_are_those_of_transformers(tokenizer, tmp_path):
     peer, prompts = make_peer(noise=0.4), [[10, 20, 30, 40, 50], [7, 8], [9] * 9]
     model, _ = load_pretrained(written(peer, tokenizer, tmp_path))

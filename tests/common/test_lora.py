@@ -42,6 +42,7 @@ def test_a_layer_computes_the_formula():
     torch.testing.assert_close(layer.merged() @ x.T + linear.bias[:, None], by_hand.T)
 
 
+@pytest.mark.slow
 def test_it_begins_as_the_pretrained_model_and_trains_the_updates_alone():
     plain, model = make_model(), make_model()
     add_lora(model, RANK)
@@ -103,6 +104,7 @@ def test_it_equals_peft_on_the_same_weights(tokenizer, tmp_path):
     torch.testing.assert_close(load_pretrained(tmp_path / "ours")[0](IDS), merged(IDS).logits, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_training_leaves_an_ordinary_checkpoint_and_its_adapter(tokenizer, tmp_path):
     model = make_model()
     torch.manual_seed(0)
@@ -126,6 +128,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_resumed_it_equals_never_interrupted(tokenizer, tmp_path, at):
     def train(folder, resume=False, stop=None):
@@ -145,6 +148,7 @@ def test_resumed_it_equals_never_interrupted(tokenizer, tmp_path, at):
     assert one == two
 
 
+@pytest.mark.slow
 def test_the_state_holds_the_updates_alone(tokenizer, tmp_path):
     def stop(row):
         if row["step"] == 3:

@@ -87,6 +87,7 @@ def test_answers(elsewhere):
     assert relay.cache.length == 9 + 3 and relay.starts.tolist() == [10 - 4, 9 - 5]
 
 
+@pytest.mark.slow
 def test_utilities(elsewhere):
     with torch.no_grad():
         prefix = SharedPrefix(elsewhere, [1, 2, 3])

@@ -202,6 +202,7 @@ def test_rows_that_no_token_belongs_to_are_marked(tokenizer, tmp_path, tiny_mode
     assert getattr(load_pretrained(folder)[0], "without_token", None) is None
 
 
+@pytest.mark.slow
 def test_a_config_with_the_six_needed_keys_is_enough(tiny_model, folder):
     config = json.loads((folder / "config.json").read_text())
     needed = ("model_type", "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
@@ -494,6 +495,7 @@ def change_json(path: Path, **settings: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"r": 3, "rank_pattern": {"c_proj": 7}},
                                       {"target_modules": ["c_fc"], "layers_to_transform": [1]}], ids=str)
 def test_an_adapter_folder_is_the_model_it_adapts_with_its_updates(settings, peer, peer_folder, tmp_path):
@@ -528,6 +530,7 @@ def further_tensor(folder: Path) -> None:
     save_file(tensors | {"base_model.model.lm_head.weight": torch.ones(257, 32)}, folder / "adapter_model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "damage", "words"), [
     ({"use_dora": True}, None, "use_dora = True"), ({"bias": "all"}, None, "bias = 'all'"),
     ({"modules_to_save": ["ln_f"]}, None, "modules_to_save = ['ln_f']"),
@@ -545,6 +548,7 @@ def test_other_adapters_are_refused(settings, damage, words, peer_folder, tmp_pa
     assert words in refusal(lambda: load_pretrained(tmp_path / "adapter"))
 
 
+@pytest.mark.slow
 def test_an_adapter_of_another_size_is_refused(peer_folder, tokenizer, tmp_path):
     adapter(peer_folder, tmp_path / "adapter", tmp_path / "base")
     save_pretrained(make_model(n_embd=16), tokenizer, tmp_path / "base")

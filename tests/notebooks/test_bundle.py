@@ -24,6 +24,7 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_students_get_chapters_notebooks_checker_and_exercises(students):
     there = files(students)
     assert {"README.md", "LICENSE", "pyproject.toml", "requirements.txt", "common/gpt2.py", "ch_delift/greedy.py",

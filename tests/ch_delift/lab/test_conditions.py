@@ -23,6 +23,7 @@ from ch_delift.lab.conditions import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_a_data_set_depends_on_its_seed_alone(condition):
     first, other = draw_data(condition, 300), draw_data(condition, 301)
@@ -37,6 +38,7 @@ def test_no_test_question_is_trained_on_and_no_target_is_chosen_from(condition):
     assert not any(record in data.training for record in data.target)
 
 
+@pytest.mark.slow
 def test_skewed_data_has_other_large_families_in_each_data_set():
     large = []
     for seed in (300, 301):
@@ -59,6 +61,7 @@ def test_redundant_data_asks_for_a_few_things_again_and_again_in_other_words():
     assert len(wordings) >= COPIES - 2  # two ways of rewording may agree
 
 
+@pytest.mark.slow
 def test_a_target_is_a_few_families_told_by_other_records():
     data = draw_data("target", 300)
     assert Counter(Counter(r["family"] for r in data.target).values()) == {TARGETS[1]: TARGETS[0]}

@@ -46,6 +46,7 @@ def test_families_must_be_named_and_large_enough(questions, pool):
         same_family(questions, pool, 1, seed=0)
 
 
+@pytest.mark.slow
 def test_command_with_examples_of_the_same_family(tmp_path, tokenizer):
     save_pretrained(make_model(n_positions=600, n_embd=8, n_layer=1, n_head=1), tokenizer, tmp_path / "tiny")
     rows = [{"instruction": f"{i}?", "input": "", "output": f"{i}!", "family": "ab"[i % 2], "split": split}

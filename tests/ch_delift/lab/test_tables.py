@@ -88,6 +88,7 @@ def test_the_pilot_is_a_grid():
     assert "not decided" in text
 
 
+@pytest.mark.slow
 def test_the_best_rate_is_that_of_random_subsets_over_all_sets():
     whole = [entry | {"seed": seed, "lr": series.lr, "steps": series.steps, "macro": 0.3 + 1000 * series.lr + seed % 2 / 10}
              for series in PILOT[0] for seed in series.seeds for entry in entries(series.condition, random=[0.0])

@@ -105,6 +105,7 @@ def test_names_are_shown_after_the_vote_and_not_before(serve, tmp_path):
         "runs/model-one": "yes", "runs/model-two": "no"}
 
 
+@pytest.mark.slow
 def test_sides_and_pairs_are_drawn(serve):
     server = serve({name: lambda record: "x" for name in "abc"})
     seen = {tuple(server.arena.battles[ask(server, question="?")[8:]].names.values()) for _ in range(60)}
@@ -210,6 +211,7 @@ def test_two_arenas_share_a_file_of_votes(serve, tmp_path):
     assert "Ratings from 41 votes" in request(servers[0], "GET", "/ratings")[1]
 
 
+@pytest.mark.slow
 def test_votes_that_can_be_written_nowhere_are_refused_at_once(in_process, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     assert_refused(in_process("ch_instruct/evaluation/arena.py", "--models", "classroom", CLASSROOM_FOLDER, "--port", 0,
@@ -241,6 +243,7 @@ def test_bad_votes_are_not_counted(serve):
     assert request(server, "POST", "/ask", {"question": "?"}, **{"Content-Length": "many"})[0] == 413
 
 
+@pytest.mark.slow
 def test_models_answer_and_refuse_what_is_too_long(serve, tmp_path):
     save_pretrained(make_model(n_positions=256), Tokenizer.from_merges([]), tmp_path / "model")
     answer = answerer(str(tmp_path / "model"), torch.device("cpu"), "fp32", "alpaca", 8)
@@ -260,6 +263,7 @@ def test_models_answer_and_refuse_what_is_too_long(serve, tmp_path):
     assert server.arena.battles[ask(server, next="1")[8:]].question == "short"  # a question that fails does not come again
 
 
+@pytest.mark.slow
 def test_answers_are_the_likeliest_or_drawn_anew(tmp_path):
     save_pretrained(make_model(n_positions=256), Tokenizer.from_merges([]), tmp_path / "model")
     given = str(tmp_path / "model"), torch.device("cpu"), "fp32", "alpaca", 8
@@ -328,6 +332,7 @@ def test_a_vote_that_lost_its_line_feed_is_kept_and_half_of_one_is_not(serve, tm
     assert [entry["vote"] for entry in load_votes(path).entries] == ["left", "tie"]
 
 
+@pytest.mark.slow
 def test_nothing_is_made_before_the_port_is_known_to_be_free(serve, in_process):
     port = serve().server_port
     assert_refused(in_process("ch_instruct/evaluation/arena.py", "--models", "classroom", CLASSROOM_FOLDER, "--port", port),

@@ -181,6 +181,7 @@ def test_pairs_by_hand():
                      "second_place_both_times": 1}
 
 
+@pytest.mark.slow
 def test_scores_of_a_server_that_fails_in_every_way(server, waits, monkeypatch, capsys, tmp_path):
     write_json(tmp_path / "a.json", answers("good", "fair", "refused", "babble", "stumbles", "gone", "cut", "broken"))
     script = {"good": ["Fine.\nScore: 90"], "fair": ["Half \ud83d\nScore: 60"], "refused": ["I am sorry, I cannot rate this."],
@@ -333,6 +334,7 @@ def test_a_server_gets_one_time_limit_whatever_it_does(answer, words, server, mo
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200_000  # kB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spell", [
     lambda text: text.replace("/", "\\/"), lambda text: "".join(f"\\u{ord(c):04x}" if c in KEY else c for c in text),
     lambda text: text.replace("k", "\\u006B").replace("s", "\\u0073")], ids=["slash", "all", "capitals"])
@@ -346,6 +348,7 @@ def test_a_key_that_comes_back_in_other_letters_is_hidden(spell, server, monkeyp
     assert KEY not in seen.replace("\\/", "/").replace("\\u0073", "s")
 
 
+@pytest.mark.slow
 def test_what_a_server_says_does_not_steer_the_terminal(server, monkeypatch, capsys, tmp_path):
     write_json(tmp_path / "a.json", answers("one", "two"))
     server.models = b'{"data": [{"id": "\\u001b[2J\\u0007gone\\u009b"}]}'
@@ -378,6 +381,7 @@ def test_a_judge_on_another_scale_is_warned_of(scores, warned, server, monkeypat
     assert "from 0 to 100>/100" in server.prompts[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["a..b", "a" * 70, "xn--a", "a b", "\u2603" * 70, "[::1", "1.2.3.4.5", "-"])
 def test_a_host_whose_name_is_none_gets_one_sentence(host, monkeypatch, tmp_path):
     write_json(tmp_path / "a.json", answers("one"))
@@ -394,6 +398,7 @@ def test_a_list_of_models_that_is_none_is_told(models, server):
         judge_server.JudgeServer(f"{server.url} ", "oracle", 1.0).probe()  # a space was copied, too
 
 
+@pytest.mark.slow
 def test_the_key_is_not_sent_on(server, monkeypatch, tmp_path):
     """A server that sends us elsewhere does not get our key sent there."""
     write_json(tmp_path / "a.json", answers("one"))
@@ -412,6 +417,7 @@ def test_the_key_is_not_sent_on(server, monkeypatch, tmp_path):
     assert seen == [f"Bearer {KEY}", None]
 
 
+@pytest.mark.slow
 def test_a_wait_that_the_server_asks_for(server, waits, monkeypatch, tmp_path):
     write_json(tmp_path / "a.json", answers("one"))
     server.headers = {"Retry-After": "7"}
@@ -420,6 +426,7 @@ def test_a_wait_that_the_server_asks_for(server, waits, monkeypatch, tmp_path):
     assert waits == [7, 7]
 
 
+@pytest.mark.slow
 def test_pairs_are_asked_in_both_orders(server, monkeypatch, capsys, tmp_path):
     arms = {"ntp": ["long one", "short", "same", "bad one"], "sftmix": ["short", "long one", "same", "very bad one"]}
     write_json(tmp_path / "responses.json", [
@@ -444,6 +451,7 @@ def test_pairs_are_asked_in_both_orders(server, monkeypatch, capsys, tmp_path):
     assert "50.0%" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_judge_that_likes_a_place_gives_ties(server, monkeypatch, capsys, tmp_path):
     write_json(tmp_path / "a.json", answers("one", "two", "three"))
     write_json(tmp_path / "b.json", answers("eins", "zwei", "drei"))
@@ -519,6 +527,7 @@ def test_the_server_is_probed_first(server, models, words, monkeypatch, tmp_path
     assert server.prompts == [] and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_server_without_a_list_of_models_may_still_answer(server, monkeypatch, capsys, tmp_path):
     write_json(tmp_path / "a.json", answers("one"))
     server.models = 500

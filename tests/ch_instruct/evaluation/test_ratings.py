@@ -49,6 +49,7 @@ def test_no_votes_no_ratings():
     assert rate([]) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.integers(2, 5).flatmap(lambda n: st.lists(st.lists(st.integers(0, 20), min_size=n, max_size=n), min_size=n,
                                                    max_size=n)))
@@ -64,6 +65,7 @@ def test_strengths_maximise_the_likelihood(rows):
     assert np.log(p).sum() == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_many_votes_take_no_time_and_no_memory():
     """Their kinds are few: 200,000 votes among three models are a table of counts."""
     votes = [{"left": "abc"[i % 3], "right": "abc"[(i + 1) % 3], "vote": "left" if i % 2 else "tie"} for i in range(200_000)]

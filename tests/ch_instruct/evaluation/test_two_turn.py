@@ -72,6 +72,7 @@ def test_bad_question_file_is_refused(tmp_path, content, words):
     assert str(refused.value).startswith(f"--questions {path}")
 
 
+@pytest.mark.slow
 def test_the_second_turn_sees_the_first_answer(tokenizer):
     model = make_model(n_positions=256)
     questions = [ASKED, ASKED | {"question_id": 8, "turns": ["Say hello to everybody.", "Once more."]}]

@@ -68,6 +68,7 @@ def test_the_most_memory_is_that_of_a_process_of_its_own():
     assert here < 1e6 * bench.peak_megabytes(fill, here // 4) < 6 * here
 
 
+@pytest.mark.slow
 def test_the_other_processes_compute_until_the_end():
     before = psutil.Process().children()
     with beside(2):

@@ -55,6 +55,7 @@ def test_a_trial_leaves_weights_gradients_and_random_numbers_as_they_were(lora, 
     assert names == [type(module) for module in model.modules()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "seconds_a_token", "resume", "told"), [
     (20, 1.0, False, True), (16, 1.0, False, False), (20, 1e-6, False, False), (20, 1.0, True, False)])
 def test_it_is_said_of_large_runs_alone(epochs, seconds_a_token, resume, told, ready, monkeypatch, capsys):
@@ -67,6 +68,7 @@ def test_it_is_said_of_large_runs_alone(epochs, seconds_a_token, resume, told, r
     assert bool(said(capsys)) == told
 
 
+@pytest.mark.slow
 def test_all_there_is_to_do_is_counted(ready, monkeypatch, capsys):
     work = ready()
     tokens = {split: sum(len(e.ids) - 1 for e in part) for split, part in work.examples.items()}
@@ -82,6 +84,7 @@ def test_all_there_is_to_do_is_counted(ready, monkeypatch, capsys):
         f"evaluation {cost.duration(read)}, answers 2 min) and 4.0 GB of memory, to judge by a trial of 0 s"]
 
 
+@pytest.mark.slow
 def test_training_is_its_tokens_at_the_speed_of_two_passes_and_its_steps(ready, clock, monkeypatch):
     work = ready(accumulate=2)
     kind = training(work, 10)
@@ -107,6 +110,7 @@ def test_training_is_its_tokens_at_the_speed_of_two_passes_and_its_steps(ready, 
     assert found == pytest.approx(10.0 / (sizes[-1] + sizes[3]) * kind.tokens + 1.0 * 60 / 2)
 
 
+@pytest.mark.slow
 def test_answers_of_the_base_are_as_long_as_they_may_be_and_later_ones_as_long_as_expected(ready, clock, monkeypatch):
     work = ready()
 
@@ -121,6 +125,7 @@ def test_answers_of_the_base_are_as_long_as_they_may_be_and_later_ones_as_long_a
     assert cost.time_answers(work, 3) == pytest.approx(4 * 2.5 + 0.5 * (work.max_new_tokens + 3 * sum(expected) / 6))
 
 
+@pytest.mark.slow
 def test_a_token_is_read_at_the_speed_of_a_middling_batch(ready, clock, monkeypatch):
     work = ready()
 

@@ -59,6 +59,7 @@ def test_a_model_that_was_trained_on_other_records_is_asked_all_without_a_word(t
     assert choose_part(named, [other], "test") == named[::7] == choose_part(named[::7], [other], "test")
 
 
+@pytest.mark.slow
 def test_respond_takes_the_held_out_ones(in_process, tmp_path):
     (tmp_path / "cwd").mkdir(exist_ok=True)
     (tmp_path / "cwd" / "d.json").write_text(json.dumps(RECORDS))

@@ -57,6 +57,7 @@ def test_a_template_in_a_file_of_its_own_counts(tmp_path):
         choose_style(str(tmp_path / "theirs"), None)
 
 
+@pytest.mark.slow
 def test_respond_asks_as_the_folder_was_trained(in_process, tmp_path):
     name = save(tmp_path / "own", chat_template("phi3"))
     (tmp_path / "cwd").mkdir(exist_ok=True)
@@ -69,6 +70,7 @@ def test_respond_asks_as_the_folder_was_trained(in_process, tmp_path):
     assert done.returncode == 0 and given["answer"] == ways["phi3"] != ways["alpaca"]
 
 
+@pytest.mark.slow
 def test_training_goes_on_in_the_style_of_its_model(tmp_path):
     name = save(tmp_path / "own", chat_template("phi3"))
     work = pipeline.prepare(FineTuning(model=name, smoke=True, device="cpu"))

@@ -68,6 +68,7 @@ def test_a_step_done_again_replaces_its_row_and_later_ones(tmp_path, tokenizer, 
     assert path.read_text().splitlines()[0] == "step,tokens,first_copy,second_copy,induction"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["x,y\n1\n", *("step,tokens,first_copy,second_copy,induction\n1," + value + ",3,2,0.5\n"
                                                 for value in ("nan", "-5", "inf", "", "9" * 400))])
 def test_a_damaged_curve_is_refused(text, tmp_path, tokenizer, tiny_model):

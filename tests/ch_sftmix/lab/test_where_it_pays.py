@@ -81,6 +81,7 @@ def test_what_is_done_is_not_repeated(tmp_path, monkeypatch):
     assert list(cell(0.0)) == ["ntp", "sftmix"]  # no oracle there
 
 
+@pytest.mark.slow
 def test_what_is_given_twice_and_small_with_other_sizes_are_refused(in_process):
     run = "ch_sftmix/lab/where_it_pays.py"
     assert_refused(in_process(run, "--seeds", 3, 3), "--seeds 3 3: give 2 or more, and each only once")

@@ -40,6 +40,7 @@ def test_some_rows_stop_and_some_run_into_the_limit(stopping_model):
     assert len({len(c.ids) for c in answers}) > 2
 
 
+@pytest.mark.slow
 def test_memory_is_for_what_fits_into_the_context(stopping_model, monkeypatch):
     taken = []
     made = answering.BatchCache.__init__
@@ -76,6 +77,7 @@ def test_greedy_texts_without_repeated_n_grams_are_those_of_the_plain_decoder(st
     assert all(len({*prompt, *new}) == len({*prompt}) + len(new) for prompt, new in zip(prompts, together))
 
 
+@pytest.mark.slow
 def test_an_id_without_a_token_is_never_said(stopping_model):
     """Rows by which a checkpoint pads its vocabulary, here those that are said otherwise."""
     def said() -> set[int]:

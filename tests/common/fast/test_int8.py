@@ -22,6 +22,7 @@ def test_logits_are_near_the_plain_ones_and_further_than_nothing(kind):
     assert 1e-4 < far < 0.07
 
 
+@pytest.mark.slow
 def test_the_shipped_model_says_the_right_capitals_as_before():
     from ch_pretrain.world import COUNTRIES
 

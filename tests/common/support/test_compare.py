@@ -42,6 +42,7 @@ def test_an_option_without_a_value_is_shown_as_one_that_is_not_there(in_process,
     assert [line.split() for line in lines[2:4]] == [["lr", "-", "0.1"], []]
 
 
+@pytest.mark.slow
 def test_a_folder_given_twice_is_one_and_every_curve_keeps_its_name(in_process, tmp_path, monkeypatch):
     curves: dict[str, list] = {}
     monkeypatch.setattr("common.support.plots.draw_losses", lambda ax, runs: curves.update(runs))

@@ -525,6 +525,7 @@ def test_a_hub_that_means_ill_gets_an_end(how, here, tmp_path):
     assert (fetch() / WEIGHTS).read_bytes() == here.repos["someone/tiny"][WEIGHTS]  # nothing of it is kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ETag", "X-Linked-Etag", "X-Repo-Commit", "sha"])
 @pytest.mark.parametrize("place", ["{0}/taken", "../../../taken", "a/b", "x" * 300, "a\\b"])
 def test_a_name_that_leads_out_of_the_cache_is_refused(name, place, here, tmp_path):
@@ -539,6 +540,7 @@ def test_a_name_that_leads_out_of_the_cache_is_refused(name, place, here, tmp_pa
     assert not list(tmp_path.rglob("*taken*")) and not list(tmp_path.rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["http://[::1", "http://a:99999999/", "//[", "http://a\x7fb/"])
 def test_an_address_that_is_none_is_refused(place, here):
     here.more = {"Location": place}
@@ -553,6 +555,7 @@ def test_a_file_that_has_no_room_is_not_begun(here, tmp_path):
     assert here.weights_sent() == 0
 
 
+@pytest.mark.slow
 def test_names_of_files_that_lead_elsewhere_are_no_files(here):
     for name in ("../x.json", "/etc/x.json", "a/../../x.json", "a\\b.json", "\x1b[2J.json"):
         here.hostile = api(lambda h, name=name: h.answer_json(describe({name: b""})))

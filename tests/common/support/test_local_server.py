@@ -155,6 +155,7 @@ def test_any_host_and_any_form_are_read(host, sent):
     assert isinstance(Request("POST", "/", "", sent).form(), dict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["&", "=", "%", "%41", "a=b&", "+", "\u2603"])
 def test_a_form_as_long_as_it_may_be_is_read_at_once(piece):
     started = time.process_time()

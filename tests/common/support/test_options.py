@@ -101,6 +101,7 @@ def test_stopped_by_hand_a_command_advises_what_it_can_do(in_process, monkeypatc
     assert in_process("ch_instruct/train.py", "--smoke").stderr == "\nStopped.\n"  # nothing had begun
 
 
+@pytest.mark.slow
 def test_what_a_terminal_cannot_spell_is_no_reason_to_end(tmp_path):
     done = subprocess.run(command("ch_sftmix/train.py", "--help"), cwd=tmp_path, capture_output=True,
                           env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"})

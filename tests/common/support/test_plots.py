@@ -47,6 +47,7 @@ def test_tokens_are_counted_in_numbers_that_can_be_read():
         assert above._functions[0](1.0) == pytest.approx(last)
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_short_run_are_points_even_a_single_one():
     for steps, marker in ((1, "."), (2, "."), (9, "."), (10, ""), (200, "")):
         rows = [{"step": n, "epoch": n / steps, "tokens": n, "train_loss": 3 / n} for n in range(1, steps + 1)]

@@ -53,6 +53,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 def test_equal_models_agree_everywhere(folder):
     ours, theirs = load_pretrained(folder)[0], transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
     rows = verify.layer_differences(ours, theirs, IDS)
@@ -61,6 +62,7 @@ def test_equal_models_agree_everywhere(folder):
     assert all(agrees and difference < 1e-4 for _, difference, agrees in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage, place, cause", WRONG.values(), ids=WRONG)
 def test_the_first_wrong_place_and_its_cause_are_named(folder, damage: Callable, place: str, cause: str):
     ours = load_pretrained(folder)[0]
