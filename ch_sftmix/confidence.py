@@ -51,27 +51,6 @@ def without_least_sure(confidence: Tensor, share: float) -> list[int]:
     return surest_first[:len(surest_first) - int(share * len(surest_first) + 1e-9)]
 
 
-def relative(sure: Tensor, vectors: Tensor, neighbours: int = 10) -> Tensor:
-    """How much surer the model was of each response than of those nearest to it.
-
-    Confidence tells kinds of records apart before it tells right from wrong: of a hard kind, all
-    are unsure. Minus the mean confidence of the nearest records, what is left is of the record.
-
-    Args:
-        sure: float [N], from `confidence`.
-        vectors: float [N, D], the records as vectors; the nearest have the largest cosines about
-            their mean.
-
-    Returns:
-        float [N]; below 0, the model was less sure of it than of its neighbours.
-    """
-    sure = torch.as_tensor(sure)
-    unit = torch.nn.functional.normalize(vectors - vectors.mean(dim=0), dim=1)
-    cosines = (unit @ unit.T).fill_diagonal_(-torch.inf)  # no record is its own neighbour
-    nearest = cosines.topk(min(neighbours, len(sure) - 1)).indices  # [N, neighbours]
-    return sure - sure[nearest].mean(dim=1)
-
-
 def random_split(n: int, seed: int) -> tuple[list[int], list[int]]:
     """The control: two halves of the same sizes, drawn at random."""
     order = random.Random(f"halves {seed}").sample(range(n), n)

@@ -47,9 +47,9 @@ from common.support.reports import (
     equivalence_p_value,
     fenced,
     holm,
+    interval_of,
     mean_interval,
     mean_or_none,
-    plus_minus,
     repetitions_needed,
     tested,
 )
@@ -89,13 +89,6 @@ def differences(entries: Sequence[dict], series: Series, first: str, second: str
     """One arm minus another, on each data set that has both."""
     one, other = (by_data_set(entries, series, arm, measure) for arm in (first, second))
     return [one[seed] - other[seed] for seed in one if seed in other]
-
-
-def interval_of(values: Sequence[float], form: str = ".1%") -> str:
-    """Mean and half of the 95 % interval of these values; with one the value alone, with none a dash."""
-    if len(values) < 2:
-        return cell(mean_or_none(values) if values else None, form)
-    return plus_minus(mean_interval(values), form)
 
 
 def of_arms(plan: Sequence[Sequence[Series]]) -> Iterator[tuple[Series, list[str]]]:

@@ -225,7 +225,7 @@ def measures(found: dict) -> list[dict]:
 
 def main() -> None:
     args = parse()
-    with needs("lm-evaluation-harness", "requirements-eval.txt"):
+    with needs("lm-evaluation-harness", "-r requirements-eval.txt"):
         import datasets
         import lm_eval
         from transformers.utils.logging import disable_progress_bar

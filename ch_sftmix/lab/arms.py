@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.functional import normalize
 
 from ch_instruct import pipeline
 from ch_instruct.perplexity import response_perplexities
 from ch_instruct.pipeline import Work
-from ch_sftmix.confidence import confidence, random_split, relative, split, without_least_sure
+from ch_sftmix.confidence import confidence, random_split, split, without_least_sure
 from ch_sftmix.train import SFTMix, mixup_run
 from common.fast.views import run
 from common.gpt2 import GPT2
@@ -75,6 +76,25 @@ def base_perplexities(cell: Cell) -> Tensor:
     load_weights(cell.work.model, cell.work.folder)
     data = pipeline.example_dataset(cell.work.examples["train"], cell.work.tokenizer)
     return response_perplexities(cell.work.model, data, 2 * cell.work.options.batch_size, cell.work.precision)
+
+
+def relative(sure: Tensor, vectors: Tensor, neighbours: int = 10) -> Tensor:
+    """How much surer the model was of each response than of those nearest to it.
+
+    Confidence tells kinds of records apart before it tells right from wrong: the model is unsure of all records of a hard kind.
+    Without the mean confidence of its neighbours, a record's confidence says something about this record.
+
+    Args:
+        sure: float [N], from `confidence`.
+        vectors: float [N, D], the records as vectors; the nearest have the largest cosines about their mean.
+
+    Returns:
+        float [N]; below 0, the model was less sure of it than of its neighbours.
+    """
+    unit = normalize(vectors - vectors.mean(dim=0), dim=1)
+    cosines = (unit @ unit.T).fill_diagonal_(-torch.inf)  # no record is its own neighbour
+    nearest = cosines.topk(min(neighbours, len(sure) - 1)).indices  # [N, neighbours]
+    return sure - sure[nearest].mean(dim=1)
 
 
 def mean_states(cell: Cell) -> Tensor:

@@ -41,7 +41,7 @@ import torch
 from ch_sftmix.lab.calibration import calibration_error
 from ch_sftmix.lab.plots import draw_reliability
 from common.support.plots import save_picture
-from common.support.reports import cell, difference_table, fenced, mean_interval, plus_minus, tested
+from common.support.reports import difference_table, fenced, interval_of, tested
 
 HEAD = """# SFTMix's map: what was measured
 
@@ -81,11 +81,6 @@ def differences(results: Results, first: str, second: str, value: Callable[[dict
     found = {noise: [value(arms[first][seed]) - value(arms[second][seed]) for seed in arms.get(first, {})
                      if seed in arms.get(second, {})] for noise, arms in results.items()}
     return {noise: values for noise, values in found.items() if values}
-
-
-def interval_of(values: Sequence[float], form: str) -> str:
-    """Mean ± half of the 95 % interval; one value alone; with none a dash."""
-    return plus_minus(mean_interval(values), form) if len(values) > 1 else cell(values[0] if values else None, form)
 
 
 def primary_text(results: Results, fixed: bool = True) -> str:

@@ -9,8 +9,9 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from common.fast.prepacked import put_products
 from common.gpt2 import GPT2
 from common.support.device import pick_precision
 from common.support.files import InputError
@@ -18,10 +19,7 @@ from common.support.files import InputError
 
 def to_int8(model: GPT2) -> None:
     """From here on this model computes its products with weights of 8 bits. It can answer, not learn."""
-    for linear in [module for module in model.modules() if type(module) is nn.Linear]:
-        vars(linear)["forward"] = _product(linear.weight, linear.bias)
-    if not hasattr(model, "lm_head"):
-        vars(model)["logits"] = _product(model.wte.weight, None)  # the tied head, a third of what is read
+    put_products(model, _product)
 
 
 def _product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:

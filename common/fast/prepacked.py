@@ -18,6 +18,22 @@ ROWS = 8  # for which the order is chosen; it serves others as well
 SHARE = 0.1  # of the machine's memory that the ordered weights may take; larger models answer from the usual ones
 
 
+Product = Callable[[Tensor, Tensor | None], Callable[[Tensor], Tensor]]  # (weight, bias) -> what computes with them
+
+
+def linears_of(model: GPT2) -> list[nn.Linear]:
+    """Its linear layers; those of other kinds (LoRA's) are left alone."""
+    return [module for module in model.modules() if type(module) is nn.Linear]
+
+
+def put_products(model: GPT2, product: Product) -> None:
+    """From here on the linear layers, and the head, compute by `product`."""
+    for linear in linears_of(model):
+        vars(linear)["forward"] = product(linear.weight, linear.bias)
+    if not hasattr(model, "lm_head"):  # tied; else the head is one of the layers
+        vars(model)["logits"] = product(model.wte.weight, None)
+
+
 @contextlib.contextmanager
 def prepacked_weights(model: GPT2) -> Iterator[None]:
     """Within this context a model on the CPU computes with ordered copies of its matrices, in the precision of the autocast
@@ -25,7 +41,8 @@ def prepacked_weights(model: GPT2) -> Iterator[None]:
     dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
     small = sum(p.numel() for p in model.parameters()) * dtype.itemsize <= SHARE * machine_memory()
     can = torch.backends.mkldnn.is_available() and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    if model.device.type != "cpu" or not small or not can or "logits" in vars(model):  # the last: replaced already (int8.py)
+    replaced = any("forward" in vars(linear) for linear in linears_of(model))  # by int8.py
+    if model.device.type != "cpu" or not small or not can or replaced:
         yield
         return
 
@@ -35,14 +52,10 @@ def prepacked_weights(model: GPT2) -> Iterator[None]:
         bias = None if bias is None else bias.detach().to(dtype)
         return lambda x: torch.ops.mkldnn._linear_pointwise(x.to(dtype), packed, bias, "none", [], "")
 
-    linears = [module for module in model.modules() if type(module) is nn.Linear]
     try:
-        for linear in linears:
-            vars(linear)["forward"] = product(linear.weight, linear.bias)
-        if not hasattr(model, "lm_head"):  # tied; else the head is one of the layers
-            vars(model)["logits"] = product(model.wte.weight, None)
+        put_products(model, product)
         yield
     finally:
-        for linear in linears:  # the methods of their classes are there again
+        for linear in linears_of(model):  # the methods of their classes are there again
             vars(linear).pop("forward", None)
         vars(model).pop("logits", None)

@@ -30,12 +30,12 @@ class InputError(Exception):
 
 
 @contextlib.contextmanager
-def needs(packages: str, file: str = "requirements-dev.txt") -> Iterator[None]:
-    """Around imports of what not everybody has: where it is missing, the error says from which file to install it."""
+def needs(packages: str, install: str = "-r requirements-dev.txt") -> Iterator[None]:
+    """Stands around the import of packages that are optional. Where they are missing, the error says how to install them."""
     try:
         yield
     except ImportError as error:
-        raise InputError(f"This needs {packages}: pip install -r {file}") from error
+        raise InputError(f"This needs {packages}: pip install {install}") from error
 
 
 _claimed: dict[tuple[int, int], int] = {}  # a folder, as the system knows it -> the descriptor that holds its lock

@@ -59,7 +59,7 @@ def convert(file: Path, folder: Path) -> None:
     Raises:
         InputError: without `gguf`, or if the file is none of a Llama or Qwen2 with byte-level BPE.
     """
-    with needs("gguf"):
+    with needs("gguf", "gguf"):
         from gguf import GGUFReader, dequantize
 
     with reading(file, "no GGUF file of a Llama or Qwen2", "fetch it again, or use another model"):

@@ -89,6 +89,11 @@ def plus_minus(interval: tuple[float, float], form: str = ".1%") -> str:
     return f"{mean:{form}} ± {half:{form.lstrip('+')}}"
 
 
+def interval_of(values: Sequence[float], form: str = ".1%") -> str:
+    """Mean ± half of the 95 % interval of these values; one value alone; with none a dash."""
+    return plus_minus(mean_interval(values), form) if len(values) > 1 else cell(values[0] if values else None, form)
+
+
 def share_interval(share: float, n: int) -> tuple[float, float]:
     """95 % confidence interval of a share seen in n independent cases (Wilson, 1927): lowest and highest, from 0 to 1.
 

@@ -5,6 +5,7 @@ import torch
 
 from common.fast import int8
 from common.fast.answering import continue_all
+from common.fast.prepacked import prepacked_weights
 from common.pretrained import load_pretrained
 from common.support.device import evaluating
 from common.support.files import InputError
@@ -20,6 +21,18 @@ def test_logits_are_near_the_plain_ones_and_further_than_nothing(kind):
         found = model(ids)
     far = (found - plain).norm() / plain.norm()  # rounding to 127 steps, several times
     assert 1e-4 < far < 0.07
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_stay_where_others_would_order_the_weights(kind):
+    """Answering orders the weights of a model for a while; these are not to be ordered, nor to be gone afterwards."""
+    model, ids = KINDS[kind](), torch.tensor([[5, 6, 7]])
+    with evaluating(model):
+        int8.to_int8(model)
+        found = model(ids)
+        with prepacked_weights(model):
+            assert torch.equal(model(ids), found)
+        assert torch.equal(model(ids), found)
 
 
 @pytest.mark.slow
