@@ -111,13 +111,11 @@ def page(xray: Xray, sent: dict[str, str], saved: str = "") -> str:
 def save(xray: Xray, sent: dict[str, str]) -> str:
     """The page with all that its view lists as `saved`, for a file, without Python. InputError if it would be too large."""
     form, view = read_form(xray, sent)
-    changes, views = [{}, *view.saved(xray, form)], {}
-    names = sorted({name for change in changes for name in change})
-    for change in changes:
+    views, names = {}, sorted({name for change in view.saved(xray, form) for name in change})
+    for change in [{}, *view.saved(xray, form)]:
         state = Form({**form, **change})
         views["&".join(f"{name}={state[name]}" for name in names if state[name])] = shown(xray, state, view)
-    content = json.dumps({"names": names, "views": views}).encode()
-    packed = base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    packed = base64.b64encode(gzip.compress(json.dumps({"names": names, "views": views}).encode(), mtime=0)).decode()
     text = page(xray, {**form, "typed": "1"}, tag("script", packed, type="application/octet-stream", id="saved"))
     if len(text) > MOST_SAVED:
         raise InputError(f"The saved page would have {len(text):,} bytes, more than {MOST_SAVED:,}; save a shorter text.")

@@ -26,8 +26,7 @@ class Opened:
 
     def __init__(self, name: str, model: GPT2, tokenizer: Tokenizer):
         self.name, self.model, self.tokenizer = name, model, tokenizer
-        self.heads = {f"{layer}-{head}": (layer, head) for layer in range(model.config.n_layer)
-                      for head in range(model.config.n_head)}
+        self.heads = {f"{layer}-{h}": (layer, h) for layer in range(model.config.n_layer) for h in range(model.config.n_head)}
         self.word = cache(lambda i: escape(visible(tokenizer.decode([i]))))
         self.kept: dict[Any, Any] = {}  # for views that keep what takes long
 
@@ -101,9 +100,9 @@ def box(name: str, label: str, default: str) -> Control:
 
 def slider(name: str, label: str, low: float, high: float, step: float, default: str) -> Control:
     """A slider that shows its value."""
+    limits = {"min": f"{low}", "max": f"{high}", "step": f"{step}"}
     return (name, default, lambda value: tag("label", label + tag(
-        "input", type="range", name=name, min=f"{low}", max=f"{high}", step=f"{step}", value=escape(value)) + tag(
-        "output", escape(value))))
+        "input", type="range", name=name, value=escape(value), **limits) + tag("output", escape(value))))
 
 
 def tick(name: str, label: str) -> Control:
@@ -140,8 +139,8 @@ def table(caption: str, headings: Iterable[str], rows: Iterable[Sequence[str]], 
 
 def picture(values: Tensor) -> str:
     """Float [rows, columns], 0 (white) to 1 (black), as the address of a small grey PNG that it holds itself."""
-    lines = b"".join(b"\0" + bytes(line) for line in (255 * (1 - values)).byte().tolist())
+    lines = zlib.compress(b"".join(b"\0" + bytes(line) for line in (255 * (1 - values)).byte().tolist()))
     png, sizes = b"\x89PNG\r\n\x1a\n", struct.pack(">IIBBBBB", values.size(1), values.size(0), 8, 0, 0, 0, 0)
-    for part in (b"IHDR" + sizes, b"IDAT" + zlib.compress(lines), b"IEND"):
+    for part in (b"IHDR" + sizes, b"IDAT" + lines, b"IEND"):
         png += struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

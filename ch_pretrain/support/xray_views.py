@@ -52,11 +52,10 @@ def loss_text(logits: Tensor, ids: Tensor) -> str:
 def stream(opened: Opened, ids: Tensor, lens: Lens, place: int | None = None, other: Lens | None = None) -> str:
     """The stream as a grid, layers by positions, a tick at `place`. What another model says is added where it differs."""
     words, layers, T, rows = opened.words(ids), len(lens.p) - 1, len(ids), []
-    tokens, shares = lens.tokens.tolist(), lens.p.tolist()
-    for layer in range(layers + 1):
+    for layer, both in enumerate(zip(lens.tokens.tolist(), lens.p.tolist())):
         cells = [f"after layer {layer - 1}{' = prediction' * (layer == layers)}" if layer else "embeddings"]
-        for t in range(T):
-            said, p = opened.words(tokens[layer][t]), shares[layer][t]
+        for t, (tokens, p) in enumerate(zip(*both)):
+            said = opened.words(tokens)
             theirs = opened.word(other.tokens[layer, t, 0].item()) if other else said[0]
             differs, note = theirs != said[0], ", ".join(f"{word} {share:.0%}" for word, share in zip(said, p))
             cells.append(cell(said[0] + differs * f"<ins>≠ {theirs}</ins>", p[0], note, "marked" * differs))
