@@ -12,9 +12,7 @@ QUOTED = {  # as it is written -> where it has to stand
     "11 to 15 points": (*DELIFT, "README.md", "ch_instruct/recipe.md", "notebooks/04_delift.ipynb"),
     "+12.2 on skewed data becomes about +1.4": DELIFT[:1], "+12.2 becomes about +1.4": DELIFT[1:],
     "+1.7": (*SFTMIX, "README.md", "ch_instruct/recipe.md"), "+1.8": (*SFTMIX, "README.md", "ch_instruct/recipe.md"),
-    "-5.7": (*SFTMIX, "README.md", "ch_instruct/recipe.md"), "-0.8 to +0.3": (SFTMIX[0], "ch_instruct/recipe.md"),
-    "-0.5 ± 1.2": (SFTMIX[1], "notebooks/03_sftmix.ipynb"), "-1.9 ± 0.6": (SFTMIX[1], "notebooks/03_sftmix.ipynb"),
-    "-15.3 ± 4.2": (SFTMIX[1], "notebooks/03_sftmix.ipynb"), "-0.8 ± 0.8 points": (SFTMIX[0], "ch_instruct/recipe.md"),
+    "-5.7": (*SFTMIX, "README.md", "ch_instruct/recipe.md"),
     "94.6": ("README.md", "ch_instruct/README.md")}
 
 

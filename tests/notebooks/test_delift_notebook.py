@@ -42,7 +42,7 @@ def test_choices_and_scores_are_printed():
 def test_the_text_says_what_the_outputs_say(stored):
     told = printed(stored)
     target, example, pair = numbers(r"due to the target: (\d+)%, to the example: (\d+)%, to the pair: (\d+)%", told)
-    assert pair > 50 > target + example  # "here they are most of it", "most lies in the pairs"
+    assert pair > 50 > target + example  # "most of it is due to the pair"
     itself, own, other = (numbers(rf"Mean utility of {of}: (-?[\d.]+)", told)[0] for of in (
         "the target itself", "another record of its family", "a record of another family"))
     # "nearly as much as the answer itself, ... another family hardly"
@@ -56,23 +56,26 @@ def test_the_text_says_what_the_outputs_say(stored):
     text = " ".join(" ".join(cell.source for cell in stored.cells if cell.cell_type == "markdown").split())
     chosen = {stage: dict((f, int(n)) for f, n in re.findall(r"(\w+) (\d+)", row))
               for stage, row in re.findall(r"^(\w+), by utility: (.*)$", told, flags=re.M)}
-    others = " and ".join(f.replace("_", " ") for f in chosen["task"] if f not in ("past_tense", "plural"))
-    assert f"The other choices by utility are of {others}" in text
+    *others, last = (f.replace("_", " ") for f in chosen["task"] if f not in ("past_tense", "plural"))
+    assert f"The other choices by utility are of {', '.join(others)} and {last}" in text
     assert f"{chosen['continual']['continent']} of the records that utilities choose are about continents" in text
     found = r": of 16 chosen, .*: (\d+) by utility, (\d+) by hidden states; by chance (\d+)"
     by_utility, by_states, chance = map(int, numbers("task" + found, told))
-    assert f"choose {by_states} records of the two families and utilities {by_utility}; chance would choose {chance}" in text
+    assert f"choose {by_states} records of the two families and utilities {by_utility}; a random choice would have {chance}" in text
     by_utility, by_states, chance = map(int, numbers("continual" + found, told))
-    assert chance < by_utility < by_states <= chance + 3  # "both are only a little better than chance"
+    assert chance < by_utility < by_states <= chance + 3  # "both are only a little better"
+    assert f"({by_states} and {by_utility} of 16; random: {chance})" in text
     rows = re.findall(
         r"^\d+%, (\d+) records: DELIFT (\S+)%, random (\S+)% \((\S+)% to (\S+)%\)\n.*better: (\d) of 6", told, flags=re.M)
-    for records, delift, mean, _, _, better in rows:
-        assert f"it has {delift} %" in text or f"DELIFT's choice has {delift} %" in text
-        assert f"{better} of 6" in text and f"(mean {mean} %)" in text and f"{records} records" in text
     small, large = rows
-    assert float(large[1]) < float(small[1]) and 1 <= int(small[5]) <= 5 and large[5] == "6"  # "worse than its 10", "all six"
-    whole, = numbers(r"All 108 records: ([\d.]+)%", told)
-    assert float(large[2]) > whole and f"better than the whole pool ({whole} %)" in text
+    lowest, highest = map(float, small[3:5])
+    assert f"With {small[0]} records, {small[5]} of 6 random subsets are as good or better" in text and 1 <= int(small[5]) <= 5
+    assert f"With {large[0]} records, all {large[5]} are better" in text and large[5] == "6"
+    assert f"DELIFT is {float(large[2]) - float(large[1]):.0f} points below their mean" in text
+    assert float(large[1]) < float(small[1])  # "Its 32 records are even worse than its 10"
+    assert f"Random subsets of 10 records differ by {highest - lowest:.0f} points ({lowest} to {highest} %)" in text
+    held = {int(count): int(found) for count, found in re.findall(r"first (\d+) records hold (\d+) of 18 families", told)}
+    assert held == {10: 10, 32: 18} and "Its 32 records hold all 18 families, and its first 10 hold only 10" in text
     before, after = numbers(r"one of each family: ([+-][\d.]+) before fine-tuning, ([+-][\d.]+) after", told)
     assert after < 0 < before  # "after fine-tuning, an example in front mostly does harm"
     choosing, = numbers(r"utilities: (\d+) s", told)

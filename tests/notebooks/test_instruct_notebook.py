@@ -86,7 +86,8 @@ def test_the_text_says_what_the_stored_outputs_say():
     assert f"Without the mask, {prompts} % of the targets are tokens of prompts" in text
     points = dict(re.findall(r"^response only minus (.*): \+([\d.]+)% ±", stored, flags=re.M))
     assert f"and {points['prompt too']} points more answers are right" in text
-    assert f"misses few answers more: {points['response only, asked in phi3 style']} points" in text
+    assert f"but {points['prompt too']} points fewer answers are right" in text
+    assert f"but {points['response only, asked in phi3 style']} points fewer answers are right" in text
     asked, place, country = re.search(
         r"continent: (\d+) questions; .* right in (\d+) answers, the country in (\d+)", stored).groups()
     assert f"Of {asked} answers about continents, {place} name the right continent and {country} the right country" in text
@@ -94,6 +95,16 @@ def test_the_text_says_what_the_stored_outputs_say():
     worse, = re.search(r"^(\d+) right answers have a higher loss", stored, flags=re.M).groups()
     assert float(ranked) > 90 and int(worse) > 0  # "ranks answers well", "no line in the picture"
     assert f"in {ranked} % of all pairs the right answer has the lower loss" in text
+    assert f"The {worse} right answers are compared with one of them" in text
+
+
+def test_the_text_says_which_wrong_answers_are_only_cut_off():
+    notebook = read_notebook(find_notebooks(["02"])[0])
+    text = " ".join(" ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown").split())
+    wrong = re.findall(r"^loss (\S+)  .*\n    expected: (.*)  given: (.*)$", printed(notebook), flags=re.M)
+    assert [expected.startswith(given) for _, expected, given in wrong[:3]] == [True, True, False]  # "cut off"
+    assert all(0.03 <= float(loss) < 0.04 for loss, *_ in wrong[:2])  # "the two orange tops near 0.03 and 0.04"
+    assert wrong[2][2] == "The opposite of few is few." and f"So it is only {wrong[2][0]}" in text
 
 
 def test_the_text_says_where_overfitting_begins():
