@@ -149,7 +149,7 @@ def sentence_view(xray: Xray, form: Form) -> str:
             best = sorted(spoken, key=lambda one: -effects[one].item())[:BARS]
             ranked = table(f"By how many points {said} changes if one more head is off; the {len(best)} of {len(spoken)} heads "
                            "where it falls most", ["head, and what gets most of its attention", "points"],
-                           [[spoken[one], f"{-100 * effects[one]:+.1f}"] for one in best])
+                           [[spoken[one], f"{-100 * effects[one]:+.1f}"] for one in best], "wrap")
     if off:
         with opened.without():
             lost = f" with {len(off)} off; with all heads {loss_text(logits_of(opened.model, ids[None])[0], ids)}"

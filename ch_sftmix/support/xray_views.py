@@ -25,9 +25,10 @@ def between_view(xray: Xray, form: Form) -> str:
         both = float(a == b)  # where both want the same token, λ and 1 - λ add up
         parts = a, max(lam, both), p[n, y_a[n]].item(), b, max(1 - lam, both), p[n, y_b[n]].item(), best, p[n].max().item()
         rows.append([f"{n + 1}", *(part if isinstance(part, str) else cell(f"{part:.0%}", part) for part in parts)])
-    return f"""<p id="loss">λ = {lam:g}: mixup loss of {escape(opened.name)} <b>{total / count:.3f}</b> nats at each of {count}
-mixed positions.</p><p class="soft">Before the head, the last hidden states of A and B are mixed, λ to 1 − λ. The soft target
-asks for A's token with the share λ and for B's with 1 − λ. The mixup loss adds −ln p of both by these shares (in nats).</p>
+    return f"""<p id="loss">λ = {lam:g}: mixup loss of {escape(opened.name)} <b>{total / count:.3f}</b> nats at
+each of {count} mixed positions.</p><p class="soft">Before the head, the last hidden states of A and B are mixed, λ to 1 − λ.
+The soft target asks for A's token with the share λ and for B's with 1 − λ. The mixup loss adds −ln p of both by these shares
+(in nats).</p>
 {table("At each position of both responses: the soft target, and what the mixed state says",
        ["", "A's token", "target", "model", "B's token", "target", "model", "says", ""], rows)}"""
 
