@@ -23,7 +23,7 @@ from common.support.verify import layer_differences, likely_cause
 from common.tokenizer import visible
 
 BARS, WORDS, SAMPLES = 8, 6, 10  # likeliest tokens that are shown, words that are added, samples
-LINE = 20  # tokens that each of two models adds
+LINE = 10  # tokens that each of two models adds
 MOST_HEADS = 40  # up to so many, a saved page holds each head's map and each head switched off
 CURVE = Path(__file__).parents[1] / LOOKS_FILE  # of the shipped base
 SENTENCE = box("sentence", "Sentence", FIVE[0]), tick("start", "end-of-text first"), tick("ids", "token ids")
@@ -149,7 +149,7 @@ def sentence_view(xray: Xray, form: Form) -> str:
             best = sorted(spoken, key=lambda one: -effects[one].item())[:BARS]
             ranked = table(f"By how many points {said} changes if one more head is off; the {len(best)} of {len(spoken)} heads "
                            "where it falls most", ["head, and what gets most of its attention", "points"],
-                           [[spoken[one], f"{-100 * effects[one]:+.1f}"] for one in best], "wrap")
+                           [[spoken[one], f"{100 * -effects[one]:+.1f}"] for one in best], "wrap")
     if off:
         with opened.without():
             lost = f" with {len(off)} off; with all heads {loss_text(logits_of(opened.model, ids[None])[0], ids)}"
