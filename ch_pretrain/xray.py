@@ -6,8 +6,8 @@
     python ch_pretrain/xray.py --run runs/ch_pretrain/001 --view growing
     python ch_pretrain/xray.py --save page.html "The capital of Norway is"
 
-What a chapter shows lies in its `support/xray_views.py`. This command finds these files and names none of them, so no chapter
-depends on a later one. Python computes and writes all HTML; the script of the page sends the form and shows the answer.
+What a chapter shows lies in the list VIEWS of its `support/xray_views.py`. This command finds these files and names none of
+them, so no chapter depends on a later one. Python writes all HTML; the page's script sends the form and shows the answer.
 """
 
 import argparse
@@ -34,8 +34,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--other", metavar="M", help="a second model, to be shown beside the first")
     parser.add_argument("--code", metavar="FILE.py:CLASS", help="your own class for --model, as in exercise 05; it is run")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="a training with --snapshots, to be shown while it grows")
-    parser.add_argument("--view", default="sentence", help="sentence, two, growing, record, between, or "
-                        "example: what is opened or saved (default: %(default)s)")
+    parser.add_argument("--view", default="sentence", help="which tab is opened or saved, by its first word: sentence, two, "
+                        "growing, record, between or example (default: %(default)s)")
     parser.add_argument("--save", type=options.new_file, metavar="FILE", help="write the view as an HTML file, and end")
     parser.add_argument("sentence", nargs="?", help="what is shown first")
     options.add(parser, ServerOptions)
@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
 if __name__ == "__main__":
     options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
 
-from ch_pretrain.support.xray_parts import Form, Opened, View, Xray, choice, tag
+from ch_pretrain.support.xray_parts import Form, Opened, View, Xray, radio, tag
 from common.gpt2 import GPT2
 from common.pretrained import find_folder, load_pretrained, load_weights
 from common.support.console import say
@@ -58,60 +58,64 @@ POLICY = ("default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect
           f"base-uri 'none'; {only_script(SCRIPT)}")
 RECORDING = Path(__file__).parent / "growing.json"
 MOST_SAVED = 1_000_000  # bytes of a saved page
-NOTE = "A saved page: what is not grey can be changed. For all of it: python ch_pretrain/xray.py"
+SAVE = '<button name="save" value="1" formaction="/save">Save this page</button><noscript><button>Show</button></noscript>'
+NOTE = "A saved page: with JavaScript, you can change what is not grey. For all of it: python ch_pretrain/xray.py"
+START = {"view": "sentence"}  # what the form says first, beside the controls' defaults
 
 
 def find_views(root: Path) -> dict[str, View]:
     """The views of all chapters that are there, by name, in the order of the chapters."""
     modules = (".".join(file.relative_to(root).with_suffix("").parts) for file in root.glob("ch_*/support/xray_views.py"))
     views = chain.from_iterable(importlib.import_module(module).VIEWS for module in modules)
-    return {view.name: view for view in sorted(views, key=lambda view: view.chapter)}
+    return {view.title.split()[0].lower(): view for view in sorted(views, key=lambda view: view.chapter)}
 
 
 VIEWS = find_views(ROOT)
-CONTROLS = dict.fromkeys(control for view in VIEWS.values() for control in view.controls)  # each once
-DEFAULTS = {"view": "sentence"} | {control.name: control.default for control in CONTROLS}
 
 
-def read_form(sent: dict[str, str]) -> tuple[Form, View]:
+def read_form(xray: Xray, sent: dict[str, str]) -> tuple[Form, View]:
     """The form and the view that it asks for. What a first page does not say has its default."""
-    form = Form(sent if sent.get("typed") else DEFAULTS | sent)
+    defaults = {name: default for view in VIEWS.values() for name, default, _ in view.controls(xray)} | START
+    form = Form(sent if sent.get("typed") else defaults | sent)
     if form["view"] not in VIEWS:
         raise InputError(f"There is no view {form['view'][:40]!r}; choose from {', '.join(VIEWS)}.")
     return form, VIEWS[form["view"]]
 
 
+def shown(xray: Xray, form: Form, view: View) -> str:
+    """What a view shows, below its title."""
+    if missing := view.missing(xray):
+        raise InputError(missing)
+    return tag("h2", view.title) + view.result(xray, form)
+
+
 def page(xray: Xray, sent: dict[str, str], saved: str = "") -> str:
     """The whole page; `saved` is what `save` adds."""
-    form, view = read_form(sent)
+    form, view = read_form(xray, sent)
     try:
-        note, result = "", view.result(xray, form)
+        note, result = "", shown(xray, form, view)
     except InputError as error:
         note, result = escape(str(error)), ""
-    controls = "".join(tag("div", control.draw(form[control.name]), hidden=control not in view.controls, class_=" ".join(
-        some.name for some in VIEWS.values() if control in some.controls)) for control in CONTROLS)
-    tabs = choice("view", {some.name: f"{some.chapter}: {some.title}" for some in VIEWS.values()}).draw(form["view"])
+    having: dict[str, list[str]] = {}  # the HTML of each control -> the views that have it
+    for title, some in VIEWS.items():
+        for name, _, draw in some.controls(xray):
+            having.setdefault(draw(form[name]), []).append(title)
+    controls = "".join(tag("div", html, hidden=form["view"] not in names, class_=" ".join(names))
+                       for html, names in having.items())
+    tabs = "".join(radio("view", name, some is view, some.title, some.missing(xray)) for name, some in VIEWS.items())
     filled = {"policy": escape(POLICY), "style": STYLE, "name": escape(xray.main.name), "tabs": tabs, "controls": controls,
-              "note": note, "result": result, "saved": saved,
-              "save": "" if saved else '<button name="save" value="1" formaction="/save">Save this page</button>',
-              "noscript": "Without JavaScript this page shows one state." if saved else "<button>Show</button>"}
+              "note": note, "result": result, "saved": saved, "save": tag("small", NOTE) if saved else SAVE}
     return re.sub("{{(.*?)}}", lambda found: filled[found[1]], PAGE)
 
 
 def save(xray: Xray, sent: dict[str, str]) -> str:
-    """The page with all that its view lists as `saved`, to be opened from a file, without Python.
-
-    Raises:
-        InputError: if it would be too large, or cannot be computed.
-    """
-    form, view = read_form(sent)
-    changes, views = [{}, *view.saved(xray)], {}
-    names = sorted({name for change in changes for name in change})
-    for change in changes:
+    """The page with all that its view lists as `saved`, for a file, without Python. InputError if it would be too large."""
+    form, view = read_form(xray, sent)
+    views, names = {}, sorted({name for change in view.saved(xray, form) for name in change})
+    for change in [{}, *view.saved(xray, form)]:
         state = Form({**form, **change})
-        views["&".join(f"{name}={state[name]}" for name in names if state[name])] = view.result(xray, state)
-    content = json.dumps({"names": names, "note": NOTE, "views": views}).encode()
-    packed = base64.b64encode(gzip.compress(content, mtime=0)).decode()
+        views["&".join(f"{name}={state[name]}" for name in names if state[name])] = shown(xray, state, view)
+    packed = base64.b64encode(gzip.compress(json.dumps({"names": names, "views": views}).encode(), mtime=0)).decode()
     text = page(xray, {**form, "typed": "1"}, tag("script", packed, type="application/octet-stream", id="saved"))
     if len(text) > MOST_SAVED:
         raise InputError(f"The saved page would have {len(text):,} bytes, more than {MOST_SAVED:,}; save a shorter text.")
@@ -124,10 +128,10 @@ def answering(xray: Xray) -> Callable[[Request], Answer]:
 
     def answer(request: Request) -> Answer:
         with lock:
-            form, view = read_form(request.form())
+            sent = request.form()
             if request.path == "/save":
-                return Answer(save(xray, form), headers=(("Content-Disposition", "attachment; filename=xray.html"),))
-            return Answer(view.result(xray, form) if request.path == "/result" else page(xray, form))
+                return Answer(save(xray, sent), headers=(("Content-Disposition", "attachment; filename=xray.html"),))
+            return Answer(shown(xray, *read_form(xray, sent)) if request.path == "/result" else page(xray, sent))
 
     return answer
 
@@ -144,13 +148,13 @@ def own_model(code: str, name: str, right: GPT2) -> GPT2:
 
 def main() -> None:
     args = parse()
-    read_form({"view": args.view})
     model, tokenizer = load_pretrained(args.model)
     other = args.other or (args.model if args.code else None)
     main = Opened(args.code or args.model, own_model(args.code, args.model, model) if args.code else model, tokenizer)
     xray = Xray(main, Opened(other, *load_pretrained(other)) if other else None, bool(args.code), args.run,
                 read_json(RECORDING, [{"tokens": int, "sentences": [[list]]}]) if RECORDING.exists() else [])
-    DEFAULTS.update(view=args.view, sentence=DEFAULTS["sentence"] if args.sentence is None else args.sentence)
+    START.update({"view": args.view} | ({} if args.sentence is None else {"sentence": args.sentence}))
+    read_form(xray, {})  # refuses a wrong --view or --run now
     if args.save:
         write_text(args.save, save(xray, {}))
         return say(f"Wrote {args.save} ({args.save.stat().st_size:,} bytes).")

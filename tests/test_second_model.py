@@ -48,6 +48,6 @@ def test_it_answers_talks_and_opens(llama_folder, in_process, tmp_path, monkeypa
 
     done = in_process("ch_pretrain/xray.py", "--model", llama_folder, "--save", tmp_path / "page.html", "The sun is 12 big")
     page = (tmp_path / "page.html").read_text()
-    assert done.returncode == 0 and "layer 1, head 3" in page and "The sentence as it flows" in page
+    assert done.returncode == 0 and "layer 1, head 3" in page and "Every head" in page
     done = in_process("ch_pretrain/generate.py", *common, "--prompt", "The", "--greedy", "--max-new-tokens", "5")
     assert done.returncode == 0 and done.stdout.startswith("The")

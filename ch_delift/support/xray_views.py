@@ -7,56 +7,55 @@ import torch
 from torch import Tensor
 
 from ch_delift.utility import plain_utility, shown
-from ch_instruct.encoding import Example, encode_record
+from ch_instruct.encoding import encode_record
 from ch_instruct.prompts import one_line
-from ch_instruct.support.xray_views import RECORDS, TWO_RECORDS, encode, read_record
+from ch_instruct.support.xray_views import NO_CODE, RECORDS, TWO_RECORDS, encode, read_record
 from ch_pretrain.inside import logits_of, token_losses
 from ch_pretrain.support.xray_parts import Form, View, Xray, cell, radio, table
 
 SUGGESTED = 10  # half of them of its own family
 
 
-def suggestions(record: dict[str, str]) -> list[dict[str, str]]:
-    """Records of the classroom, the same ones for the same record: of its family, if it has one there, and of others."""
+def suggestions(record: dict[str, str]) -> list[int]:
+    """Numbers of the classroom's records, the same for the same record: of its family, if it has one there, and of others."""
     family = next((r["family"] for r in RECORDS if r["instruction"] == record["instruction"]), None)
-    others = [r for r in RECORDS if r["split"] == "train" and r["instruction"] != record["instruction"]]
+    others = [i for i, r in enumerate(RECORDS) if r["split"] == "train" and r["instruction"] != record["instruction"]]
     random.Random(record["instruction"]).shuffle(others)
-    own = [r for r in others if r["family"] == family][:SUGGESTED // 2]
-    return own + [r for r in others if r["family"] != family][:SUGGESTED - len(own)]
-
-
-def probabilities(xray: Xray, target: Example, front: list[int]) -> Tensor:
-    """p_k of each response token with these ids in front: float [N]."""
-    ids = torch.tensor(front + target.ids)
-    with xray.main.without():
-        return token_losses(logits_of(xray.main.model, ids[None])[0], ids)[-target.response_tokens:].neg().exp()
+    own = [i for i in others if RECORDS[i]["family"] == family][:SUGGESTED // 2]
+    return own + [i for i in others if RECORDS[i]["family"] != family][:SUGGESTED - len(own)]
 
 
 def example_view(xray: Xray, form: Form) -> str:
     """Every p_k without and with the example, d(i), d(i | j), the utility; the utilities of all suggestions."""
-    opened, record = xray.main, read_record(form, "a")
-    target, key = encode(xray, form, record), ("utilities", form["style"], *record.values())
-    if key not in opened.kept:
-        encoded = [(one, encode_record(one, opened.tokenizer, form["style"])) for one in suggestions(record)]
-        fitting = [pair for pair in encoded if len(pair[1].ids) + len(target.ids) <= opened.model.config.n_positions]
-        with opened.without():
-            found = plain_utility(opened.model, opened.tokenizer, [target], [example for _, example in fitting])[0].tolist()
-        opened.kept[key] = [(one, utility) for (one, _), utility in zip(fitting, found)]
-    tries = [("record B", "", ""), *((escape(one_line(one)), one["family"], cell(f"{utility:+.3f}", max(0.0, utility)))
-                                     for one, utility in opened.kept[key])]
-    pick = int(form.number("pick", 0, len(tries) - 1))
-    example = opened.kept[key][pick - 1][0] if pick else read_record(form, "b")
-    alone = probabilities(xray, target, [])
-    behind = probabilities(xray, target, shown(encode(xray, form, example, len(target.ids)), opened.tokenizer))
+    opened, a, b = xray.main, read_record(form, "a"), read_record(form, "b")
+    target, records = encode(xray, form, a), {"b": b | {"family": "record B"}} | {f"{i}": RECORDS[i] for i in suggestions(a)}
+    examples, room = {"b": encode(xray, form, b, len(target.ids))}, opened.model.config.n_positions - len(target.ids)
+    for pick, record in records.items():
+        example = encode_record(record, opened.tokenizer, form["style"])
+        if len(example.ids) <= room and example.ids != examples["b"].ids:  # B stands there once
+            examples[pick] = example
+
+    def probabilities(front: list[int]) -> Tensor:  # of the answer's tokens, [N]
+        ids = torch.tensor(front + target.ids)
+        return token_losses(logits_of(opened.model, ids[None])[0], ids)[-target.response_tokens:].neg().exp()
+
+    chosen = form["pick"] if form["pick"] in examples else "b"
+    with opened.without():
+        alone, behind = probabilities([]), probabilities(shown(examples[chosen], opened.tokenizer))
+        if (key := ("utilities", form["style"], *a.values(), *b.values())) not in opened.kept:
+            opened.kept[key] = plain_utility(opened.model, opened.tokenizer, [target], [*examples.values()])[0].tolist()
     d, d_behind = ((1 - p).square().mean().sqrt().item() for p in (alone, behind))
-    rows = [[word, cell(f"{a:.1%}", a), cell(f"{b:.1%}", b)] for word, a, b in zip(
+    tries = [[radio("pick", pick, pick == chosen, f"{utility:+.3f} {escape(one_line(records[pick]))}"), records[pick]["family"]]
+             for utility, pick in sorted(zip(opened.kept[key], examples), reverse=True)]
+    rows = [[word, cell(f"{p:.1%}", p), cell(f"{q:.1%}", q)] for word, p, q in zip(
         opened.words(target.ids[target.prompt_length:]), alone.tolist(), behind.tolist())]
-    return (f'<h2>An example in front of A</h2><p id="loss">d(i) = {d:.3f}, d(i | j) = {d_behind:.3f}: utility '
-            f"<b>{d - d_behind:+.3f}</b>. Above 0, the example helps.</p>"
-            + table("Which example stands in front?", ["example j", "family", "utility"], [
-                [radio("pick", f"{i}", i == pick, text), *others] for i, (text, *others) in enumerate(tries)])
-            + table("p_k, the probability of each response token of A", ["token", "alone", "with the example"], rows))
+    return f"""<p id="loss">Utility for {escape(opened.name)}: <b>{d - d_behind:+.3f}</b> = d(i) − d(i | j) = {d:.3f} −
+{d_behind:.3f}. Above 0, the example helps.</p><p class="soft">The utility says how much closer the probabilities of A's answer
+come to 1 with the example in front. d(i) is their distance from 1 without it, d(i | j) with it: the root of the mean of
+(1 − p_k)², where p_k is the probability of the answer's k-th token.</p>
+{table("Which example j stands in front? The most useful is first.", ["utility and example", "family"], tries, "wrap")}
+{table("p_k of each token of A's answer", ["token", "alone", "with the example"], rows)}"""
 
 
-VIEWS = [View("example", 4, "An example in front", TWO_RECORDS, example_view,
-              lambda xray: [{"pick": f"{i}"} for i in range(SUGGESTED + 1)])]
+VIEWS = [View(4, "Example in front", lambda xray: TWO_RECORDS, example_view, lambda xray, form: [
+    {"pick": pick} for pick in ("b", *map(str, suggestions(read_record(form, "a"))))], lambda xray: NO_CODE * xray.own_code)]

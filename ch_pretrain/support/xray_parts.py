@@ -1,13 +1,10 @@
-"""What the views of the X-ray share: an opened model, the form, and pieces of HTML. Whatever is shown passes through `escape`.
-
-A chapter adds views by a file `support/xray_views.py` with a list VIEWS, which `ch_pretrain/xray.py` finds.
-"""
+"""What the views of the X-ray share: an opened model, the form, pieces of HTML. Whatever is shown passes through `escape`."""
 
 import base64
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from html import escape
 from pathlib import Path
@@ -29,7 +26,7 @@ class Opened:
 
     def __init__(self, name: str, model: GPT2, tokenizer: Tokenizer):
         self.name, self.model, self.tokenizer = name, model, tokenizer
-        self.heads = [(layer, head) for layer in range(model.config.n_layer) for head in range(model.config.n_head)]
+        self.heads = {f"{layer}-{h}": (layer, h) for layer in range(model.config.n_layer) for h in range(model.config.n_head)}
         self.word = cache(lambda i: escape(visible(tokenizer.decode([i]))))
         self.kept: dict[Any, Any] = {}  # for views that keep what takes long
 
@@ -58,13 +55,10 @@ class Form(dict[str, str]):
 
     def number(self, name: str, low: float, high: float) -> float:
         """A number in a range; one that was not sent is 0."""
-        try:
-            value = float(self[name] or 0)
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            raise InputError(f"{name} is {self[name][:40]!r}; it must be a number from {low:g} to {high:g}.")
-        return value
+        with suppress(ValueError):
+            if low <= (value := float(self[name] or 0)) <= high:
+                return value
+        raise InputError(f"{name} is {self[name][:40]!r}; it must be a number from {low:g} to {high:g}.")
 
 
 class Xray(NamedTuple):
@@ -77,23 +71,18 @@ class Xray(NamedTuple):
     recording: Sequence[dict] = ()  # of another training, made by lab/growing.py
 
 
-class Control(NamedTuple):
-    """A part of the form."""
-
-    name: str
-    default: str
-    draw: Callable[[str], str]  # its value -> HTML
+Control = tuple[str, str, Callable[[str], str]]  # a part of the form: its name, its default, its value -> HTML
 
 
 class View(NamedTuple):
     """A tab of the page."""
 
-    name: str
     chapter: int
-    title: str
-    controls: tuple[Control, ...]  # several views may share one
-    result: Callable[[Xray, Form], str]
-    saved: Callable[[Xray], list[dict[str, str]]]  # changes of the form that a saved page can show
+    title: str  # its first word is what --view names
+    controls: Callable[[Xray], tuple[Control, ...]]  # several views may share one
+    result: Callable[[Xray, Form], str]  # its first paragraph is what a screen reader says after each change
+    saved: Callable[[Xray, Form], list[dict[str, str]]]  # changes of the form that a saved page can show
+    missing: Callable[[Xray], str] = lambda xray: ""  # why it cannot be shown, if so
 
 
 def tag(kind: str, content: str = "", **attributes: str | bool) -> str:
@@ -105,32 +94,32 @@ def tag(kind: str, content: str = "", **attributes: str | bool) -> str:
 
 def box(name: str, label: str, default: str) -> Control:
     """A box to type into."""
-    return Control(name, default, lambda value: tag(
+    return (name, default, lambda value: tag(
         "label", label + tag("textarea", escape(value), name=name, rows="2"), class_="wide"))
 
 
 def slider(name: str, label: str, low: float, high: float, step: float, default: str) -> Control:
     """A slider that shows its value."""
-    return Control(name, default, lambda value: tag("label", label + tag(
-        "input", type="range", name=name, min=f"{low}", max=f"{high}", step=f"{step}", value=escape(value)) + tag(
-        "output", escape(value))))
+    limits = {"min": f"{low}", "max": f"{high}", "step": f"{step}"}
+    return (name, default, lambda value: tag("label", label + tag(
+        "input", type="range", name=name, value=escape(value), **limits) + tag("output", escape(value))))
 
 
 def tick(name: str, label: str) -> Control:
     """A box to tick."""
-    return Control(name, "", lambda value: tag("label", tag(
-        "input", type="checkbox", name=name, checked=value == "on") + label))
+    return name, "", lambda value: tag("label", tag("input", type="checkbox", name=name, checked=value == "on") + label)
 
 
-def radio(name: str, value: str, on: bool, label: str) -> str:
-    """One of several to choose from."""
-    return tag("label", tag("input", type="radio", name=name, value=value, checked=on) + label)
+def radio(name: str, value: str, on: bool, label: str, missing: str = "") -> str:
+    """One of several to choose from; `missing` says why it cannot be chosen, if so."""
+    dot = tag("input", type="radio", name=name, value=value, checked=on, disabled=bool(missing and not on))
+    return tag("label", dot + label, title=missing)
 
 
-def choice(name: str, labels: dict[str, str]) -> Control:
+def choice(name: str, legend: str, labels: dict[str, str]) -> Control:
     """One of several, value -> label. If nothing is said, the first."""
-    return Control(name, next(iter(labels)), lambda chosen: "".join(
-        radio(name, value, value == chosen, label) for value, label in labels.items()))
+    return (name, next(iter(labels)), lambda chosen: tag("span", f"{legend}: " + "".join(
+        radio(name, value, value == chosen, label) for value, label in labels.items()), role="radiogroup", aria_label=legend))
 
 
 def cell(content: str, p: float, note: str = "", kind: str = "") -> str:
@@ -150,8 +139,8 @@ def table(caption: str, headings: Iterable[str], rows: Iterable[Sequence[str]], 
 
 def picture(values: Tensor) -> str:
     """Float [rows, columns], 0 (white) to 1 (black), as the address of a small grey PNG that it holds itself."""
-    lines = b"".join(b"\0" + bytes(line) for line in (255 * (1 - values)).byte().tolist())
+    lines = zlib.compress(b"".join(b"\0" + bytes(line) for line in (255 * (1 - values)).byte().tolist()))
     png, sizes = b"\x89PNG\r\n\x1a\n", struct.pack(">IIBBBBB", values.size(1), values.size(0), 8, 0, 0, 0, 0)
-    for part in (b"IHDR" + sizes, b"IDAT" + zlib.compress(lines), b"IEND"):
+    for part in (b"IHDR" + sizes, b"IDAT" + lines, b"IEND"):
         png += struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -40,7 +40,7 @@ STYLE = """
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.45 system-ui, sans-serif }
 .soft { color: var(--soft) }
 .scroll { overflow-x: auto }
-button, textarea { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+button, textarea { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--soft); border-radius: 8px;
                    padding: 6px 14px }
 button { cursor: pointer }
 button:hover, button:focus-visible { border-color: var(--accent) }

@@ -13,7 +13,8 @@ import torch
 from ch_delift.utility import plain_utility
 from ch_instruct.collate import collate
 from ch_instruct.encoding import encode_record
-from ch_instruct.support.xray_views import FIRST
+from ch_instruct.prompts import chat_template, format_prompt
+from ch_instruct.support.xray_views import FIELDS, FIRST, RECORDS
 from ch_pretrain import inside, xray
 from ch_pretrain.lab import growing
 from ch_pretrain.lab.look_back import LOOKS_FILE, losses_of_copies, read_looks
@@ -50,8 +51,7 @@ def tiny(tokenizer) -> Xray:
 
 def result(some: Xray, view: str, **changed: str) -> str:
     """What a view shows, as HTML."""
-    form, chosen = xray.read_form({"view": view} | {name.replace("_off", "off-"): value for name, value in changed.items()})
-    return chosen.result(some, form)
+    return xray.shown(some, *xray.read_form(some, {"view": view} | changed))
 
 
 def bold(html: str) -> list[float]:
@@ -110,15 +110,21 @@ def test_a_head_that_is_off_gives_its_mean(classroom):
 
 @pytest.mark.slow
 def test_who_matters_is_what_each_head_alone_does(classroom):
-    html = result(classroom, "sentence", sentence=TWICE, start="on", rank="1", at="8")
-    rows = re.findall(r'<th scope="row">layer (\d), head (\d)</th><td>([-+][\d.]+)<', html)
-    assert len(rows) == 8 and float(rows[0][2]) == max(float(row[2]) for row in rows)
     main, ids = classroom.main, torch.tensor([classroom.main.tokenizer.eot_id, *classroom.main.tokenizer.encode(TWICE)])[:9]
-    with torch.no_grad():
-        p = main.model(ids[None])[0, -1].softmax(dim=-1)
-        with inside.without_heads(main.model, [(int(rows[0][0]), int(rows[0][1]))], main.means):
-            without = main.model(ids[None])[0, -1].softmax(dim=-1)
-    assert float(rows[0][2]) == pytest.approx(100 * (p.max() - without[p.argmax()]).item(), abs=0.06)
+    for off in ([], [(2, 2)]):  # the ranking is of the model as it is shown
+        switches = {"off-{}-{}".format(*one): "on" for one in off}
+        html = result(classroom, "sentence", sentence=TWICE, start="on", rank="on", at="8", **switches)
+        rows = re.findall(r'<th scope="row">layer (\d), head (\d): ([^<]+)</th><td>([-+][\d.]+)<', html)
+        assert len(rows) == 8 and float(rows[0][3]) == min(float(row[3]) for row in rows) < 0 and "the 8 of 16 heads" in html
+        assert all(f'alt="layer {layer}, head {head}: {habit}"' in html for layer, head, habit, _ in rows)
+        with torch.no_grad(), inside.without_heads(main.model, off, main.means):
+            p = main.model(ids[None])[0, -1].softmax(dim=-1)
+            with inside.without_heads(main.model, [(int(rows[0][0]), int(rows[0][1]))], main.means):
+                without = main.model(ids[None])[0, -1].softmax(dim=-1)
+        assert float(rows[0][3]) == pytest.approx(100 * (without[p.argmax()] - p.max()).item(), abs=0.06)
+        said, here = main.words([int(p.argmax()), int(ids[-1])])
+        assert f"Which heads make the prediction {said} after {here}?" in html
+    assert 'alt="layer 2, head 2: off"' in html
 
 
 def records(some: Xray, style: str = "alpaca") -> list:
@@ -155,10 +161,35 @@ def test_utilities_are_those_of_selection(tiny):
     html = result(tiny, "example")
     expected = plain_utility(tiny.main.model, tiny.main.tokenizer, [a], [b])[0, 0]
     assert bold(html) == [pytest.approx(expected, abs=0.0006)]
-    rows = re.findall(r'value="(\d+)"[^>]*>[^<]*</label></th><td>(\w+)</td><td[^>]*>([-+][\d.]+)</td>', html)
-    assert len(rows) == 10 and [family == "capital" for _, family, _ in rows] == [True] * 5 + [False] * 5
-    for number, _, utility in rows[::4]:
+    rows = re.findall(r'value="(b|\d+)"[^>]*>([-+][\d.]+) [^<]*</label></th><td>([\w ]+)</td>', html)
+    assert sorted(family == "capital" for _, _, family in rows) == [False] * 6 + [True] * 4  # the fifth is B, shown once
+    assert [float(utility) for _, utility, _ in rows] == sorted((float(utility) for _, utility, _ in rows), reverse=True)
+    for number, utility, _ in rows[::4]:
         assert bold(result(tiny, "example", pick=number)) == [pytest.approx(float(utility), abs=0.0006)]
+    other = {"a-instruction": "Name the capital of Peru.", "a-output": "Lima."}
+    kept = set(re.findall(r'value="(\d+)"', result(tiny, "example", **other)))
+    left = next(number for number, _, _ in rows if number not in {*kept, "b"})
+    assert 'value="b" checked' in result(tiny, "example", pick=left, **other)  # it is not among the suggestions any more
+    same = {f"b-{field}": RECORDS[int(left)][field] for field in FIELDS}
+    assert f'value="{left}"' not in result(tiny, "example", **same)  # B stands there once
+
+
+def test_two_models_say_what_each_says(tiny, monkeypatch):
+    with torch.no_grad():
+        tiny.other.model.h[1].mlp.c_proj.weight.normal_(generator=torch.Generator().manual_seed(0))
+    html, words = result(tiny, "two", sentence="Hello"), []
+    for opened in (tiny.main, tiny.other):
+        with torch.no_grad():
+            p, token = opened.model(torch.tensor([opened.tokenizer.encode("Hello")]))[0, -1].softmax(dim=-1).max(dim=-1)
+        words.append(f"{opened.word(int(token))} {p:.0%}")
+    assert f"After o, tiny: {words[0]}; other (marked ≠): {words[1]}." in html
+    rows = re.findall("<tr><th scope=\"row\">(?:embeddings|after layer)[^<]*</th><td style.*?</tr>", html)
+    assert [re.findall("<td.*?</td>", row)[-1].count("≠") for row in rows] == [0, 0, 1] and "differ from layer 1 on" in html
+    monkeypatch.setattr(tiny.other.tokenizer, "chat_template", chat_template("phi3"))
+    asked = result(tiny, "two", sentence="Hello", asked="on")
+    monkeypatch.undo()
+    assert asked == result(tiny, "two", sentence=format_prompt({"instruction": "Hello"}, "phi3"))
+    assert ['value="two" disabled' in xray.page(some, {}) for some in (Xray(tiny.main), tiny)] == [True, False]
 
 
 def test_two_models_differ_first_where_verify_says(tiny):
@@ -166,7 +197,7 @@ def test_two_models_differ_first_where_verify_says(tiny):
     rows = layer_differences(tiny.main.model, tiny.other.model, ids)
     first = next(name for name, _, agrees in rows if not agrees)
     html = result(tiny, "two", sentence="Hello")
-    assert first == "layer 1 mlp" and f"differ first in {first}" in html and "≠ " in html
+    assert first == "layer 1 mlp" and f"differ first in {first}" in html and "(marked ≠)" in html
     assert [f"<td>{difference:.1e}</td>" in html for _, difference, _ in rows] == [True] * len(rows)
     assert "Both compute the same" in result(Xray(tiny.main, tiny.main), "two")
     small = Opened("small", make_model(n_layer=1), tiny.main.tokenizer)
@@ -197,7 +228,7 @@ def test_a_readers_own_class_beside_the_right_one(right, wrong, place, tmp_path)
     assert ("NaN or infinity" in html) == (wrong == ".triu(S)")  # the first token may not even look at itself
     if not place:
         assert result(Xray(mine), "sentence") == result(Xray(theirs), "sentence")
-        assert "Who matters for" in result(Xray(mine, own_code=True), "sentence", rank="1")
+        assert "By how many points" in result(Xray(mine, own_code=True), "sentence", rank="on")
         with pytest.raises(InputError, match="without --code"):
             result(Xray(mine, own_code=True), "record")
 
@@ -218,10 +249,10 @@ def test_bad_options_are_one_sentence(options, words, in_process):
     ("sentence", {"sentence": "x" * 1100}, "1100 tokens"), ("sentence", {"sentence": ""}, "0 tokens"),
     ("sentence", {"temperature": "hot"}, "temperature is 'hot'"), ("sentence", {"at": "9" * 5000}, "at is '999"),
     ("between", {"lam": "2"}, "lam is '2'"),
-    ("between", {"lam": "nan"}, "from 0 to 1"), ("record", {"a-output": ""}, "an output in each"),
+    ("between", {"lam": "nan"}, "from 0 to 1"), ("record", {"a-output": ""}, "Record A has no output"),
     ("record", {"a-input": "y" * 1000}, "Shorten a record"), ("example", {"b-input": "y" * 800}, "Shorten a record"),
-    ("example", {"pick": "11"}, "from 0 to 10"), ("growing", {"five": "x"}, "from 0 to 4"),
-    ("growing", {"moment": "101"}, "from 0 to 100"), ("every", {}, "There is no view")])
+    ("example", {"b-output": ""}, "Record B has no output"), ("growing", {"five": "x"}, "from 0 to 4"),
+    ("record", {"style": "x"}, "form is 'x'"), ("growing", {"moment": "2"}, "from 1 to 1"), ("every", {}, "There is no view")])
 def test_what_cannot_be_shown_is_one_sentence(view, form, words, tiny):
     with pytest.raises(InputError, match=re.escape(words)):
         result(tiny, view, **form)
@@ -297,16 +328,24 @@ def test_a_recording_shows_what_the_snapshots_say(training, in_process, tmp_path
     told = in_process("ch_pretrain/lab/growing.py", "--run", training, "--out", "growing.json").stdout
     recording = json.loads(Path("growing.json").read_text())
     assert "4 snapshots" in told and [len(one["sentences"]) for one in recording] == [5] * 4
-    recorded = result(classroom._replace(recording=recording), "growing", moment="100", five="0")
-    live = result(classroom._replace(run=training), "growing", moment="100")
-    of_sentence = re.compile(r"After [\d.]+ million tokens.*", re.S)
+    recorded = result(classroom._replace(recording=recording), "growing", moment="4", five="0")
+    live = result(classroom._replace(run=training), "growing", moment="4")
+    of_sentence = re.compile(r"After [\d.]+ thousand tokens.*", re.S)
     assert of_sentence.search(recorded).group() == of_sentence.search(live).group() != ""
-    assert result(classroom._replace(run=training), "growing", moment="0") != live
+    assert "snapshot 4 of 4, after" in live and "snapshot 1 of 4" in result(classroom._replace(run=training), "growing")
+    pages = [xray.page(classroom._replace(**some), {"view": "growing"})
+             for some in ({"run": training}, {"recording": recording}, {"recording": []})]
+    shows = ['<div class="sentence two growing">' in page for page in pages]
+    assert shows == [True, False, False] and [">Recorded sentence: <" in page for page in pages] == [False, True, False]
+    one_only = result(classroom._replace(recording=recording[-1:]), "growing")
+    assert "one measurement only" in one_only and one_only.count('h0"') == 3  # a point of each curve
 
 
 def test_the_recording_says_when_the_shipped_base_began_to_look_back(classroom):
     html = result(classroom, "growing")
     begins = float(re.search(r"At ([\d.]+) million tokens the second copy", html).group(1))
+    ticks = re.findall(r'<text [^>]*x="[\d.]+"[^>]*>([^<]+)</text>', html)
+    assert len(ticks) == 15 and 'class="begins"' in html
     rows = read_looks(ROOT / "ch_pretrain" / LOOKS_FILE)  # of the shipped base, at 20 moments
     later = next(i for i, row in enumerate(rows) if row["second_copy"] < row["first_copy"] / 2)
     assert rows[later - 1]["tokens"] / 1e6 - 0.05 <= begins <= rows[later]["tokens"] / 1e6 + 0.05
@@ -421,30 +460,43 @@ def test_the_views_in_a_browser(server, browser):
     hand.type("sentence", TWICE)
     first, second = bold(hand.click('[name="start"]'))
     assert second < 0.6 * first
-    assert "what followed last time <b>" in hand.html()
+    assert "what followed last time, " in hand.html()
     html = hand.press('[name="off-2-2"]')
     assert bold(html)[1] > second + 1 and hand.find('[name="off-2-2"]').is_selected()
     assert browser.execute_script("return document.activeElement.name") == "off-2-2"  # the keyboard goes on from there
     assert "Layer 2, head 3" in hand.click('[name="head"][value="2-3"]')
-    assert "Who matters for" in hand.click('[name="rank"]')
+    assert "By how many points" in hand.click('[name="rank"]')
+    asked = hand.find('label:has([name="rank"])').text
+    assert "By how many points" in hand.click('[name="at"][value="3"]')  # the list follows
+    assert hand.find('label:has([name="rank"])').text != asked
     assert hand.slide("temperature", "0.1") and hand.find('[name="temperature"] + output').text == "0.1"
     assert "<details open" in hand.do(lambda: hand.find(".said summary").click())
+    assert "<details open" in hand.slide("temperature", "0.2")  # and stays so
+    assert hand.find("#status").get_attribute("textContent") == hand.find("#loss").get_attribute("textContent")
+    samples = hand.html(".samples")
+    hand.do(lambda: hand.find('[name="again"]').click())
+    assert hand.html(".samples") != samples
 
     assert "Two models" in hand.click('[name="view"][value="two"]') and not browser.find_elements("css selector", "#result b b")
     assert "differ first in layer 2 mlp" in hand.html("#first")
     assert "million tokens the second copy" in hand.click('[name="view"][value="growing"]')
-    assert "The line marks 24.5 million" in hand.slide("moment", "100")
+    hand.do(lambda: hand.find("#result summary").click())
+    assert "after 24.54 million" in hand.slide("moment", "20") and "<details open" in hand.html()
+    assert not hand.find('[name="sentence"]').is_displayed()
     before = bold(hand.click('[name="view"][value="record"]'))
     assert bold(hand.click('[name="loss_on"][value="all"]')) != before
     assert bold(hand.click('[name="view"][value="between"]')) != bold(hand.slide("lam", "0.9"))
     hand.click('[name="view"][value="example"]')
-    assert bold(hand.html()) != bold(hand.click('[name="pick"][value="7"]'))
+    assert bold(hand.html()) != bold(hand.click('[name="pick"]:not(:checked)'))
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
 
     hand.find('[name="a-output"]').send_keys(Keys.CONTROL + "a", Keys.DELETE)
-    WebDriverWait(browser, 20).until(lambda _: "an output in each record" in hand.find("#status").text)
+    WebDriverWait(browser, 20).until(lambda _: "Record A has no output" in hand.find("#status").text)
     assert hand.find("#status").get_attribute("class") == "bad"
+    assert float(hand.find("#result").value_of_css_property("opacity")) < 0.5
+    hand.type("a-output", "Rome")
+    assert hand.find("#result").value_of_css_property("opacity") == "1"
 
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
@@ -455,16 +507,16 @@ def test_the_views_in_a_browser(server, browser):
 def test_saved_pages_in_a_browser(browser, classroom, training, tmp_path):
     some, hand = classroom._replace(run=training), Hand(browser)
     acts = {"sentence": ('[name="off-2-2"]', "with 1 off"), "record": ('[name="end"][value="off"]', "end: –"),
-            "between": ("lam", "λ = 0.9"), "example": ('[name="pick"][value="7"]', "utility"),
-            "growing": ("moment", "After 0.01 mil")}
+            "between": ("lam", "λ = 0.9"), "example": ('[name="pick"]:not(:checked)', "Utility"),
+            "growing": ("moment", "snapshot 2 of 4, after")}
     for view, (act, words) in acts.items():
         file = tmp_path / f"{view}.html"
         file.write_text(xray.save(some, {"view": view, "sentence": TWICE, "start": "on"}))
         assert file.stat().st_size < 300_000
         browser.get(file.as_uri())
-        changed = hand.click(act) if act.startswith("[") else hand.slide(act, {"lam": "0.9", "moment": "50"}[act])
+        changed = hand.click(act) if act.startswith("[") else hand.slide(act, {"lam": "0.9", "moment": "2"}[act])
         assert words in unescape(changed) and not hand.find('[name="sentence"]').is_enabled()
-        assert hand.find("#status").text == xray.NOTE
+        assert hand.find("nav small").text == xray.NOTE
     # What is not held is said; without JavaScript the page shows what was seen.
     browser.get((tmp_path / "sentence.html").as_uri())
     hand.click('[name="off-2-2"]')
@@ -474,7 +526,7 @@ def test_saved_pages_in_a_browser(browser, classroom, training, tmp_path):
     browser.get((tmp_path / "sentence.html").as_uri())
     text = browser.find_element("tag name", "body").text
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-    assert "second copy 4.5" in text and "Without JavaScript" in text and "after layer 3 = prediction" in text
+    assert "second copy 4.5" in text and "with JavaScript" in text and "after layer 3 = prediction" in text
 
 
 @pytest.mark.slow
