@@ -61,7 +61,8 @@ def test_the_text_says_what_the_outputs_say(stored):
     assert f"{chosen['continual']['continent']} of the records that utilities choose are about continents" in text
     found = r": of 16 chosen, .*: (\d+) by utility, (\d+) by hidden states; by chance (\d+)"
     by_utility, by_states, chance = map(int, numbers("task" + found, told))
-    assert f"choose {by_states} records of the two families and utilities {by_utility}; a random choice would have {chance}" in text
+    assert f"choose {by_states} records of the two families and utilities {by_utility}; " \
+        f"a random choice would have {chance}" in text
     by_utility, by_states, chance = map(int, numbers("continual" + found, told))
     assert chance < by_utility < by_states <= chance + 3  # "both are only a little better"
     assert f"({by_states} and {by_utility} of 16; random: {chance})" in text
