@@ -29,7 +29,8 @@ def test_every_idea_has_its_picture(stored):
 
 def test_each_part_is_that_of_the_project(stored):
     parts = re.findall(r"^(.*): yours and common\.llama differ by (\S+)$", printed(stored), flags=re.M)
-    assert [name for name, _ in parts] == ["RMSNorm", "SwiGLU", "Turned queries", "Rotary attention with grouped heads", "Logits"]
+    assert [name for name, _ in parts] == ["RMSNorm", "SwiGLU", "Turned queries", "Rotary attention with grouped heads",
+                                           "Logits"]
     assert max(float(difference) for _, difference in parts) < 2e-4
 
 
@@ -42,12 +43,14 @@ def test_the_text_says_what_the_outputs_say(stored):
     told, found = printed(stored), differences(stored)
     text = " ".join(" ".join(cell.source for cell in stored.cells if cell.cell_type == "markdown").split())
     mean, half = found["rotary minus no biases"]
-    assert "Only one change shows" in text and [name for name, (m, h) in found.items() if abs(m) > h] == ["rotary minus no biases"]
+    assert "Only one change shows" in text
+    assert [name for name, (m, h) in found.items() if abs(m) > h] == ["rotary minus no biases"]
     assert f"rotary positions lower the loss by {-mean:.3f} ± {half:.3f} nats, and in each of the three seeds" in text
     seeds = {name: [float(d) for d in row.split(", ")] for name, row in re.findall(
         r"^(.* minus .*): .*\(seed by seed: (.*)\)$", told, flags=re.M)}
     assert max(seeds["rotary minus no biases"]) < 0
-    assert f"SwiGLU minus GPT-2 goes from {min(seeds['SwiGLU minus GPT-2']):+.2f} to {max(seeds['SwiGLU minus GPT-2']):+.2f}" in text
+    swiglu = seeds["SwiGLU minus GPT-2"]
+    assert f"SwiGLU minus GPT-2 goes from {min(swiglu):+.2f} to {max(swiglu):+.2f}" in text
     for name, form in (("all four minus GPT-2", "all four together ({:+.3f} ± {:.3f})"),
                        ("grouped, G = 2 minus no biases", "price for it in the loss ({:+.3f} ± {:.3f})")):
         assert form.format(*found[name]) in text
