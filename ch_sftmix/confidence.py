@@ -5,6 +5,9 @@ import random
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
+
+ROWS = 1024  # of the table of all cosines that are in memory at once
 
 
 def confidence(perplexities: Tensor) -> Tensor:
@@ -55,3 +58,28 @@ def random_split(n: int, seed: int) -> tuple[list[int], list[int]]:
     """The control: two halves of the same sizes, drawn at random."""
     order = random.Random(f"halves {seed}").sample(range(n), n)
     return order[:(n + 1) // 2], order[(n + 1) // 2:]
+
+
+def relative_confidence(sure: Tensor, vectors: Tensor, neighbours: int = 10) -> Tensor:
+    """How much surer the model was of each response than of those nearest to it.
+
+    Confidence tells kinds of records apart before it tells right from wrong: the model is unsure of
+    all records of a hard kind. Compared with its neighbours, a record says something about itself.
+    This is ours, not the paper's; `lab/RESULTS.md` compares both.
+
+    Args:
+        sure: float [N], from `confidence`.
+        vectors: float [N, D], the records as vectors; the nearest have the largest cosines about
+            their mean.
+
+    Returns:
+        float [N]; below 0, the model was less sure of it than of its neighbours.
+    """
+    unit = normalize(vectors - vectors.mean(dim=0), dim=1)
+    around = []
+    for start in range(0, len(unit), ROWS):
+        cosines = unit[start:start + ROWS] @ unit.T  # [ROWS, N]
+        cosines.diagonal(start).fill_(-torch.inf)  # no record is its own neighbour
+        nearest = cosines.topk(min(neighbours, len(sure) - 1)).indices  # [ROWS, neighbours]
+        around.append(sure[nearest].mean(dim=1))
+    return sure - torch.cat(around)

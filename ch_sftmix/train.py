@@ -45,8 +45,8 @@ class SFTMix(FineTuning):
     checkpoints: int | None = option(None, "how often the reference run measures perplexities, at equal distances "
                                      "(default: once an epoch)", whole, metavar="C")
     leave_out: float | None = option(None, "also train plainly without this share of the records, those of which the reference "
-                                     "run was least sure, and list them: where answers are wrong, they are among these "
-                                     "(default: do not)", positive_share, metavar="X")
+                                     "run was least sure compared with similar records, and list them: where answers are "
+                                     "wrong, they are among these (default: do not)", positive_share, metavar="X")
     seeds: int = option(1, "repeat the comparison with N seeds and print means and 95 %% intervals (default: %(default)s)",
                         repeats, metavar="N")
 
@@ -74,13 +74,23 @@ from ch_instruct.pipeline import Work
 from ch_instruct.prompts import one_line
 from ch_instruct.support import cost
 from ch_instruct.support.subset import write_subset
-from ch_sftmix.confidence import confidence, negative_loss, random_split, split, without_least_sure
+from ch_sftmix.confidence import (
+    confidence,
+    negative_loss,
+    random_split,
+    relative_confidence,
+    split,
+    without_least_sure,
+)
 from ch_sftmix.mixup import PairDataset, sftmix_loss, sftmix_terms
 from ch_sftmix.plots import draw_confidence, draw_data_map
+from common.fast.views import run
 from common.gpt2 import GPT2
 from common.losses import next_token_loss
+from common.pretrained import load_weights
 from common.support import distributed, plots, reports
 from common.support.checkpoints import Run
+from common.support.device import evaluating
 
 
 def reference_run(work: Work, folder: Path, seed: int, count: int | None = None) -> tuple[Run, Tensor]:
@@ -136,34 +146,45 @@ def make_halves(how: str, perplexities: Tensor, seed: int) -> tuple[list[int], l
 
 
 def write_dynamics(path: Path, records: list[dict], rows: list[int], perplexities: Tensor,
-                   halves: tuple[list[int], list[int]]) -> None:
+                   halves: tuple[list[int], list[int]], relative: Tensor | None = None) -> None:
     """The training dynamics as a table: the record's row in the data file, from 1, its perplexity at each checkpoint, its
-    confidence and half, and its texts."""
+    confidence, its relative confidence (where that is known) and half, and its texts."""
     confident = set(halves[0])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", *(f"perplexity_{c + 1}" for c in range(len(perplexities))), "confidence", "half", "instruction",
-                     "input", "output"])
+    writer.writerow(["row", *(f"perplexity_{c + 1}" for c in range(len(perplexities))), "confidence",
+                     *["relative_confidence"] * (relative is not None), "half", *TEXTS])
     for i, (column, sure) in enumerate(zip(perplexities.T.tolist(), confidence(perplexities).tolist())):
-        writer.writerow([rows[i], *column, sure, "confident" if i in confident else "unconfident",
-                         records[i]["instruction"], records[i].get("input", ""), records[i]["output"]])
+        writer.writerow([rows[i], *column, sure, *([] if relative is None else [relative[i].item()]),
+                         "confident" if i in confident else "unconfident", *(records[i].get(name, "") for name in TEXTS)])
     files.write_text(path, text.getvalue())
 
 
-def leave_out(work: Work, perplexities: Tensor, share: float, folder: Path, seed: int) -> Run:
-    """Plain training without the least sure records, with as many steps as on all. left_out.csv lists them, subset.json the
-    others."""
-    data, sure = work.examples["train"], confidence(perplexities)
+def mean_states(work: Work) -> Tensor:
+    """Each training example as the mean of its hidden states in the untouched model. float [N, D]."""
+    model = work.model
+    load_weights(model, work.folder)
+    with evaluating(model, work.precision):
+        found = [run(model, torch.tensor([example.ids], device=model.device))[0].float().mean(dim=0).cpu()
+                 for example in distributed.my_share(work.examples["train"])]
+    return torch.stack(distributed.put_together(found))
+
+
+def leave_out(work: Work, sure: Tensor, share: float, folder: Path, seed: int) -> Run:
+    """Plain training without the records of which the model was least sure, with as many steps as on all. left_out.csv lists
+    them, subset.json the others."""
+    data = work.examples["train"]
     kept = without_least_sure(sure, share)
     left = sorted({*range(len(data))} - {*kept}, key=sure.tolist().__getitem__)  # the least sure one first
     if is_main():
         text = io.StringIO()
         rows = [[work.train_rows[i], sure[i].item(), *(work.records["train"][i].get(name, "") for name in TEXTS)] for i in left]
-        csv.writer(text, lineterminator="\n").writerows([["row", "confidence", *TEXTS], *rows])
+        csv.writer(text, lineterminator="\n").writerows([["row", "relative_confidence", *TEXTS], *rows])
         files.write_text(folder / "left_out.csv", text.getvalue())
         write_subset(folder / "subset.json", [work.train_ids[i] for i in kept], sure[kept].tolist(), {
             "data_sha256": work.facts["data_sha256"], "model_sha256": work.facts["model_sha256"], "seed": seed,
-            "made": f"all training records but the {len(left)} of {len(data)} of which the reference run was least sure"})
+            "made": f"all training records but the {len(left)} of {len(data)} of which the reference run was least sure, "
+                    "compared with similar records"})
         say(f"{len(left)} of {len(data)} records are left out; read them in {folder / 'left_out.csv'}. Every training command "
             f"goes without them by --subset {folder / 'subset.json'}")
     given = work.train_options()
@@ -220,7 +241,7 @@ def tell_cost(work: Work, given: SFTMix) -> None:
         cost.Training(plain, next_token_loss, usual, plainly * given.epochs * len(plain), plainly),
         cost.Training(pairs, sftmix_loss, replace(usual, batch_size=usual.batch_size // 2),
                       given.seeds * given.epochs * len(pairs), given.seeds)],
-        readings=given.seeds * readings(work, given.checkpoints))
+        readings=given.seeds * (readings(work, given.checkpoints) + (given.leave_out is not None)))
 
 
 def run_arms(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], folder: Path, seed: int) -> dict[str, dict]:
@@ -237,13 +258,16 @@ def run_arms(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], f
     mix_run = mixup_run(work, halves, folder, seed, given.alpha, given.mu)
     sftmix = pipeline.test(work, mix_run)
     arms, curves = {"ntp": ntp, "sftmix": sftmix}, {"NTP": ntp_run.history, "SFTMix": mix_run.history}
+    relative = None
     if given.leave_out is not None:
-        say(f"\n4. Plain training without the {given.leave_out:.0%} of which the model is least sure")
-        run = leave_out(work, perplexities, given.leave_out, folder, seed)
-        arms["left out"], curves["left out"] = pipeline.test(work, run), run.history
+        say(f"\n4. Plain training without the {given.leave_out:.0%} of which the model is least sure, compared with similar "
+            "records")
+        relative = relative_confidence(confidence(perplexities), mean_states(work))
+        rest = leave_out(work, relative, given.leave_out, folder, seed)
+        arms["left out"], curves["left out"] = pipeline.test(work, rest), rest.history
     arms = {"base": test_base()} | arms
     if is_main():
-        write_dynamics(folder / "dynamics.csv", work.records["train"], work.train_rows, perplexities, halves)
+        write_dynamics(folder / "dynamics.csv", work.records["train"], work.train_rows, perplexities, halves, relative)
         plots.save_picture(folder / "confidence.png", lambda ax: draw_confidence(ax, perplexities, halves))
         plots.save_picture(folder / "data_map.png", lambda ax: draw_data_map(ax, perplexities, halves))
     pipeline.finish(work, folder, arms, curves, "sftmix",

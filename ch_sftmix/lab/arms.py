@@ -14,19 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.functional import normalize
 
 from ch_instruct import pipeline
 from ch_instruct.perplexity import response_perplexities
 from ch_instruct.pipeline import Work
-from ch_sftmix.confidence import confidence, random_split, split, without_least_sure
-from ch_sftmix.train import SFTMix, mixup_run
-from common.fast.views import run
+from ch_sftmix.confidence import confidence, random_split, relative_confidence, split, without_least_sure
+from ch_sftmix.train import SFTMix, mean_states, mixup_run
 from common.gpt2 import GPT2
 from common.losses import Loss, next_token_loss
 from common.pretrained import load_pretrained, load_weights
 from common.support.checkpoints import Run
-from common.support.device import evaluating
 
 SMOOTHING, DROPOUT, NEFTUNE = 0.1, 0.1, 5.0  # the usual values; the last is α, the smallest of the paper's
 
@@ -78,40 +75,13 @@ def base_perplexities(cell: Cell) -> Tensor:
     return response_perplexities(cell.work.model, data, 2 * cell.work.options.batch_size, cell.work.precision)
 
 
-def relative(sure: Tensor, vectors: Tensor, neighbours: int = 10) -> Tensor:
-    """How much surer the model was of each response than of those nearest to it.
-
-    Confidence tells kinds of records apart before it tells right from wrong: the model is unsure of all records of a hard kind.
-    Without the mean confidence of its neighbours, a record's confidence says something about this record.
-
-    Args:
-        sure: float [N], from `confidence`.
-        vectors: float [N, D], the records as vectors; the nearest have the largest cosines about their mean.
-
-    Returns:
-        float [N]; below 0, the model was less sure of it than of its neighbours.
-    """
-    unit = normalize(vectors - vectors.mean(dim=0), dim=1)
-    cosines = (unit @ unit.T).fill_diagonal_(-torch.inf)  # no record is its own neighbour
-    nearest = cosines.topk(min(neighbours, len(sure) - 1)).indices  # [N, neighbours]
-    return sure - sure[nearest].mean(dim=1)
-
-
-def mean_states(cell: Cell) -> Tensor:
-    """Each training example as the mean of its hidden states in the untouched model, one example at a time. float [N, D]."""
-    model = cell.work.model
-    load_weights(model, cell.work.folder)
-    with evaluating(model, cell.work.precision):
-        return torch.stack([run(model, torch.tensor([example.ids], device=model.device))[0].mean(dim=0).cpu()
-                            for example in cell.work.examples["train"]])
-
-
 LEFT_OUT: dict[str, Callable[[Cell], list[int]]] = {  # which training examples are kept; a tenth (rounded down) is not
     "tenth left out": lambda cell: without_least_sure(confidence(cell.perplexities), 0.1),
     "random tenth left out": lambda cell: without_least_sure(torch.rand(
         cell.perplexities.size(1), generator=torch.Generator().manual_seed(cell.seed)), 0.1),
     "highest loss left out": lambda cell: without_least_sure(-base_perplexities(cell), 0.1),
-    "relative tenth left out": lambda cell: without_least_sure(relative(confidence(cell.perplexities), mean_states(cell)), 0.1)}
+    "relative tenth left out": lambda cell: without_least_sure(
+        relative_confidence(confidence(cell.perplexities), mean_states(cell.work)), 0.1)}
 
 
 def random_parts(ids: list[int], seed: int) -> tuple[list[int], list[int]]:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ch_sftmix.confidence import confidence, negative_loss, random_split, split
+from ch_sftmix.confidence import confidence, negative_loss, random_split, relative_confidence, split
 
 
 def test_confidence_is_minus_the_mean_perplexity_over_checkpoints():
@@ -43,3 +43,14 @@ def test_the_random_split_is_as_large_and_depends_on_the_seed():
     sure, unsure = random_split(101, 0)
     assert (len(sure), len(unsure)) == (51, 50) and sorted(sure + unsure) == list(range(101))
     assert random_split(101, 0) == (sure, unsure) != random_split(101, 1)
+
+
+@pytest.mark.parametrize("rows", [1024, 4])  # of the table of cosines at once
+def test_relative_confidence_by_hand(rows, monkeypatch):
+    """Two clouds of three: of the second all are unsure, and number 4 is less sure than the two nearest to it."""
+    monkeypatch.setattr("ch_sftmix.confidence.ROWS", rows)
+    vectors = torch.tensor([[5.0, 0.1], [5.0, 0.2], [5.0, 0.3], [-5.0, 0.1], [-5.0, 0.2], [-5.0, 0.3]])
+    sure = torch.tensor([-1.0, -1.2, -1.1, -8.0, -9.5, -8.0])
+    found = relative_confidence(sure, vectors, neighbours=2)
+    torch.testing.assert_close(found, torch.tensor([0.15, -0.15, 0.0, 0.75, -1.5, 0.75]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(relative_confidence(sure, vectors)[0], sure[0] - sure[1:].mean())  # of five others, all

@@ -104,7 +104,7 @@ def test_leaving_out_the_least_sure_lists_them_by_row_and_makes_a_subset_of_the_
     run = tmp_path / "run"
     assert list(json.loads((run / "report.json").read_text())["arms"]) == ["base", "ntp", "sftmix", "left out"]
     everything, left = (list(csv.DictReader(open(run / name))) for name in ("dynamics.csv", "left_out.csv"))
-    least = sorted(everything, key=lambda row: float(row["confidence"]))[:5]
+    least = sorted(everything, key=lambda row: float(row["relative_confidence"]))[:5]
     assert [row["row"] for row in left] == [row["row"] for row in least]
     records = json.loads((small / "data.json").read_text())
     assert [records[int(row["row"]) - 1]["instruction"] for row in left] == [row["instruction"] for row in left]
@@ -112,7 +112,8 @@ def test_leaving_out_the_least_sure_lists_them_by_row_and_makes_a_subset_of_the_
     subset = json.loads((run / "subset.json").read_text())
     # The file's first row has no answer and is no record, so record 0 is row 2.
     assert {i + 2 for i in subset["ids"]} == {int(row["row"]) for row in everything} - {int(row["row"]) for row in left}
-    assert subset["made"] == "all training records but the 5 of 51 of which the reference run was least sure"
+    assert subset["made"] == "all training records but the 5 of 51 of which the reference run was least sure, " \
+        "compared with similar records"
     assert subset["command"].startswith("python ") and "--leave-out 0.1" in subset["command"]
     work = prepare(FineTuning(model=str(small / "model"), data=str(small / "data.json"), subset=run / "subset.json",
                               device="cpu"))

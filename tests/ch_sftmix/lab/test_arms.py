@@ -9,10 +9,10 @@ import torch
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
 from ch_instruct.pipeline import Work
-from ch_sftmix.confidence import confidence
+from ch_sftmix.confidence import confidence, relative_confidence
 from ch_sftmix.lab import arms
-from ch_sftmix.lab.arms import ARMS, LEFT_OUT, Cell, mean_states, neftune_loss, random_parts, relative, without_wrong
-from ch_sftmix.train import SFTMix
+from ch_sftmix.lab.arms import ARMS, LEFT_OUT, Cell, neftune_loss, random_parts, without_wrong
+from ch_sftmix.train import SFTMix, mean_states
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained, save_pretrained
 from tests.common.test_training import ragged_examples
@@ -87,8 +87,8 @@ def test_relative_confidence_compares_with_the_nearest_in_the_untouched_model(ce
     with torch.no_grad():
         states = torch.stack([model.hidden_states(torch.tensor([e.ids]))[0].mean(dim=0) for e in cell.work.examples["train"]])
         cell.work.model.wte.weight.fill_(0.5)
-    torch.testing.assert_close(mean_states(cell), states, atol=1e-5, rtol=1e-5)
-    wanted = relative(confidence(PERPLEXITIES), states).argsort()[:2].tolist()
+    torch.testing.assert_close(mean_states(cell.work), states, atol=1e-5, rtol=1e-5)
+    wanted = relative_confidence(confidence(PERPLEXITIES), states).argsort()[:2].tolist()
     assert left_out("relative tenth left out", cell) == set(wanted)
 
 
@@ -161,12 +161,3 @@ def test_neftune_adds_noise_within_its_bound_and_only_there(tiny_model, monkeypa
     assert torch.equal(embedded, again) and count == same and noisy != quiet
     assert 0.9 * bound < noise.abs().max() <= bound * 1.0001 and noise.mean().abs() < bound / 5
     assert not tiny_model.wte._forward_hooks
-
-
-def test_relative_confidence_by_hand():
-    """Two clouds of three: of the second all are unsure, and number 4 is less sure than the two nearest to it."""
-    vectors = torch.tensor([[5.0, 0.1], [5.0, 0.2], [5.0, 0.3], [-5.0, 0.1], [-5.0, 0.2], [-5.0, 0.3]])
-    sure = torch.tensor([-1.0, -1.2, -1.1, -8.0, -9.5, -8.0])
-    found = relative(sure, vectors, neighbours=2)
-    torch.testing.assert_close(found, torch.tensor([0.15, -0.15, 0.0, 0.75, -1.5, 0.75]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(relative(sure, vectors)[0], sure[0] - sure[1:].mean())  # of fewer than ten others, all
