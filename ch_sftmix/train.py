@@ -4,7 +4,7 @@
     python ch_sftmix/train.py --model gpt2 --data my.json --epochs 3  # your own Alpaca-format file
     python ch_sftmix/train.py --seeds 5                               # with 95 % intervals
     python ch_sftmix/train.py --split random                          # the control: do the halves matter?
-    python ch_sftmix/train.py --leave-out 0.1                         # also plain training without the least sure tenth
+    python ch_sftmix/train.py --leave-out 0.1                         # also plain training without a tenth, the least sure
 
 Four steps: (1) a reference run by plain next-token prediction (NTP) notes the perplexity of every training response at C
 checkpoints. (2) Confidence is minus the mean perplexity; the data is cut at its median into two halves. (3) The SFTMix run
@@ -25,7 +25,7 @@ from typing import Any
 from ch_instruct.records import read_ahead
 from ch_instruct.support.fine_tuning_options import FineTuning
 from common.support import files, options
-from common.support.console import is_main, say
+from common.support.console import Progress, is_main, say
 from common.support.files import InputError
 from common.support.options import not_negative, option, positive, positive_share, repeats, whole
 
@@ -162,17 +162,18 @@ def write_dynamics(path: Path, records: list[dict], rows: list[int], perplexitie
 
 def mean_states(work: Work) -> Tensor:
     """Each training example as the mean of its hidden states in the untouched model. float [N, D]."""
-    model = work.model
+    model, examples, found = work.model, work.examples["train"], []
     load_weights(model, work.folder)
-    with evaluating(model, work.precision):
-        found = [run(model, torch.tensor([example.ids], device=model.device))[0].float().mean(dim=0).cpu()
-                 for example in distributed.my_share(work.examples["train"])]
+    with Progress("hidden states", len(examples), "record") as progress, evaluating(model, work.precision):
+        for example in distributed.my_share(examples):
+            found.append(run(model, torch.tensor([example.ids], device=model.device))[0].float().mean(dim=0).cpu())
+            progress.advance(distributed.world_size())
     return torch.stack(distributed.put_together(found))
 
 
 def leave_out(work: Work, sure: Tensor, share: float, folder: Path, seed: int) -> Run:
-    """Plain training without the records of which the model was least sure, with as many steps as on all. left_out.csv lists
-    them, subset.json the others."""
+    """Plain training without this share of the records, the least sure ones, with as many steps as on all. left_out.csv lists
+    them, subset.json the others. `sure`: relative confidence, float [N]."""
     data = work.examples["train"]
     kept = without_least_sure(sure, share)
     left = sorted({*range(len(data))} - {*kept}, key=sure.tolist().__getitem__)  # the least sure one first

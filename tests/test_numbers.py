@@ -8,12 +8,14 @@ from tests.conftest import ROOT
 
 DELIFT = ("ch_delift/README.md", "ch_delift/lab/first_map.md")
 SFTMIX = ("ch_sftmix/README.md", "README.md", "ch_instruct/recipe.md")
+FIRST = ("ch_sftmix/README.md", "ch_sftmix/lab/first_map.md")
 QUOTED = {  # as it is written -> where it has to stand
     "| skewed | +12.2 ± 8.5 | 0.012 | 0.058 | -3.4 ± 8.5 | 0.376 | 0.376 |": DELIFT,
     "| redundant | **+11.2 ± 5.2** | 0.001 | 0.008 | -2.7 ± 3.4 | 0.105 | 0.211 |": DELIFT,
     "| target | +15.4 ± 10.7 | 0.012 | 0.058 | -9.9 ± 9.2 | 0.038 | 0.115 |": DELIFT,
     "11 to 15 points": (*DELIFT, "README.md", "ch_instruct/recipe.md", "notebooks/04_delift.ipynb"),
     "+12.2 on skewed data becomes about +1.4": DELIFT[:1], "+12.2 becomes about +1.4": DELIFT[1:],
+    "+1.7": FIRST, "+1.8": FIRST, "-5.7": FIRST,
     "+2.8 ± 1.1": SFTMIX, "+3.0 ± 0.7": SFTMIX, "-2.2 ± 1.2": SFTMIX,
     "94.6": ("README.md", "ch_instruct/README.md")}
 
