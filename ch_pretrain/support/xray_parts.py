@@ -71,7 +71,12 @@ class Xray(NamedTuple):
     recording: Sequence[dict] = ()  # of another training, made by lab/growing.py
 
 
-Control = tuple[str, str, Callable[[str], str]]  # a part of the form: its name, its default, its value -> HTML
+class Control(NamedTuple):
+    """A part of the form."""
+
+    name: str
+    default: str
+    draw: Callable[[str], str]  # its value -> HTML
 
 
 class View(NamedTuple):
@@ -94,20 +99,21 @@ def tag(kind: str, content: str = "", **attributes: str | bool) -> str:
 
 def box(name: str, label: str, default: str) -> Control:
     """A box to type into."""
-    return (name, default, lambda value: tag(
+    return Control(name, default, lambda value: tag(
         "label", label + tag("textarea", escape(value), name=name, rows="2"), class_="wide"))
 
 
 def slider(name: str, label: str, low: float, high: float, step: float, default: str) -> Control:
     """A slider that shows its value."""
     limits = {"min": f"{low}", "max": f"{high}", "step": f"{step}"}
-    return (name, default, lambda value: tag("label", label + tag(
+    return Control(name, default, lambda value: tag("label", label + tag(
         "input", type="range", name=name, value=escape(value), **limits) + tag("output", escape(value))))
 
 
 def tick(name: str, label: str) -> Control:
     """A box to tick."""
-    return name, "", lambda value: tag("label", tag("input", type="checkbox", name=name, checked=value == "on") + label)
+    return Control(name, "", lambda value: tag(
+        "label", tag("input", type="checkbox", name=name, checked=value == "on") + label))
 
 
 def radio(name: str, value: str, on: bool, label: str, missing: str = "") -> str:
@@ -118,7 +124,7 @@ def radio(name: str, value: str, on: bool, label: str, missing: str = "") -> str
 
 def choice(name: str, legend: str, labels: dict[str, str]) -> Control:
     """One of several, value -> label. If nothing is said, the first."""
-    return (name, next(iter(labels)), lambda chosen: tag("span", f"{legend}: " + "".join(
+    return Control(name, next(iter(labels)), lambda chosen: tag("span", f"{legend}: " + "".join(
         radio(name, value, value == chosen, label) for value, label in labels.items()), role="radiogroup", aria_label=legend))
 
 

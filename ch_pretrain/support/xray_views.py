@@ -159,7 +159,7 @@ nats): {loss_text(lens.logits, ids)}{lost}.</p>
 layer 2, head 0; then comes what gets most of its attention, and the share of its attention. Each row of a map is a token that
 looks, each column one that is looked at. Which head looks back? Write a list of words twice. A head that is off gives its mean
 on eight pages that no training saw.{own}</p>
-{tick("rank", f"Which heads make the prediction {said} after {here}?")[2](form["rank"])}{ranked}{maps}</section></div>"""
+{tick("rank", f"Which heads make the prediction {said} after {here}?").draw(form["rank"])}{ranked}{maps}</section></div>"""
 
 
 def two_view(xray: Xray, form: Form) -> str:
