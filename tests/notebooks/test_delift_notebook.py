@@ -50,6 +50,9 @@ def test_the_text_says_what_the_outputs_say(stored):
     known, copied = numbers(r"U\[i, j\] = ([+-][\d.]+)[\s\S]*U\[i, i\] = ([+-][\d.]+)", told)
     assert known < copied < 1.1 * known  # "helps hardly more than another country's"
     assert re.search(r"^greedy chooses 0, which adds 1\.2, then 2, which adds 0\.4\.$", told, flags=re.M)
+    assert "ρ = [4, 4, 4, 4, 1]" in told
+    second = {rows: int(pick) for rows, pick in re.findall(r"^(plain rows|divided by ρ): .* then (\d),", told, flags=re.M)}
+    assert second["plain rows"] in (1, 2, 3) and second["divided by ρ"] == 4  # "one more of the four", "that is alone"
     assert re.findall(r"^Your .*: (yes|NO)$", told, flags=re.M) == ["yes", "yes"]
     palest = re.search(r"three lowest and the highest: (\S+) [\d.-]+, (\S+) [\d.-]+, (\S+) ", told).groups()
     assert set(palest) == {"kind", "past_tense", "continent"}  # "the diagonal is pale"
