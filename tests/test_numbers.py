@@ -16,7 +16,7 @@ QUOTED = {  # as it is written -> where it has to stand
     "11 to 15 points": (*DELIFT, "README.md", "ch_instruct/recipe.md", "notebooks/04_delift.ipynb"),
     "+12.2 on skewed data becomes about +1.4": DELIFT[:1], "+12.2 becomes about +1.4": DELIFT[1:],
     "+1.7": FIRST, "+1.8": FIRST, "-5.7": FIRST,
-    "+2.8 ± 1.1": SFTMIX, "+3.0 ± 0.7": SFTMIX, "-2.2 ± 1.2": SFTMIX,
+    "+2.8 ± 1.1": SFTMIX, "+3.0 ± 0.7": SFTMIX, "2.2 ± 1.2": SFTMIX,
     "94.6": ("README.md", "ch_instruct/README.md")}
 
 
