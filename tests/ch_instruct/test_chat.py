@@ -1,14 +1,10 @@
 """Talking with a model: as a user at a terminal, and part by part."""
 
-import fcntl
 import json
 import os
 import pty
 import select
-import signal
-import subprocess
 import sys
-import termios
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -24,42 +20,30 @@ from ch_pretrain import classroom
 from common.fast.answering import continue_all
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, make_model, run_here
-
-
-def take_terminal() -> None:
-    """In the new process: standard input is its terminal, and Ctrl-C reaches it, whatever the tests ignore."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+from tests.conftest import ENVIRONMENT, make_model, run_here
+from tests.started import start
 
 
 class Terminal:
     """chat.py at a pseudo-terminal of its own, so that Ctrl-C is the key and not a signal sent by hand."""
 
     def __init__(self, folder: Path, *options: object):
-        self.screen, inside = pty.openpty()
-        command = [sys.executable, str(ROOT / "ch_instruct" / "chat.py"), *map(str, options)]
-        self.process = subprocess.Popen(command, cwd=folder, stdin=inside, stdout=inside, stderr=inside, start_new_session=True,
-                                        env=os.environ | {"OMP_NUM_THREADS": "1", "TERM": "dumb", "PYTHONUTF8": "1"},
-                                        preexec_fn=take_terminal)
-        os.close(inside)
+        self.screen, self.inside = pty.openpty()
+        [self.process] = start("ch_instruct/chat.py", *options, folder=folder, environment=ENVIRONMENT | {"TERM": "dumb"},
+                               terminal=os.ttyname(self.inside))
         self.seen = ""
 
     def read(self) -> str:
-        """What came within a tenth of a second; "" if nothing, or if the program has ended."""
+        """What came within a tenth of a second; "" if nothing."""
         if not select.select([self.screen], [], [], 0.1)[0]:
             return ""
-        try:
-            return os.read(self.screen, 65536).decode(errors="replace").replace("\r\n", "\n")
-        except OSError:  # the other end is closed
-            return ""
+        return os.read(self.screen, 65536).decode(errors="replace").replace("\r\n", "\n")
 
     def until(self, text: str) -> str:
         """Everything up to and including `text`, which must come within a minute."""
         deadline = time.monotonic() + 60
         while text not in self.seen:
-            assert time.monotonic() < deadline and self.process.poll() is None, f"no {text!r} in {self.seen!r}"
+            assert time.monotonic() < deadline and self.process.is_alive(), f"no {text!r} in {self.seen!r}"
             self.seen += self.read()
         before, text, self.seen = self.seen.partition(text)
         return before + text
@@ -71,7 +55,7 @@ class Terminal:
         """Press a key until `text` comes: between showing its prompt and waiting for a key, input() can miss Ctrl-C."""
         deadline = time.monotonic() + 60
         while text not in self.seen:
-            assert time.monotonic() < deadline and self.process.poll() is None, f"no {text!r} in {self.seen!r}"
+            assert time.monotonic() < deadline and self.process.is_alive(), f"no {text!r} in {self.seen!r}"
             self.type(key)
             for _ in range(10):
                 self.seen += self.read()
@@ -86,10 +70,10 @@ class Terminal:
     def end(self) -> int:
         """The exit status, which must come within a minute."""
         deadline = time.monotonic() + 60
-        while self.process.poll() is None:
+        while self.process.exitcode is None:
             assert time.monotonic() < deadline, "it does not end"
             self.seen += self.read()
-        return self.process.returncode
+        return self.process.exitcode
 
 
 @pytest.fixture
@@ -105,8 +89,9 @@ def terminal(request):
     yield start
     for one in started:
         one.process.kill()
-        one.process.wait()
+        one.process.join()
         os.close(one.screen)
+        os.close(one.inside)
 
 
 @pytest.fixture(scope="module")
@@ -202,11 +187,13 @@ def test_lines_that_are_pasted_at_once_are_one_turn(tmp_path, terminal):
 
 
 @pytest.mark.slow
-def test_lines_of_a_file_are_a_turn_each(tmp_path):
+def test_lines_of_a_file_are_a_turn_each(tmp_path, monkeypatch):
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), tmp_path / "model")
-    done = subprocess.run([sys.executable, ROOT / "ch_instruct" / "chat.py", "--model", "model", "--max-new-tokens", "4"],
-                          input="One?\nTwo?\n/save said.json\n", cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and len(json.loads((tmp_path / "said.json").read_text())[0]["messages"]) == 4
+    (tmp_path / "lines.txt").write_text("One?\nTwo?\n/save said.json\n")
+    with open(tmp_path / "lines.txt") as lines:
+        monkeypatch.setattr(sys, "stdin", lines)
+        run_here("ch_instruct/chat.py", "--model", "model", "--max-new-tokens", 4, folder=tmp_path)
+    assert len(json.loads((tmp_path / "said.json").read_text())[0]["messages"]) == 4
 
 
 # In this process
