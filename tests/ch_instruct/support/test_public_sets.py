@@ -7,7 +7,7 @@ import pytest
 
 from ch_instruct.support.public_sets import PUBLIC_SETS, choose_file, is_hub_id
 from common.support.files import InputError
-from tests.common.support.test_hub import PAGE, closed_address, refusal, run, serving  # noqa: F401  one is a fixture
+from tests.common.support.test_hub import PAGE, closed_address, refusal, refusals, run, serving  # noqa: F401  one is a fixture
 
 pytestmark = pytest.mark.slow
 
@@ -17,11 +17,15 @@ import json, sys, time
 from common.support import options
 from ch_instruct.records import load_records
 def load():
-    for name in sys.argv[1:]:
-        loaded = load_records(name)
-        print(json.dumps(loaded.records))
+    print(json.dumps(load_records(name).records))
 time.sleep = lambda seconds: None  # the hub's client waits between its tries
-options.run_command(load)
+status = 0
+for name in sys.argv[1:]:
+    try:
+        options.run_command(load)
+    except SystemExit as end:
+        status = end.code
+sys.exit(status)
 """
 
 ALPACA = [{"instruction": "Add.", "input": "1 and 2", "output": "3", "text": "not wanted"},
@@ -111,7 +115,7 @@ def test_a_repository_without_the_file_and_one_with_a_page_instead_are_refused(t
     alpaca, dolly = PUBLIC_SETS["alpaca"], PUBLIC_SETS["dolly"]
     with serving({}) as hub:
         hub.repos = {alpaca.repo: {"README.md": b"#"}, dolly.repo: {dolly.file: PAGE}}
-        sentences = [refusal(run("-c", LOAD, name, folder=tmp_path, address=hub.address)) for name in ("alpaca", "dolly")]
+        sentences = refusals(run("-c", LOAD, "alpaca", "dolly", folder=tmp_path, address=hub.address))
     assert f"{alpaca.repo} has no {alpaca.file}" in sentences[0]
     assert "line 1 is no JSON" in sentences[1]
 
@@ -150,16 +154,14 @@ def test_any_set_of_the_hub_by_its_id(tmp_path, closed_address):  # noqa: F811
     with serving({}) as hub:
         hub.repos = {"some/set": {"README.md": b"#", "data/train.jsonl": as_file(".jsonl", rows), "data/test.jsonl": b"{"},
                      "some/two": {"a.csv": b"", "b.csv": b""}}
-        done = run("-c", LOAD, "some/set", folder=tmp_path, address=hub.address)
+        done = run("-c", LOAD, "some/set", "some/two", "no/set", folder=tmp_path, address=hub.address)
         fetched = [path for _, path in hub.requests if "resolve" in path]
-        two, absent = (refusal(run("-c", LOAD, name, folder=tmp_path, address=hub.address)) for name in ("some/two", "no/set"))
-    assert done.returncode == 0, done.stderr
+    two, absent = refusals(done)
     told, records = done.stdout.splitlines()
     assert told.startswith("some/set: data/train.jsonl (revision 0123456)") and set(fetched) == {
         "/datasets/some/set/resolve/0123456789abcdef0123456789abcdef01234567/data/train.jsonl"}
     assert json.loads(records) == [{"instruction": "1 + 1?", "output": "2"}, {"instruction": "Sky?", "output": "Blue."}]
     assert "2 files could be meant (a.csv, b.csv)" in two and "no dataset 'no/set'" in absent
     for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
-        again = run("-c", LOAD, "some/set", folder=tmp_path, address=closed_address, **environment)
-        assert again.returncode == 0 and again.stdout == done.stdout, again.stderr
-        assert "--data FILE" in refusal(run("-c", LOAD, "some/other", folder=tmp_path, address=closed_address, **environment))
+        again = run("-c", LOAD, "some/set", "some/other", folder=tmp_path, address=closed_address, **environment)
+        assert again.stdout == done.stdout and "--data FILE" in refusal(again)
