@@ -2,10 +2,10 @@
 
 import http.client
 import json
+import os
 import re
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,8 @@ from common.sampling import Sampling
 from common.support.files import InputError
 from common.support.local_server import MOST_BYTES, LocalServer
 from common.tokenizer import Tokenizer
-from tests.conftest import ENVIRONMENT, assert_refused, command, make_model
+from tests.conftest import ENVIRONMENT, assert_refused, make_model
+from tests.started import start, told
 
 SCRIPT = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
 QUESTIONS = [{"instruction": "Add.", "input": "1 2", "output": "3"}, {"instruction": "Say hi.", "output": "Hi"}]
@@ -278,20 +279,20 @@ def test_the_command_serves_until_ctrl_c(tmp_path):
     save_pretrained(make_model(n_positions=1024), Tokenizer.from_merges([]), tmp_path / "model")
     options = ["--models", "model", "classroom", "--questions", "classroom", "--part", "test", "--votes", "v.jsonl",
                "--port", "0", "--max-new-tokens", "400", "--repetition-penalty", "1.1"]
-    # Where the tests run in the background, Ctrl-C may be ignored, and children inherit that; at a terminal they do not.
-    process = subprocess.Popen(command("ch_instruct/evaluation/arena.py", *options), cwd=tmp_path, env=ENVIRONMENT, text=True,
-                               stdout=subprocess.PIPE,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    [process] = start("ch_instruct/evaluation/arena.py", *options, folder=tmp_path, environment=ENVIRONMENT)
     try:
-        assert re.match(r"Asked are the \d+ of \d+ records that were held out", process.stdout.readline())
-        line = process.stdout.readline()
-        server = SimpleNamespace(server_port=int(re.match(r"Open http://127\.0\.0\.1:(\d+)/ in a browser", line).group(1)))
+        while not (line := re.search(r"^Open http://127\.0\.0\.1:(\d+)/ in a browser", told(tmp_path), re.MULTILINE)):
+            assert process.is_alive(), told(tmp_path)
+            time.sleep(0.02)
+        assert re.match(r"Asked are the \d+ of \d+ records that were held out", told(tmp_path))
+        server = SimpleNamespace(server_port=int(line[1]))
         assert vote(server, ask(server, next="1"), "tie") == 303
         with socket.create_connection(("127.0.0.1", server.server_port)) as browser:  # Ctrl-C comes while a model answers
             browser.sendall(b"POST /ask HTTP/1.0\r\nHost: [::1]\r\nOrigin: http://[::1]\r\nContent-Length: 6\r\n\r\nnext=1")
             time.sleep(0.2)
-            process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=30)[0] == "\nStopped; votes in v.jsonl: 1.\n" and process.returncode == 0
+            os.kill(process.pid, signal.SIGINT)
+        process.join(30)
+        assert told(tmp_path, 0, "out").endswith("\n\nStopped; votes in v.jsonl: 1.\n") and process.exitcode == 0
     finally:
         process.kill()
     [entry] = load_votes(tmp_path / "v.jsonl").entries
