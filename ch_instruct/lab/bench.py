@@ -72,7 +72,7 @@ from common.fast.int8 import to_int8
 from common.gpt2 import GPT2, GPT2Config
 from common.lora import add_lora
 from common.losses import IGNORE_INDEX, next_token_loss
-from common.pretrained import find_folder, load_pretrained, save_pretrained
+from common.pretrained import CLASSROOM_FOLDER, find_folder, load_pretrained, save_pretrained
 from common.support.device import autocast, evaluating, peak_memory, pick_device, send
 from common.tokenizer import Tokenizer
 from common.training import TrainOptions, accumulate_gradients, make_optimizer, take_step
@@ -331,7 +331,8 @@ def main() -> None:
             save_pretrained(*load_pretrained(find_folder(args.model)), folder)  # in a form that both read alike
         else:
             shape = {"n_layer": 2, "n_embd": 64, "n_head": 2} if args.smoke else {}
-            save_pretrained(GPT2(GPT2Config(**shape)), Tokenizer.gpt2(), folder)
+            tokenizer = Tokenizer.from_folder(CLASSROOM_FOLDER) if args.smoke else Tokenizer.gpt2()
+            save_pretrained(GPT2(GPT2Config(vocab_size=tokenizer.vocab_size, **shape)), tokenizer, folder)
         model, tokenizer = load_pretrained(folder)
         context = model.config.n_positions
         records = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows).records

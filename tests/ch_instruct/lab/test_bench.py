@@ -3,7 +3,6 @@
 import itertools
 import sys
 import time
-from functools import cache
 
 import psutil
 import pytest
@@ -11,7 +10,6 @@ import torch
 
 from ch_instruct.lab import bench
 from ch_instruct.lab.bench import beside
-from common import pretrained
 from tests.conftest import assert_refused
 
 CPU = torch.device("cpu")
@@ -20,7 +18,6 @@ CPU = torch.device("cpu")
 @pytest.mark.slow
 def test_the_bench_runs_with_lora(monkeypatch, capsys):
     monkeypatch.setattr(bench, "peak_megabytes", lambda work, *args: work(*args) or 1.0)  # here, for want of time, not measured
-    monkeypatch.setattr(pretrained, "read_tokenizer", cache(pretrained.read_tokenizer))  # GPT-2's, thirteen times
     monkeypatch.setattr(bench, "memory_rate", lambda device: 1e10)  # nor are these
     monkeypatch.setattr(bench, "product_rates", lambda device: {"fp32": 1e10, "bf16": 1e10})
     monkeypatch.setattr(sys, "argv", ["bench.py", "--smoke", "--lora", "2", "--batch-size", "2", "--rounds", "1", "--answers",
@@ -58,14 +55,10 @@ def test_the_machines_rates_are_those_of_its_best_try(monkeypatch):
     assert bench.memory_rate(CPU) == 2**29 / 2 and done["memory"]() == 2**27  # half a GB of ones
 
 
-def fill(numbers: int) -> None:
-    torch.ones(numbers)
-
-
 @pytest.mark.slow
 def test_the_most_memory_is_that_of_a_process_of_its_own():
     here = 2**29
-    assert here < 1e6 * bench.peak_megabytes(fill, here // 4) < 6 * here
+    assert here < 1e6 * bench.peak_megabytes(torch.ones, here // 4) < 6 * here
 
 
 @pytest.mark.slow
