@@ -1,7 +1,8 @@
 import copy
 import csv
 import io
-import subprocess
+import itertools
+import json
 import sys
 import time
 
@@ -11,7 +12,7 @@ import pytest
 
 from common.support.files import InputError
 from notebooks.execute import read_notebook
-from notebooks.exercises import check, limits, release
+from notebooks.exercises import check, release
 from notebooks.exercises.check import grade
 from notebooks.exercises.release import release_path, source_path, student_version
 from tests.conftest import run_command
@@ -36,31 +37,124 @@ def with_answer(grade_id: str, source: str):
     return student
 
 
-@pytest.mark.slow
-def test_right_answers_get_all_points(tmp_path):
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Cells run right here, where nothing is looked at that needs Jupyter: to start it takes more than a second."""
+    def run(notebook, *_) -> None:
+        names = {}
+        for one in notebook.cells[1:]:  # the first bounds a process of its own
+            try:
+                exec(one.source, names)
+            except (AssertionError, NameError) as error:
+                one.outputs.append(nbformat.v4.new_output("error", ename=type(error).__name__, evalue=str(error)))
+
+    monkeypatch.setattr(check, "run_notebook", run)
+
+
+def assert_graded(folder, *cases: tuple[str, str, str | None]) -> None:
+    """Grade one file with all of these wrong answers, as each start of Jupyter takes more than a second: each has a part of
+    its own, where `double` is called double_0, double_1 and so on. A right part comes last; no answer may harm it.
+
+    Args:
+        cases: an answer, what is in the hint for its test, and what is in the note about its cell, if there is one.
+    """
+    parts, expected = [], []
+    for number, case in enumerate(cases):
+        part = json.loads(json.dumps(SOURCE.cells[:3]).replace("double", f"double_{number}"))
+        parts.append([nbformat.from_dict(cell | {"id": f"{number}-{place}"}) for place, cell in enumerate(part)])
+        expected.append([text and text.replace("double", f"double_{number}") for text in case])
+    source = nbformat.v4.new_notebook(cells=[*itertools.chain(*parts), *SOURCE.cells[3:]])
+    student = copy.deepcopy(source)
+    for answer_cell, (answer, _, _) in zip(student.cells[1::3], expected):
+        answer_cell.source = answer
+
+    (*verdicts, half), notes = grade(student, source, folder)
+    assert half.points == 3
+    for verdict, (answer, hint, _) in zip(verdicts, expected, strict=True):
+        assert verdict.points == 0 and hint in verdict.hint, answer
+    noted = [note for *_, note in expected if note]
+    assert len(notes) == len(noted) and all(part in note for part, note in zip(noted, notes)), notes
+
+
+def test_right_answers_get_all_points(in_this_process, tmp_path):
     verdicts, notes = grade(SOURCE, SOURCE, tmp_path)
     assert [(v.title, v.points, v.possible, v.hint) for v in verdicts] == [("1. Double", 2, 2, ""), ("2. Half", 3, 3, "")]
     assert notes == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("answer", "hint", "note"), [
-    ("def double(x): return x + 1", "twice three is six", None),
-    ("def double(x): raise NotImplementedError()", "not done yet", None),
-    ("def double(x): return x.y", "your code stops with AttributeError", None),
-    ("def double(x) return", "'double' is not defined", "begins with 'def double(x) return' stops with SyntaxError"),
-    ("", "'double' is not defined", None),
-    ("def double(x):\n    while True: pass", "takes longer than 2 seconds", None)])
-def test_a_wrong_answer_gets_a_hint_and_harms_no_other(answer, hint, note, tmp_path, monkeypatch):
-    monkeypatch.setattr(check, "SECONDS_PER_CELL", 2)
-    (double, half), notes = grade(with_answer("double", answer), SOURCE, tmp_path)
-    assert double.points == 0 and hint in double.hint
-    assert half.points == 3
-    assert [note in n for n in notes] == ([True] if note else [])
+def test_a_wrong_answer_gets_a_hint_and_harms_no_other(tmp_path):
+    pids = tmp_path / "pids"
+    assert_graded(
+        tmp_path,
+        ("def double(x): return x + 1", "twice three is six", None),
+        ("def double(x): raise NotImplementedError()", "not done yet", None),
+        ("def double(x): return x.y", "your code stops with AttributeError", None),
+        ("def double(x) return", "'double' is not defined", "begins with 'def double(x) return' stops with SyntaxError"),
+        ("", "'double' is not defined", None),
+        ("quit()", "'double' is not defined", "quit() and exit() end Python"),
+        ("def double(x): exit()", "quit() and exit() end Python", None),
+        ("import sys\ndef double(x): sys.exit()", "your code stops with SystemExit", None),
+        # IPython cannot show this error.
+        ("class Odd(Exception):\n    def _render_traceback_(self): raise ValueError\ndef double(x): raise Odd('odd')",
+         "your code stops with Odd: odd", None),
+        ("def double(x):\n    while True: print('again and again')", "more than 200,000 characters are printed", None),
+        ("def double(x):\n    while True: display('again and again' * 99)", "more than 200,000 characters are printed", None),
+        ("def double(x): return len(bytearray(10 << 30))", "your code stops with MemoryError", None),
+        (starting_a_program(pids), "'double' is not defined", None))
+    assert_ended(pids, 1)
+
+
+def starting_a_program(pids) -> str:
+    """Code that starts one which does not end, and notes its number in the file `pids`."""
+    return f"""import os, subprocess
+with open({str(pids)!r}, "a") as file:
+    print(subprocess.Popen(["sleep", "600"]).pid, file=file)
+"""
+
+
+def assert_ended(pids, count: int) -> None:
+    numbers = list(map(int, pids.read_text().split()))
+    assert len(numbers) == count
+    for pid in numbers:
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.slow
-def test_the_students_own_tests_do_not_count(tmp_path):
+def test_code_that_ends_python_is_named_and_harms_no_other(tmp_path, monkeypatch, capfd):
+    """And the programs that it started end with it; so do programs, and threads, that print without end."""
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # with it, ipykernel does not read what programs print
+    monkeypatch.setattr(check, "SECONDS_PER_CELL", 300)
+    started, pids = time.monotonic(), tmp_path / "pids"
+    gone, ended = "'double' is not defined", "(os._exit, out of memory, a loop or a program that never ends); it was left out"
+    assert_graded(
+        tmp_path,
+        (starting_a_program(pids) + "os._exit(1)", gone, "begins with 'import os, subprocess' ends Python itself"),
+        (starting_a_program(pids) + "os.kill(os.getpid(), 9)", gone, "begins with 'import os, subprocess' ends Python itself"),
+        ("import os\nos.system('yes')", gone, ended),
+        ("import subprocess\nsubprocess.run(['yes'])", gone, ended),
+        ("import os, threading\nthread = threading.Thread(target=lambda: [os.write(1, b'again') for _ in iter(int, 1)])\n"
+         "thread.start()\nthread.join()", gone, ended),
+        ("import os\ndef double(x): os._exit(1)", "your code ends Python itself", None))
+    assert time.monotonic() - started < check.SECONDS_PER_CELL  # none had to be ended for its time
+    assert_ended(pids, 2)
+    assert capfd.readouterr() == ("", "")  # a table for --csv stays a table
+
+
+@pytest.mark.slow
+def test_a_loop_ends_after_its_time_even_if_it_cannot_be_interrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "SECONDS_PER_CELL", 2)
+    stubborn = """import signal
+from notebooks.exercises import limits
+limits.GRACE = 2
+def double(x):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True: pass"""
+    assert_graded(tmp_path, (stubborn, "has to be ended with it", None),
+                  ("def double(x):\n    while True: pass", "takes longer than 2 seconds", None))
+
+
+def test_the_students_own_tests_do_not_count(in_this_process, tmp_path):
     student = with_answer("double", "def double(x): return 0")
     student.cells[2].source = "pass"
     (double, _), _ = grade(student, SOURCE, tmp_path)
@@ -74,16 +168,14 @@ def without_marks(notebook):
     return notebook
 
 
-@pytest.mark.slow
-def test_stripped_marks_cost_nothing(tmp_path):
+def test_stripped_marks_cost_nothing(in_this_process, tmp_path):
     """As Colab and some submission systems leave a notebook: cells and their text, no notes about them."""
     student = without_marks(with_answer("half", "def half(x): return x"))
     verdicts, notes = grade(student, SOURCE, tmp_path)
     assert [v.points for v in verdicts] == [2, 0] and notes == []
 
 
-@pytest.mark.slow
-def test_a_copied_mark_makes_no_test_of_an_answer(tmp_path):
+def test_a_copied_mark_makes_no_test_of_an_answer(in_this_process, tmp_path):
     """Whoever writes the answer into a copy of the test's cell."""
     student = copy.deepcopy(SOURCE)
     student.cells[1] = cell("def double(x): return 2 * x", "double_test", 2)
@@ -91,9 +183,8 @@ def test_a_copied_mark_makes_no_test_of_an_answer(tmp_path):
     assert [v.points for v in verdicts] == [2, 3] and notes == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("marked", [True, False])
-def test_a_lost_cell_is_named(marked, tmp_path):
+def test_a_lost_cell_is_named(marked, in_this_process, tmp_path):
     student = copy.deepcopy(SOURCE if marked else without_marks(SOURCE))
     del student.cells[1]
     (double, half), notes = grade(student, SOURCE, tmp_path)
@@ -112,79 +203,7 @@ def test_an_exercise_without_marks_is_still_itself(number, tmp_path, monkeypatch
         check.grade_file(other, tmp_path / "mine.ipynb", read_notebook(source_path(other)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("answer", "hint", "note"), [
-    ("import os\nos._exit(1)", "'double' is not defined", "begins with 'import os' ends Python itself"),
-    ("import os\ndef double(x): os._exit(1)", "your code ends Python itself", None),
-    ("quit()", "'double' is not defined", "quit() and exit() end Python"),
-    ("def double(x): exit()", "quit() and exit() end Python", None),
-    ("import sys\ndef double(x): sys.exit()", "your code stops with SystemExit", None)])
-def test_code_that_ends_python_is_named_and_harms_no_other(answer, hint, note, tmp_path):
-    (double, half), notes = grade(with_answer("double", answer), SOURCE, tmp_path)
-    assert double.points == 0 and hint in double.hint
-    assert half.points == 3
-    assert [note in n for n in notes] == ([True] if note else [])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("answer", "hint"), [
-    ("def double(x):\n    while True: print('again and again')", "more than 200,000 characters are printed"),
-    ("def double(x):\n    while True: display('again and again')", "more than 200,000 characters are printed"),
-    ("def double(x): return len(bytearray(10 << 30))", "your code stops with MemoryError")])
-def test_endless_output_and_memory_end_within_the_limits(answer, hint, tmp_path):
-    started = time.monotonic()
-    (double, half), _ = grade(with_answer("double", answer), SOURCE, tmp_path)
-    assert hint in double.hint and half.points == 3
-    assert time.monotonic() - started < check.SECONDS_PER_CELL
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("answer", [
-    "import os\nos.system('yes')", "import subprocess\nsubprocess.run(['yes'])",
-    "import os, threading\nthread = threading.Thread(target=lambda: [os.write(1, b'again') for _ in iter(int, 1)])\n"
-    "thread.start()\nthread.join()"])
-def test_a_program_that_prints_without_end_is_ended_and_its_cell_named(answer, tmp_path, monkeypatch, capfd):
-    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # with it, ipykernel does not read what programs print
-    started = time.monotonic()
-    (double, half), notes = grade(with_answer("double", answer), SOURCE, tmp_path)
-    assert "'double' is not defined" in double.hint and half.points == 3
-    assert len(notes) == 1 and "a program that never ends); it was left out" in notes[0]
-    assert time.monotonic() - started < check.SECONDS_PER_CELL
-    assert capfd.readouterr() == ("", "")  # a table for --csv stays a table
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ending", ["", "os._exit(1)", "os.kill(os.getpid(), 9)"])
-def test_programs_end_with_the_process_that_started_them(ending, tmp_path):
-    pids = tmp_path / "pids"
-    answer = f"""import os, pathlib, subprocess
-with open({str(pids)!r}, "a") as file:
-    print(subprocess.Popen(["sleep", "600"]).pid, file=file)
-{ending}"""
-    (double, half), _ = grade(with_answer("double", answer), SOURCE, tmp_path)
-    assert double.points == 0 and half.points == 3
-    for pid in map(int, pids.read_text().split()):
-        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-@pytest.mark.slow
-def test_an_error_that_ipython_cannot_show_gives_no_points(tmp_path):
-    unshown = "class Odd(Exception):\n    def _render_traceback_(self): raise ValueError\ndef double(x): raise Odd('odd')"
-    (double, half), _ = grade(with_answer("double", unshown), SOURCE, tmp_path)
-    assert double.points == 0 and double.hint == "your code stops with Odd: odd" and half.points == 3
-
-
-@pytest.mark.slow
-def test_a_loop_that_cannot_be_interrupted_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(check, "SECONDS_PER_CELL", 1)
-    stubborn = "import signal\ndef double(x):\n    signal.signal(signal.SIGINT, signal.SIG_IGN)\n    while True: pass"
-    monkeypatch.setattr(limits, "GRACE", 1)
-    (double, half), _ = grade(with_answer("double", stubborn), SOURCE, tmp_path)
-    assert "has to be ended with it" in double.hint and half.points == 3
-
-
-@pytest.mark.slow
-def test_what_is_borrowed_is_noted_and_costs_nothing(tmp_path):
+def test_what_is_borrowed_is_noted_and_costs_nothing(in_this_process, tmp_path):
     borrowed = "from ch_pretrain.bpe import join\ndef double(x): return 2 * x"
     (double, half), notes = grade(with_answer("double", borrowed), SOURCE, tmp_path)
     assert double.points == 2 and half.points == 3
@@ -211,13 +230,6 @@ def run_main(monkeypatch, *arguments) -> None:
     check.main()
 
 
-@pytest.mark.slow
-def test_the_checker_starts_without_what_only_computing_needs():
-    done = subprocess.run([sys.executable, "-c", "import sys, notebooks.exercises.check\nprint(sorted(sys.modules))"],
-                          capture_output=True, text=True, check=True)
-    assert "'nbformat'" in done.stdout and "'torch'" not in done.stdout and "'matplotlib'" not in done.stdout
-
-
 def test_nothing_is_run_where_nothing_was_written(monkeypatch, capsys):
     monkeypatch.setattr(check, "run_notebook", None)
     with pytest.raises(SystemExit) as end:
@@ -233,9 +245,12 @@ def test_the_command_grades_a_students_file(tmp_path):
     shapes = next(c for c in student.cells if check.mark(c).get("grade_id") == "shapes")
     shapes.source = next(c.source for c in read_notebook(source_path("01")).cells if check.mark(c).get("grade_id") == "shapes")
     nbformat.write(student, tmp_path / "a.ipynb")
-    done = run_command("notebooks/exercises/check.py", "01", "a.ipynb", folder=tmp_path, check=False)
+    done = run_command("notebooks/exercises/check.py", "01", "a.ipynb", folder=tmp_path, check=False,
+                       PYTHONPROFILEIMPORTTIME="1")  # tells what is imported
     assert done.returncode == 1 and " 2 of 10" in done.stdout
     assert "TCP" not in done.stderr
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "nbformat" in imported and not imported & {"torch", "matplotlib"}  # which only what is graded needs
 
 
 def test_a_notebook_of_something_else_is_refused(tmp_path, monkeypatch):
