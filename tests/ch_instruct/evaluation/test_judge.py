@@ -158,13 +158,13 @@ PIECES = ["score", "Score: 85", "verdict", "Verdict: A", ":", "\uff1a", "=", " "
 @settings(max_examples=40, deadline=None)
 @given(before=st.lists(st.sampled_from(PIECES), max_size=3), again=st.lists(st.sampled_from(PIECES), min_size=1, max_size=3),
        after=st.lists(st.sampled_from(PIECES), max_size=3))
-def test_a_megabyte_is_read_in_proportion_to_its_length(before, again, after):
-    """Whatever it repeats: a pattern that went back and forth would need hours."""
+def test_a_long_reply_is_read_in_proportion_to_its_length(before, again, after):
+    """Whatever it repeats: a pattern that went back and forth would need minutes."""
     many = "".join(again)
-    reply = "".join(before) + many * (1_000_000 // len(many)) + "".join(after)
+    reply = "".join(before) + many * (200_000 // len(many)) + "".join(after)
     started = time.process_time()
     find_score(reply), find_verdict(reply)
-    assert time.process_time() - started < 8  # it takes some tenths of a second
+    assert time.process_time() - started < 2  # it takes some hundredths of a second
 
 
 @pytest.mark.parametrize(("ours_first", "ours_second", "value"), [
@@ -210,7 +210,7 @@ def test_a_server_that_hangs_is_not_waited_for(server, monkeypatch, capsys, tmp_
     write_json(tmp_path / "a.json", answers("fine", "hangs"))
     monkeypatch.setattr(judge_server, "TRIES", 2)
     server.play = lambda prompt, n: "<hang>" if "\nhangs\n" in prompt else "Score: 70"
-    report = run(monkeypatch, tmp_path, server, "--responses", "a.json", "--timeout", "0.7", "--out", "out")
+    report = run(monkeypatch, tmp_path, server, "--responses", "a.json", "--timeout", "0.3", "--out", "out")
     assert report["scores"]["all"]["mean"] == 70 and report["missing"] == {"no_reply": 1, "no_verdict": 0}
     assert "1 of 2 requests failed: no answer in time (2 tries)" in capsys.readouterr().out
 
@@ -320,17 +320,17 @@ def in_circles(handler: Handler) -> None:
     (without_end, "longer than|no answer in time"), (chunk_of_minus_one, "connection cut"),
     (to_be_continued, "no answer in time")])
 def test_a_server_gets_one_time_limit_whatever_it_does(answer, words, server, monkeypatch):
-    monkeypatch.setattr(judge_server, "PROBE_TIMEOUT", 1.0)
+    monkeypatch.setattr(judge_server, "PROBE_TIMEOUT", 0.4)
     monkeypatch.setattr(judge_server, "TRIES", 2)
     monkeypatch.setattr(Handler, "do_GET", answer)
     monkeypatch.setattr(Handler, "do_POST", answer)
-    asked = judge_server.JudgeServer(server.url, "oracle", 1.0)
+    asked = judge_server.JudgeServer(server.url, "oracle", 0.4)
     started, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InputError, match=words):
         asked.probe()
     with pytest.raises(judge_server.NoReply, match=words):
         asked.ask("?")
-    assert time.monotonic() - started < 3 * 1.0 + 2  # three requests
+    assert time.monotonic() - started < 3 * 0.4 + 2  # three requests
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200_000  # kB
 
 
