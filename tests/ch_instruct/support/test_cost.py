@@ -1,5 +1,6 @@
 """The estimate before a run: its arithmetic, when it is said, and that it leaves nothing behind."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,11 +15,18 @@ from tests.conftest import ROOT, assert_same_weights, run_here, run_together, sa
 PARTS = ("time_reading", "time_training", "time_answers")
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """The folder of a tiny model."""
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(folder)
+    return folder
+
+
 @pytest.fixture
-def ready(tmp_path):
+def ready(tiny):
     """Makes a small experiment, 48 records to train on, with these options."""
-    save_tiny(tmp_path / "model")
-    return lambda **more: prepare(FineTuning(model=str(tmp_path / "model"), smoke=True, device="cpu", precision="fp32", **more))
+    return lambda **more: prepare(FineTuning(model=str(tiny), smoke=True, device="cpu", precision="fp32", **more))
 
 
 @pytest.fixture
@@ -151,13 +159,12 @@ def test_the_untouched_model_can_be_tested_last(ready, tmp_path):
 @pytest.mark.parametrize(("script", "part", "ranks"), [
     ("ch_instruct/train.py", "(training", 1), ("ch_sftmix/train.py", "of memory in each process, to judge", 2),
     ("ch_delift/train.py", "(utilities", 1)])
-def test_every_command_says_it_once_and_trains_as_without_it(script, part, ranks, monkeypatch, tmp_path):
+def test_every_command_says_it_once_and_trains_as_without_it(script, part, ranks, tiny, monkeypatch, tmp_path):
     """A command that takes every run for a large one; the plain one also against one that says nothing."""
     (tmp_path / "always.py").write_text("import runpy, sys\nfrom ch_instruct.support import cost\n"
                                         "cost.FEWEST_PASSES = cost.SHORT = 0\n"
                                         "sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
-    save_tiny(tmp_path / "model")
-    options = ["--model", tmp_path / "model", "--smoke", "--device", "cpu", "--precision", "fp32", "--dropout", "0.1", "--out"]
+    options = ["--model", tiny, "--smoke", "--device", "cpu", "--precision", "fp32", "--dropout", "0.1", "--out"]
     few = ["--compare", "random"] if script == "ch_delift/train.py" else []
     if ranks > 1:
         said = "".join(run_together(tmp_path / "always.py", ROOT / script, *few, *options, "said", folder=tmp_path))
