@@ -201,7 +201,7 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
         ended = run_without_those_that_end_it([bounds, *answers, *tests], folder)
         if error := error_of(bounds):
             if error[0] == "KeyboardInterrupt":
-                raise InputError(f"Python needed more than {SECONDS_PER_CELL} seconds to begin; grade again when the machine is "
+                raise InputError(f"Python needed more than {SECONDS_PER_CELL} s to begin; grade again when the machine is "
                                  "less busy.")
             raise InputError(f"The bounds for the notebook's code could not be set ({error[0]}: {error[1]}); is this project "
                              "installed for the Python that runs notebooks?")
