@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ch_delift.embedding import unit
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
+from common.embedding import unit
 from common.gpt2 import GPT2
 from common.losses import next_token_loss
 from common.support import distributed

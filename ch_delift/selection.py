@@ -10,13 +10,13 @@ import numpy as np
 from scipy import sparse
 
 from ch_delift import submodular
-from ch_delift.embedding import cosine, mean_hidden_states, nearest
 from ch_delift.fast.matrix_file import read
 from ch_delift.fast.shared_prefix import Targets
 from ch_delift.submodular import Matrix
 from ch_delift.support.delift_options import Pairs
 from ch_delift.utility import shown, similarity, utility_matrix
 from ch_instruct.encoding import Example
+from common.embedding import cosine, mean_hidden_states, nearest
 from common.gpt2 import GPT2
 from common.support import distributed, files
 from common.support.device import check_memory, evaluating

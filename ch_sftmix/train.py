@@ -25,7 +25,7 @@ from typing import Any
 from ch_instruct.records import read_ahead
 from ch_instruct.support.fine_tuning_options import FineTuning
 from common.support import files, options
-from common.support.console import Progress, is_main, say
+from common.support.console import is_main, say
 from common.support.files import InputError
 from common.support.options import not_negative, option, positive, positive_share, repeats, whole
 
@@ -84,13 +84,12 @@ from ch_sftmix.confidence import (
 )
 from ch_sftmix.mixup import PairDataset, sftmix_loss, sftmix_terms
 from ch_sftmix.plots import draw_confidence, draw_data_map
-from common.fast.views import run
+from common.embedding import mean_hidden_states
 from common.gpt2 import GPT2
 from common.losses import next_token_loss
 from common.pretrained import load_weights
 from common.support import distributed, plots, reports
 from common.support.checkpoints import Run
-from common.support.device import evaluating
 
 
 def reference_run(work: Work, folder: Path, seed: int, count: int | None = None) -> tuple[Run, Tensor]:
@@ -162,13 +161,9 @@ def write_dynamics(path: Path, records: list[dict], rows: list[int], perplexitie
 
 def mean_states(work: Work) -> Tensor:
     """Each training example as the mean of its hidden states in the untouched model. float [N, D]."""
-    model, examples, found = work.model, work.examples["train"], []
-    load_weights(model, work.folder)
-    with Progress("hidden states", len(examples), "record") as progress, evaluating(model, work.precision):
-        for example in distributed.my_share(examples):
-            found.append(run(model, torch.tensor([example.ids], device=model.device))[0].float().mean(dim=0).cpu())
-            progress.advance(distributed.world_size())
-    return torch.stack(distributed.put_together(found))
+    load_weights(work.model, work.folder)
+    ids = [example.ids for example in work.examples["train"]]
+    return torch.from_numpy(mean_hidden_states(work.model, ids, work.precision))
 
 
 def leave_out(work: Work, sure: Tensor, share: float, folder: Path, seed: int) -> Run:

@@ -242,7 +242,7 @@ TAUGHT = ["common/gpt2.py", "common/llama.py", "common/losses.py", "common/train
           "common/sampling.py", "ch_pretrain/bpe.py", "ch_pretrain/windows.py", "ch_instruct/prompts.py",
           "ch_instruct/encoding.py", "ch_instruct/collate.py", "ch_instruct/train.py", "ch_instruct/perplexity.py",
           "ch_sftmix/confidence.py", "ch_sftmix/mixup.py", "ch_delift/utility.py", "ch_delift/submodular.py",
-          "ch_delift/greedy.py", "ch_delift/selection.py", "ch_delift/embedding.py", "ch_delift/baselines.py"]
+          "ch_delift/greedy.py", "ch_delift/selection.py", "common/embedding.py", "ch_delift/baselines.py"]
 
 
 @pytest.mark.parametrize("path", TAUGHT)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ch_delift.baselines import highest, random_subset
-from ch_delift.embedding import mean_hidden_states
 from ch_delift.greedy import maximize
 from ch_delift.lab import rivals
 from ch_delift.lab.conditions import Condition, DrawnData, family_sizes, known_similarity, oracle, thing
@@ -18,6 +17,7 @@ from ch_delift.lab.less import less_scores
 from ch_delift.selection import Similarities, SimilarityOf, even_rows, objective
 from ch_delift.submodular import Matrix
 from ch_instruct.pipeline import Work
+from common.embedding import mean_hidden_states
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,6 @@ import torch
 from scipy import sparse
 
 from ch_delift.baselines import random_subset
-from ch_delift.embedding import mean_hidden_states, nearest
 from ch_delift.fast.shared_prefix import Targets
 from ch_delift.greedy import maximize
 from ch_delift.submodular import FacilityLocation
@@ -63,6 +62,7 @@ from ch_instruct.encoding import Example, encode_record
 from ch_instruct.lab.bench import beside, in_turns, median_ratio, peak_megabytes
 from ch_instruct.records import load_records
 from ch_pretrain import classroom
+from common.embedding import mean_hidden_states, nearest
 from common.gpt2 import GPT2, GPT2Config
 from common.pretrained import load_pretrained, save_pretrained
 from common.support.device import autocast, evaluating

@@ -52,13 +52,13 @@ if __name__ == "__main__":
 import numpy as np
 
 from ch_delift.baselines import random_subset
-from ch_delift.embedding import mean_hidden_states, nearest
 from ch_delift.utility import SEPARATOR, shown
 from ch_instruct.encoding import encode_prompt, encode_record
 from ch_instruct.pipeline import take_subset
 from ch_instruct.records import load_records, split_places
 from ch_instruct.scoring import score
 from ch_instruct.support.prompt_style import choose_style
+from common.embedding import mean_hidden_states, nearest
 from common.fast.answering import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained

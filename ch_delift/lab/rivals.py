@@ -10,7 +10,7 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 
 from ch_delift.baselines import highest
-from ch_delift.embedding import cosine, unit
+from common.embedding import cosine, unit
 
 COPY = 0.8  # a cosine from here up is that of a near-copy; conditions.md says how it was fixed
 

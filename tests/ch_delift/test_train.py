@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from ch_delift.baselines import random_subset
-from ch_delift.embedding import cosine, mean_hidden_states
 from ch_delift.greedy import maximize
 from ch_delift.lab import bench
 from ch_delift.submodular import FacilityLocation
 from ch_instruct.encoding import encode_record
 from ch_pretrain import classroom
+from common.embedding import cosine, mean_hidden_states
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
 from tests.conftest import (

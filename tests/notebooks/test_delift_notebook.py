@@ -48,12 +48,16 @@ def test_the_text_says_what_the_outputs_say(stored):
     # "nearly as much as the answer itself, ... another family hardly"
     assert itself > own > 0.8 * itself and other < 0.1 * itself
     known, copied = numbers(r"U\[i, j\] = ([+-][\d.]+)[\s\S]*U\[i, i\] = ([+-][\d.]+)", told)
-    assert known < copied < 1.1 * known  # "helps hardly more than another country's"
+    assert known < copied < 1.1 * known  # "helps hardly more than the example about Vietnam"
     assert re.search(r"^greedy chooses 0, which adds 1\.2, then 2, which adds 0\.4\.$", told, flags=re.M)
+    assert "ρ = [4, 4, 4, 4, 1]" in told
+    second = {rows: int(pick) for rows, pick in re.findall(r"^(plain rows|divided by ρ): .* then (\d),", told, flags=re.M)}
+    assert second["plain rows"] in (1, 2, 3) and second["divided by ρ"] == 4  # "one more of the four", "record 4"
     assert re.findall(r"^Your .*: (yes|NO)$", told, flags=re.M) == ["yes", "yes"]
     palest = re.search(r"three lowest and the highest: (\S+) [\d.-]+, (\S+) [\d.-]+, (\S+) ", told).groups()
     assert set(palest) == {"kind", "past_tense", "continent"}  # "the diagonal is pale"
     text = " ".join(" ".join(cell.source for cell in stored.cells if cell.cell_type == "markdown").split())
+    assert f"the example about Vietnam ({copied:+.4f} and {known:+.4f})" in text
     chosen = {stage: dict((f, int(n)) for f, n in re.findall(r"(\w+) (\d+)", row))
               for stage, row in re.findall(r"^(\w+), by utility: (.*)$", told, flags=re.M)}
     *others, last = (f.replace("_", " ") for f in chosen["task"] if f not in ("past_tense", "plural"))

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from notebooks.execute import find_notebooks, read_notebook
+from tests.conftest import ROOT
 from tests.notebooks.small import pictures, printed, run_small
 
 ARMS = ("SFTMix", "random halves", "NTP, twice as long")
@@ -43,11 +44,12 @@ def test_the_text_says_what_the_outputs_say(stored):
     told, text = printed(stored), prose(stored)
     assert "**A null result.**" in text
     seen = dict(re.findall(r"^(.*) minus NTP: .* points of exact match; 0 lies (\w+):", told, flags=re.M))
-    assert seen == {"SFTMix": "within", "random halves": "within", "NTP, twice as long": "outside"}
-    found = re.findall(r"^(.*) minus NTP(?:, with noise)?: ([-+][\d.]+) ± ([\d.]+) points", told, flags=re.M)
-    assert [name for name, _, _ in found] == [*ARMS, "SFTMix"]
-    _, lots, twice, noisy = ((float(mean), float(half)) for _, mean, half in found)
-    assert "there 0 lies only just within the interval" in text and 0 <= lots[1] - abs(lots[0]) < 0.2
+    assert seen == {"SFTMix": "within", "random halves": "outside", "NTP, twice as long": "outside"}
+    found = re.findall(r"^(.*) minus NTP: ([-+][\d.]+) ± ([\d.]+) points", told, flags=re.M)
+    assert [name for name, _, _ in found] == list(ARMS)
+    _, lots, twice = ((float(mean), float(half)) for _, mean, half in found)
+    assert f"**Random halves** look worse than NTP: {lots[0]} ± {lots[1]} points, so 0 lies just outside the interval." in text
+    assert 0 < abs(lots[0]) - lots[1] < 0.2
     assert f"exact match rises by {twice[0]:.1f} ± {twice[1]:.1f} points" in text
     paired = {name: (float(mean), float(half)) for name, mean, half in re.findall(
         r"^(.* minus (?:SFTMix|random halves)): ([-+][\d.]+) ± ([\d.]+) points", told, flags=re.M)}
@@ -61,9 +63,15 @@ def test_the_text_says_what_the_outputs_say(stored):
     losses = {name: float(loss) for name, loss in re.findall(r"^(\w.*?)  +([\d.]+) ± [\d.]+  .*%$", told, flags=re.M)}
     assert "the test loss falls to less than half" in text and losses["NTP, twice as long"] < losses["NTP"] / 2
 
-    assert re.search(r"^SFTMix minus NTP, with noise: .* 0 lies within: no difference seen$", told, flags=re.M)
-    assert "We see no difference in exact match here either." in text
-    assert "The interval allows a gain of less than one point." in text and 0.5 < sum(noisy) < 1
+
+def test_the_text_repeats_the_results_of_the_lab(stored):
+    lab, text = (ROOT / "ch_sftmix/lab/RESULTS.md").read_text(encoding="utf-8"), prose(stored)
+    [same] = re.findall(r"^sftmix - ntp, noise 0.2 +(\S+)% ± (\S+)%", lab, flags=re.M)
+    assert "SFTMix minus NTP is {} ± {} points of exact match".format(*same) in text
+    *clean, gain, half = re.search(
+        r"^relative tenth left out - ntp +-(\d\S+)% ± (\S+)% +\+(\S+)% ± (\S+)%", lab, flags=re.M).groups()
+    assert f"That is {gain} ± {half} points better than NTP with noise 0.2" in text
+    assert "and {} ± {} points worse without noise".format(*clean) in text
 
 
 def test_the_text_says_what_mixup_leaves_as_it_was(stored):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ch_delift.embedding import cosine, mean_hidden_states, nearest
+from common.embedding import cosine, mean_hidden_states, nearest
 
 TEXTS = [[5, 6, 7], [9], [3] * 20, [1, 2, 3, 4], [250, 4]]
 

@@ -1,5 +1,5 @@
-"""Examples as vectors: the mean of their hidden states. Cheap (one pass per example), symmetric,
-blind to what helps."""
+"""Texts as vectors: the mean of their hidden states. Cheap (one pass per text), symmetric, blind to
+what helps."""
 
 from collections.abc import Sequence
 
