@@ -1,7 +1,6 @@
 """From a record to token ids: prompt and response are encoded apart, so where each response begins
 and ends is known."""
 
-from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain
 from typing import NamedTuple
 
@@ -11,7 +10,6 @@ from ch_instruct.support.prompt_style import default_system
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
 
-BLOCK = 200  # records that one thread encodes in one go
 MANY = 0.1  # a larger share of records that are left out gets a warning
 ENGLISH = "GPT-2's vocabulary takes about 0.25 for English, up to 3 for other scripts"
 FOREIGN = ("take a model whose vocabulary was made for this language: one of the hub, or of "
@@ -71,15 +69,6 @@ def encode_record(record: dict, tokenizer: Tokenizer, style: str = "alpaca") -> 
     return Example(list(chain(*parts)), ends[0], turns if len(turns) > 1 else ())
 
 
-def encode_all(records: list[dict], tokenizer: Tokenizer, style: str = "alpaca") -> list[Example]:
-    """`encode_record` of each, on all cores: while tiktoken encodes, other threads run."""
-    def block(start: int) -> list[Example]:
-        return [encode_record(r, tokenizer, style) for r in records[start:start + BLOCK]]
-
-    with ThreadPoolExecutor() as pool:
-        return list(chain.from_iterable(pool.map(block, range(0, len(records), BLOCK))))
-
-
 def encode_prompt(record: dict, tokenizer: Tokenizer, style: str = "alpaca") -> list[int]:
     """What the model reads before it gives the last response: the same ids as those of
     `encode_record` up to there."""
@@ -110,7 +99,7 @@ def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_le
     Raises:
         InputError: with "error", or if none is left.
     """
-    examples = encode_all(records, tokenizer, style)
+    examples = [encode_record(record, tokenizer, style) for record in records]
     lengths = sorted(len(example.ids) for example in examples)
     long = [i for i, example in enumerate(examples) if len(example.ids) > max_length]
     count, what = f"{len(records)} {part}".strip(), f"more than {max_length} tokens"

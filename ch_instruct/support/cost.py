@@ -28,7 +28,7 @@ FEWEST_PASSES = 100  # a run of fewer is not worth the four or five that a trial
 SHORT = 60  # seconds; a shorter training is better begun than estimated
 KEPT = {"cpu": 9e8}  # bytes that PyTorch's kernels come to keep for batches of many shapes, measured; a trial sees few of them
 PART = 0.5  # seconds that each part of a trial should take: of a batch that takes longer, it reads fewer rows
-ROWS, TOKENS = 32, 16  # of the trial of answers: as many texts at once as in the test, and how many tokens of each
+ROWS, TOKENS = 32, 8  # of the trial of answers: as many texts at once as in the test, and how many tokens of each
 
 
 class Training(NamedTuple):
@@ -176,14 +176,14 @@ def time_answers(work: Work, trainings: int, reading: float) -> float:
     """Seconds that this test's answers take: of the untouched model, which seldom ends one, and after so many trainings, when
     answers are taken to be as long as the expected ones. reading: seconds that evaluating a token takes."""
     test, most = work.examples["test"], work.max_new_tokens
-    prompts = [encode_prompt(record, work.tokenizer, work.options.style) for record in work.records["test"][:ROWS]]
-    prompts = few(prompts, sum(map(len, prompts)), reading * distributed.world_size())
+    prompts = [encode_prompt(record, work.tokenizer, work.options.style) for record in work.records["test"]]
     times = []
     for tokens in (1, 1 + TOKENS):
         start = time.monotonic()
-        with evaluating(work.model, work.precision):
-            continue_all(work.model, prompts, tokens, work.tokenizer.eot_id, ROWS)
+        with evaluating(work.model, work.precision):  # the prompts' ends alone: how long it takes to read them is known
+            continue_all(work.model, [ids[-TOKENS:] for ids in prompts[:ROWS]], tokens, work.tokenizer.eot_id, ROWS)
         times.append(time.monotonic() - start)
-    token, text = (times[1] - times[0]) / TOKENS / len(prompts), times[0] / len(prompts)  # seconds: one more, and the first
+    token = (times[1] - times[0]) / TOKENS / min(ROWS, len(prompts))  # seconds
     length = fmean(min(example.response_tokens, most) for example in test)
-    return len(test) / distributed.world_size() * ((1 + trainings) * text + (most + trainings * length) * token)
+    return ((1 + trainings) * reading * sum(map(len, prompts))
+            + len(test) / distributed.world_size() * (most + trainings * length) * token)

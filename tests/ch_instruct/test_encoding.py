@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ch_instruct import encoding
-from ch_instruct.encoding import Example, encode_all, encode_prompt, encode_record, encode_records
+from ch_instruct.encoding import Example, encode_prompt, encode_record, encode_records
 from ch_instruct.prompts import format_prompt
 from ch_instruct.records import load_records
 from common.support.files import InputError
@@ -31,19 +30,6 @@ def test_examples_that_fit_stay_whole():
     assert kept == [SHORT, LONG, SHORT]
     assert [len(ids) for ids, _, _ in examples] == [PROMPT + 4, PROMPT + 51, PROMPT + 4]
     assert note == f"3 examples of {PROMPT + 4} to {PROMPT + 51} tokens (median {PROMPT + 4})"
-
-
-@pytest.mark.parametrize("count", [0, 1, 5, 6, 7, 36])
-def test_many_records_are_encoded_as_one_by_one_and_in_order(count, monkeypatch):
-    monkeypatch.setattr(encoding, "BLOCK", 6)
-    records = [GOOD | {"output": f"{number} é"} for number in range(count - 1)] + [{"messages": TALK}] * (count > 0)
-    assert encode_all(records, BYTES, "phi3") == [encode_record(record, BYTES, "phi3") for record in records]
-
-
-def test_what_goes_wrong_with_one_of_many_records_is_told(monkeypatch):
-    monkeypatch.setattr(encoding, "BLOCK", 2)
-    with pytest.raises(KeyError, match="instruction"):
-        encode_all([GOOD] * 5 + [{"output": "x"}], BYTES)
 
 
 def test_drop_leaves_long_examples_out():

@@ -155,9 +155,10 @@ def test_answers_of_the_base_are_as_long_as_they_may_be_and_later_ones_as_long_a
     monkeypatch.setattr(cost, "continue_all", continue_all)
     expected = [example.response_tokens for example in work.examples["test"]]
     assert max(expected) < work.max_new_tokens and len(expected) == 6
-    # A first token takes 2.5 seconds and each further one 0.5.
-    found = cost.time_answers(work, 3, reading=1e-9)
-    assert found == pytest.approx(4 * 2.5 + 0.5 * (work.max_new_tokens + 3 * sum(expected) / 6))
+    prompts = sum(example.prompt_length for example in work.examples["test"])
+    # A token of a prompt takes 0.1 seconds, and each token of the six answers 0.5 for all.
+    found = cost.time_answers(work, 3, reading=0.1)
+    assert found == pytest.approx(4 * 0.1 * prompts + 0.5 * (work.max_new_tokens + 3 * sum(expected) / 6))
 
 
 @pytest.mark.slow
