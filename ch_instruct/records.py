@@ -249,8 +249,10 @@ def _check_messages(messages: object, where: str, answered: bool) -> None:
 
 def check_characters(text: str, where: str) -> None:
     """Refuse a text that cannot be written again."""
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise InputError(f"{where} holds half of a surrogate pair, which is no character; mend the text.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # UTF-8 can write all but these
+        raise InputError(f"{where} holds half of a surrogate pair, which is no character; mend the text.") from error
 
 
 def count_rows(numbers: list[int]) -> str:

@@ -83,6 +83,7 @@ from common.training import TrainOptions, fit
 
 CORPORA = {"classroom": pages, "plain": classroom.pages}  # who makes their pages
 PAGES, PAGES_SEED = 300_000, 1
+SMOKE, SMOKE_EVALUATIONS = 100, 5  # documents that --smoke takes, and how often it evaluates
 VALIDATION_SHARE, MOST_VALIDATION = 0.02, 700  # of the documents, and at most so many of them
 WARMUP, EVALUATIONS = 0.02, 20  # share of the steps, and how often to evaluate and save
 STRENGTH = 2  # how much larger than usual attention's weights begin
@@ -109,7 +110,7 @@ def check_sizes(given: Pretraining) -> None:
 def read_documents(given: Pretraining) -> list[str]:
     """The documents to learn from: pages of the classroom, or files cut at the end-of-text token."""
     if given.of_pages:
-        return list(CORPORA[given.data[0]](300 if given.smoke else PAGES, PAGES_SEED))
+        return list(CORPORA[given.data[0]](SMOKE if given.smoke else PAGES, PAGES_SEED))
     documents: list[str] = []
     for name in given.data:
         with reading(f"--data {name}", "no text in UTF-8", "save it again in that form"):
@@ -118,7 +119,7 @@ def read_documents(given: Pretraining) -> list[str]:
     if not documents:
         raise InputError(f"--data {' '.join(given.data)}: there is no text in it.")
     if given.smoke:
-        documents = [document[:2000] for document in documents[:300]]
+        documents = [document[:2000] for document in documents[:SMOKE]]
     return documents
 
 
@@ -203,7 +204,7 @@ def main() -> None:
     torch.manual_seed(given.seed)  # of dropout
     how = TrainOptions(given.epochs, given.batch_size, given.accumulate, given.lr, precision, warmup=WARMUP)
     total = how.total_steps(len(data))
-    every = max(1, total // EVALUATIONS)
+    every = max(1, total // (SMOKE_EVALUATIONS if given.smoke else EVALUATIONS))
 
     # Only on the classroom's pages, and where a token and the same again fit.
     looking = given.of_pages and model.config.n_positions > 2

@@ -8,6 +8,7 @@ import json
 import reprlib
 import unicodedata
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -245,7 +246,12 @@ class Tokenizer:
         return tokenizer
 
     def merges(self) -> list[tuple[bytes, bytes]]:
-        """The merges, found again from the ranks: a token's last two parts are what lower ranks make of its bytes."""
+        """The merges, in their order."""
+        return self._merges
+
+    @cached_property  # each checkpoint writes them, and for GPT-2's vocabulary this takes seconds
+    def _merges(self) -> list[tuple[bytes, bytes]]:
+        """Found again from the ranks: a token's last two parts are what lower ranks make of its bytes."""
         ranks = {token: rank for rank, token in enumerate(self._ids)}
         pairs = []
         for token, rank in ranks.items():

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # each process of the tests has a core; PyT
 import pytest
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
 
 from ch_pretrain.pages import pages
 from common.gpt2 import GPT2, GPT2Config
@@ -144,6 +145,12 @@ def run_command(script: str, *options: object, folder: Path, check: bool = True,
     return done
 
 
+def save_roughly(figure: Figure, path: Path, savefig: Callable = Figure.savefig, **how: object) -> None:
+    """Draw a picture of a command small and without making room for its texts, which would be drawn for that once more."""
+    figure.set_layout_engine("none")
+    savefig(figure, path, **how | {"dpi": 30})
+
+
 def run_here(script: str, *options: object, folder: Path, check: bool = True) -> subprocess.CompletedProcess:
     """The same in this process: to start one and to load PyTorch takes longer than what most tests let a command do.
 
@@ -151,6 +158,7 @@ def run_here(script: str, *options: object, folder: Path, check: bool = True) ->
     """
     status, out, err = 0, io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(Figure, "savefig", save_roughly)
         patch.chdir(folder)
         patch.setattr(sys, "argv", [script, *map(str, options)])
         try:
@@ -208,14 +216,16 @@ def run_together(script: str, *options: object, folder: Path) -> list[str]:
     return said
 
 
-def kill_and_resume(script: str, *options: object, folder: Path, when: str) -> None:
-    """Start a training run into `folder`, kill it (SIGKILL) as soon as its file `when` is there, and finish it by --resume."""
-    [process] = start(script, *options, "--out", folder, folder=folder.parent)
-    while not (folder / when).exists():
-        assert process.is_alive(), f"the run ended before it could be killed:\n{told(folder.parent)}"
-        time.sleep(0.002)
-    process.kill()
-    process.join()
+def kill_and_resume(script: str, *options: object, folder: Path, when: Sequence[str]) -> None:
+    """Start a training run into `folder`, kill it (SIGKILL) as soon as its first file of `when` is there, go on by --resume
+    until the second one is, and so on; then finish it."""
+    for file in when:
+        [process] = start(script, *(options if file == when[0] else ["--resume"]), "--out", folder, folder=folder.parent)
+        while not (folder / file).exists():
+            assert process.is_alive(), f"the run ended before it could be killed:\n{told(folder.parent)}"
+            time.sleep(0.002)
+        process.kill()
+        process.join()
     assert not (folder / "report.json").exists(), "killed too late to show anything"
     run_here(script, "--out", folder, "--resume", folder=folder.parent)  # run.json knows the other options
 

@@ -270,7 +270,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_another_run_or_other_options_leave_a_run_as_it_was(in_process, tmp_path):
     """Without --out each run gets a folder of its own; and --resume takes the options of the run alone."""
-    (tmp_path / "rhyme.txt").write_text("one two three four five six seven eight nine ten\n" * 40)
+    (tmp_path / "rhyme.txt").write_text("one two three four five six seven eight nine ten\n" * 20)
     training = ["ch_pretrain/train.py", "--data", tmp_path / "rhyme.txt", "--smoke", "--vocab-size", 260]
     assert in_process(*training).returncode == 0
     runs = Path.cwd() / "runs" / "ch_pretrain"

@@ -64,7 +64,7 @@ from ch_instruct.records import load_records
 from ch_pretrain import classroom
 from common.embedding import mean_hidden_states, nearest
 from common.gpt2 import GPT2, GPT2Config
-from common.pretrained import load_pretrained, save_pretrained
+from common.pretrained import CLASSROOM_FOLDER, load_pretrained, save_pretrained
 from common.support.device import autocast, evaluating
 from common.tokenizer import Tokenizer
 
@@ -210,12 +210,12 @@ def main() -> None:
     if len(records) < needed:
         raise InputError(f"--data {args.data} has {len(records)} records; {args.targets} targets and {args.rounds} rounds of "
                          f"{args.candidates} candidates take {needed}.")
-    tokenizer = Tokenizer.gpt2()
+    tokenizer = Tokenizer.from_folder(CLASSROOM_FOLDER) if args.smoke else Tokenizer.gpt2()
     examples = [encode_record(record, tokenizer) for record in records[:needed]]
     targets, rest = examples[:args.targets], examples[args.targets:]
     turns = [rest[i:i + args.candidates] for i in range(0, len(rest), args.candidates)]
     torch.manual_seed(0)
-    shape = {"n_layer": 2, "n_embd": 64, "n_head": 2} if args.smoke else {}
+    shape = {"n_layer": 2, "n_embd": 64, "n_head": 2, "vocab_size": tokenizer.vocab_size} if args.smoke else {}
     say(f"{torch.get_num_threads()} threads, {args.busy} other processes compute meanwhile, {args.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder, beside(args.busy):
         save_pretrained(GPT2(GPT2Config(**shape)), tokenizer, folder)
@@ -223,7 +223,7 @@ def main() -> None:
         bench_neighbours(Path(folder), (examples[:args.targets] * max(NEIGHBOURS))[:max(NEIGHBOURS)], rest)
     bench_greedy((100, 200) if args.smoke else KERNEL_SIZES, args.rounds)
     pool = [r for r in classroom.records() if r["split"] == "train"]
-    bench_kernels(pool[:20 if args.smoke else args.records])
+    bench_kernels(pool[:10 if args.smoke else args.records])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """What will a run cost? Hours and gigabytes, judged by a trial before it begins.
 
 The trial does what the run will do, with its own data: it evaluates a batch, takes training steps at a learning rate of 0, and
-answers a few tokens. The seconds of each, times how much of it there will be, are the estimate.
+answers a few tokens. The seconds of each, times how much of it there will be, are the estimate. Where a batch takes long, the
+trial takes a few of its rows, and adds the memory that the others need.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -25,7 +27,8 @@ from common.training import Dataset, TrainOptions, accumulate_gradients, make_op
 FEWEST_PASSES = 100  # a run of fewer is not worth the four or five that a trial takes
 SHORT = 60  # seconds; a shorter training is better begun than estimated
 KEPT = {"cpu": 9e8}  # bytes that PyTorch's kernels come to keep for batches of many shapes, measured; a trial sees few of them
-ROWS, TOKENS = 32, 16  # of the trial of answers: as many texts at once as in the test, and how many tokens of each
+PART = 0.5  # seconds that each part of a trial should take: of a batch that takes longer, it reads fewer rows
+ROWS, TOKENS = 32, 8  # of the trial of answers: as many texts at once as in the test, and how many tokens of each
 
 
 class Training(NamedTuple):
@@ -78,15 +81,16 @@ def tell(work: Work, trainings: list[Training], readings: int = 0, tests: list[W
         reading = time_reading(work, first)
         if 3 * reading * sum(kind.tokens for kind in trainings) < SHORT:  # a gradient is about three times as much work
             return
-        seconds = further() | {"training": sum(time_training(work, kind) for kind in trainings)}
+        tried = [time_training(work, kind, reading) for kind in trainings]
+        seconds = further() | {"training": sum(one.seconds for one in tried)}
     load_weights(model, work.folder)  # at a rate of 0 no weight moves, unless a gradient was not a number
     model.train(was_training)
 
     validation = count * (work.options.epochs + 1) * tokens_in(work, "validation")
     tested = (count + 1) * sum(tokens_in(part, "test") for part in tests)
     seconds["evaluation"] = reading * (validation + tested + readings * first.tokens_of(first.data.items))
-    seconds["answers"] = sum(time_answers(part, count) for part in tests)
-    memory = peak_memory(model.device) + KEPT.get(model.device.type, 0)
+    seconds["answers"] = sum(time_answers(part, count, reading) for part in tests)
+    memory = peak_memory(model.device) + KEPT.get(model.device.type, 0) + max(one.more_memory for one in tried)
     say(f"This run will take about {duration(sum(seconds.values()))} ("
         + ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
         + f") and {memory / 1e9:.1f} GB of memory" + " in each process" * (distributed.world_size() > 1)
@@ -98,46 +102,88 @@ def tokens_in(work: Work, split: str) -> int:
     return sum(len(example.ids) - 1 for example in work.examples[split])
 
 
+def few(items: list, tokens: float, token: float) -> list:
+    """The first of these items, if all hold so many tokens and a token takes so many seconds: so many as take PART seconds, and
+    at least one for each process."""
+    return items[:max(distributed.world_size(), int(PART / max(tokens * token, 1e-9) * len(items)))]
+
+
 def time_reading(work: Work, kind: Training) -> float:
-    """Seconds that evaluating a token takes, by one batch of middling size for each process. Every process gets the same."""
-    batches = kind.batches()
-    items = batches[len(batches) // 2] * distributed.world_size()
-    start = time.monotonic()
-    evaluate(work.model, Dataset(items, kind.data.collate, kind.data.size), next_token_loss, kind.options.batch_size,
-             work.precision)
-    return distributed.from_main((time.monotonic() - start) / kind.tokens_of(items))
+    """Seconds that evaluating a token takes, by (some of) one batch of middling size for each process. Every process gets the
+    same."""
+    batches, processes = kind.batches(), distributed.world_size()
+    middling = batches[len(batches) // 2]
+
+    def read(items: list) -> float:
+        start, all_items = time.monotonic(), items * processes
+        evaluate(work.model, Dataset(all_items, kind.data.collate, kind.data.size), next_token_loss, len(items), work.precision)
+        return distributed.from_main((time.monotonic() - start) / kind.tokens_of(all_items))
+
+    return read(few(middling, kind.tokens_of(middling), processes * read(middling[:1])))
 
 
-def time_training(work: Work, kind: Training) -> float:
-    """Seconds that these trainings take, by two steps of one pass each: the largest, for its memory, and a middling one."""
+class Tried(NamedTuple):
+    """What a trial of a training tells."""
+
+    seconds: float  # that all trainings of this kind take
+    more_memory: float  # bytes that the largest batch needs, beyond those that the trial has taken
+
+
+@contextlib.contextmanager
+def keeping(model: torch.nn.Module) -> Iterator[dict[int, int]]:
+    """What a pass within this context keeps for its way back: bytes by address. Weights and copies of them do not count: they
+    do not grow with the batch."""
+    weights = {shape for p in model.parameters() for shape in (p.shape, p.shape[::-1])}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield kept
+
+
+def time_training(work: Work, kind: Training, reading: float) -> Tried:
+    """What these trainings take, by two steps of one pass each: (some of) the largest batch, and of a middling one.
+
+    reading: seconds that evaluating a token takes.
+    """
     model, batches = work.model, kind.batches()
+    largest, middling = batches[-1], batches[len(batches) // 2]
+    first, second = (few(items, kind.tokens_of(items), 3 * reading) for items in (largest, middling))
     if kind.options.lora is not None:
         add_lora(model, kind.options.lora)
     optimizer = make_optimizer(model, kind.options)
     model.train()
-    seconds, tokens = 0.0, 0
-    for items in (batches[-1], batches[len(batches) // 2]):
+    seconds, tokens, memory = 0.0, 0, 0
+    for items in (first, second):
         start = time.monotonic()
-        summed, targets = accumulate_gradients(model, kind.data, kind.loss, items, kind.options)
-        summed.tolist()  # here a GPU is waited for
+        with keeping(model) as kept:
+            summed, targets = accumulate_gradients(model, kind.data, kind.loss, items, kind.options)
+            summed.tolist()  # here a GPU is waited for
+        memory += sum(kept.values()) + 2 * max(kept.values(), default=0)  # on its way, the loss makes two more like its logits
         seconds, tokens, stepping = seconds + time.monotonic() - start, tokens + kind.tokens_of(items), time.monotonic()
         take_step(model, optimizer, targets, 0.0, kind.options.clip).item()
     step = time.monotonic() - stepping  # the second one: in the first, the optimizer's memory is made
     remove_lora(model)
-    return seconds / tokens * kind.tokens + step * kind.passes / kind.options.accumulate
+    return Tried(seconds / tokens * kind.tokens + step * kind.passes / kind.options.accumulate,
+                 memory / tokens * (kind.tokens_of(largest) - kind.tokens_of(first)))
 
 
-def time_answers(work: Work, trainings: int) -> float:
+def time_answers(work: Work, trainings: int, reading: float) -> float:
     """Seconds that this test's answers take: of the untouched model, which seldom ends one, and after so many trainings, when
-    answers are taken to be as long as the expected ones."""
+    answers are taken to be as long as the expected ones. reading: seconds that evaluating a token takes."""
     test, most = work.examples["test"], work.max_new_tokens
-    prompts = [encode_prompt(record, work.tokenizer, work.options.style) for record in work.records["test"][:ROWS]]
+    prompts = [encode_prompt(record, work.tokenizer, work.options.style) for record in work.records["test"]]
     times = []
     for tokens in (1, 1 + TOKENS):
         start = time.monotonic()
-        with evaluating(work.model, work.precision):
-            continue_all(work.model, prompts, tokens, work.tokenizer.eot_id, ROWS)
+        with evaluating(work.model, work.precision):  # the prompts' ends alone: how long it takes to read them is known
+            continue_all(work.model, [ids[-TOKENS:] for ids in prompts[:ROWS]], tokens, work.tokenizer.eot_id, ROWS)
         times.append(time.monotonic() - start)
-    token, text = (times[1] - times[0]) / TOKENS / len(prompts), times[0] / len(prompts)  # seconds: one more, and the first
+    token = (times[1] - times[0]) / TOKENS / min(ROWS, len(prompts))  # seconds
     length = fmean(min(example.response_tokens, most) for example in test)
-    return len(test) / distributed.world_size() * ((1 + trainings) * text + (most + trainings * length) * token)
+    return ((1 + trainings) * reading * sum(map(len, prompts))
+            + len(test) / distributed.world_size() * (most + trainings * length) * token)

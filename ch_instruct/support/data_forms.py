@@ -31,7 +31,7 @@ BESIDES = {"input": ("input", "context"), "system": ("system", "system_prompt"),
            "family": ("family",), "split": ("split",)}
 OURS = ("instruction", "output", "messages", *BESIDES)
 ROLES = {"human": "user", "gpt": "assistant"}  # what ShareGPT calls them; other names stay
-TOOLS = ("tools", "functions", "tool_calls", "function_call")
+TOOLS_AT_HAND, TOOLS = ("tools", "functions"), ("tools", "functions", "tool_calls", "function_call")
 TOOL_ROLES = ("tool", "function", "function_call", "observation")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 # Parts of names by which --fields is proposed, and those of columns that hold neither question nor answer.
@@ -157,8 +157,11 @@ def _no_form(row: dict, answered: bool) -> str:
             inner = next((key for key, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)
                           and ours in value[0]), None)
             return (f"has no {ours!r}, but its {inner!r} hold some; make a record of each of them, with the {other}" if inner
-                    else f"has no {ours!r} (it has {_names(row)}); add it")
-    return f"{what}; a record needs {'a question and an answer' if answered else 'a question'}, each under a key of its own"
+                    else f"has no {ours!r} (it has {_names(row)}); add it"
+                    + ", or ask these questions with respond.py" * (ours == "output"))
+    deeper = next((key for key, value in row.items() if isinstance(value, (list, dict)) and value), None)
+    return (f"{what}; a record needs {'a question and an answer' if answered else 'a question'}, each under a key of its own"
+            + f" (if they lie inside {deeper!r}, write a record for each)" * (deeper is not None))
 
 
 def propose(row: dict, answered: bool = True) -> list[str]:
@@ -252,11 +255,11 @@ def _said(answer: Any, answered: bool) -> list:
 
 def refuse_tools(holder: dict, where: str) -> None:
     """Raise InputError if this record or message has tools in it."""
-    used = [key for key in TOOLS if holder.get(key)]
-    used += [f"role {holder[key]}" for key in ("role", "from") if holder.get(key) in TOOL_ROLES]
+    used = [repr(key) + " (where no tool is called, leave out this key)" * (key in TOOLS_AT_HAND) for key in TOOLS
+            if holder.get(key)]
+    used += [f"'role {holder[key]}'" for key in ("role", "from") if holder.get(key) in TOOL_ROLES]
     if used:
-        raise InputError(f"{where} has {used[0]!r}: calling tools is not taught here; leave such records out by --bad-rows "
-                         "skip.")
+        raise InputError(f"{where} has {used[0]}: calling tools is not taught here; leave such records out by --bad-rows skip.")
 
 
 def _message(message: object, where: str) -> object:

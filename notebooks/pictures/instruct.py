@@ -9,7 +9,8 @@ from common.tokenizer import Tokenizer
 from notebooks.pictures.tokens import draw_grid
 
 NOT_ASKED = f"not in the loss ({IGNORE_INDEX})"
-KINDS = {"prompt": "#c9d3e3", "response": "#f2c48d", "end of text": DARK, "padding": "#f4f4f4", NOT_ASKED: "white"}
+# Fill colours; they differ in grey as well.
+KINDS = {"prompt": "#d5deec", "response": "#ec9f4b", "end of text": DARK, "padding": "#f2f2f2", NOT_ASKED: "white"}
 
 
 def token_kinds(example: Example, length: int) -> list[str]:

@@ -25,7 +25,7 @@ def base():
 
 
 def summary(base, *chosen) -> dict[str, float]:
-    targets, others = ask_first.choose_records(TRAINING, 3, *chosen)
+    targets, others = ask_first.choose_records(TRAINING, 2, *chosen)
     found = ask_first.summary(matrix(*base, targets, targets + others), targets, targets + others)
     return {what.removeprefix("mean utility of "): value for what, value in found.items()}
 
@@ -48,7 +48,7 @@ def test_examples_show_the_form_of_an_answer(base):
     by_family = defaultdict(list)
     for record in classroom.records():
         by_family[record["split"], record["family"]].append(record)
-    asked = [record for (split, _), rows in by_family.items() if split == "test" for record in rows[:6]]
+    asked = [record for (split, _), rows in by_family.items() if split == "test" for record in rows[:4]]
     pool = [record for (split, _), rows in by_family.items() if split == "train" for record in rows]
     questions = [encode_prompt(record, tokenizer, "alpaca") for record in asked]
     examples, found = [shown(encode_record(record, tokenizer), tokenizer) for record in pool], {}

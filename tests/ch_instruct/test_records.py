@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ch_instruct.encoding import encode_records
 from ch_instruct.prompts import format_prompt
-from ch_instruct.records import load_questions, load_records, read_ahead, split_places, split_records
+from ch_instruct.records import check_characters, load_questions, load_records, read_ahead, split_places, split_records
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained
 from common.support import runs
@@ -241,6 +241,17 @@ def test_numbers_are_written_out(tmp_path):
 def test_half_a_surrogate_pair_is_refused(tmp_path):
     """JSON can spell it, but it is no text: no file could be written of it after the training."""
     assert_load_refused(save(tmp_path / "a.json", '[{"instruction": "a", "output": "\\ud83d"}]'), "record 1")
+
+
+@pytest.mark.parametrize(("text", "refused"), [
+    ("\ud800", True), ("a\udbff b", True), ("\udc00", True), ("é" * 99 + "\udfff", True), ("\ud83d\ude00", True),
+    ("", False), ("\ud7ff\ue000\uffff", False), ("\U0001f600 \x00", False)])
+def test_every_half_of_a_surrogate_pair_is_found_and_nothing_else(text, refused):
+    if refused:
+        with pytest.raises(InputError, match="record 7 holds half of a surrogate pair"):
+            check_characters(text, "record 7")
+    else:
+        check_characters(text, "record 7")
 
 
 def test_all_outputs_empty(tmp_path):

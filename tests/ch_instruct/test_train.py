@@ -9,7 +9,7 @@ from ch_instruct.pipeline import merge_responses
 from ch_instruct.prompts import chat_template, format_prompt
 from ch_instruct.support.model_card import QUESTION
 from common.pretrained import load_pretrained
-from tests.conftest import assert_refused, run_here
+from tests.conftest import assert_refused, run_here, save_tiny
 
 FILES = ["README.md", "answers.html", "config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors",
          "report.json", "responses.json", "run.json", "tokenizer_config.json", "training_state.pt", "vocab.json"]
@@ -21,6 +21,12 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("a folder")
     done = run_here("ch_instruct/train.py", "--smoke", folder=folder)
     return folder / "runs" / "ch_instruct" / "001", done.stdout
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    save_tiny(folder := tmp_path_factory.mktemp("tiny"))
+    return folder
 
 
 @pytest.mark.slow
@@ -123,11 +129,11 @@ def test_respond_names_questions_that_are_too_long_and_leaves_them_out(in_proces
 
 
 @pytest.mark.slow
-def test_skipped_rows_stand_in_the_run_the_report_and_the_card(in_process, tmp_path):
+def test_skipped_rows_stand_in_the_run_the_report_and_the_card(tiny, in_process, tmp_path):
     rows = [{"question": f"What is {n} plus 1?", "answer": n + 1} for n in range(40)]
     rows[7] = {"question": "q", "answer": {"text": "8"}}
     (tmp_path / "a.json").write_text(json.dumps(rows))
-    command = ["ch_instruct/train.py", "--smoke", "--data", tmp_path / "a.json", "--out", tmp_path / "run"]
+    command = ["ch_instruct/train.py", "--smoke", "--model", tiny, "--data", tmp_path / "a.json", "--out", tmp_path / "run"]
     assert_refused(in_process(*command), "record 8: 'answer' is {'text': '8'}", "--bad-rows skip leaves this one of 40")
     done = in_process(*command, "--bad-rows", "skip")
     assert done.returncode == 0 and "skipped, cannot be used: 1 (row 8)" in done.stdout
@@ -138,16 +144,16 @@ def test_skipped_rows_stand_in_the_run_the_report_and_the_card(in_process, tmp_p
 
 
 @pytest.mark.slow
-def test_the_phi3_style_and_loss_on_all_train_too(in_process, tmp_path):
-    assert in_process("ch_instruct/train.py", "--smoke", "--format", "phi3", "--loss-on", "all", "--out",
+def test_the_phi3_style_and_loss_on_all_train_too(tiny, in_process, tmp_path):
+    assert in_process("ch_instruct/train.py", "--smoke", "--model", tiny, "--format", "phi3", "--loss-on", "all", "--out",
                       tmp_path / "run").returncode == 0
     facts = json.loads((tmp_path / "run" / "run.json").read_text())["facts"]
     assert facts["supervised_tokens"] == facts["training_tokens"]
 
 
 @pytest.mark.slow
-def test_lora_leaves_an_adapter_beside_the_checkpoint(in_process, tmp_path):
-    told = in_process("ch_instruct/train.py", "--smoke", "--lora", 4, "--out", tmp_path / "run").stdout
+def test_lora_leaves_an_adapter_beside_the_checkpoint(tiny, in_process, tmp_path):
+    told = in_process("ch_instruct/train.py", "--smoke", "--model", tiny, "--lora", 4, "--out", tmp_path / "run").stdout
     assert "LoRA of rank 4" in told
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == sorted([*FILES, "adapter"])
     assert sorted(p.name for p in (tmp_path / "run" / "adapter").iterdir()) == ["adapter_config.json",

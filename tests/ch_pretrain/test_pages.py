@@ -86,7 +86,7 @@ def test_families_that_are_held_out_are_in_no_interview():
 @pytest.mark.slow
 def test_every_item_of_the_tables_is_on_some_page():
     """Those of the families that are held out, too."""
-    text = "\n\n".join(pages(25_000, seed=1))
+    text = "\n\n".join(pages(16_000, seed=1))
     for name, items in Source(random.Random(0)).tables.items():
         told = sum(any(statement in text for statement in item.statements) for item in items)
         assert told > 0.95 * len(items), name
@@ -148,8 +148,8 @@ def test_headings_of_a_layout_differ():
 @pytest.mark.slow
 def test_a_copy_is_one_text_again_and_again():
     for page in some(made.copies):
-        half = next(k for k in range(1, len(page)) if re.fullmatch(rf"(?s)({re.escape(page[:k])}\s?\s?)+",
-                                                                     page + "\n"))
+        half = next(k for k in range(1, len(page)) if all(len(gap) <= 2 and not gap.strip()
+                                                          for gap in (page + "\n").split(page[:k])))
         assert half <= (len(page) + 1) / 2
 
 

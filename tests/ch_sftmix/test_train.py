@@ -77,18 +77,18 @@ def test_both_checkpoints_load_and_differ(run):
     assert not torch.equal(mixed.wte.weight, plain.wte.weight)
 
 
-@pytest.mark.parametrize("when", ["ntp/perplexities-2.json", "training_state.pt"])
-def test_killed_in_either_run_and_resumed_equals_never_interrupted(run, small, when, tmp_path):
+def test_killed_in_either_run_and_resumed_equals_never_interrupted(run, small, tmp_path):
     straight, _ = run
-    kill_and_resume("ch_sftmix/train.py", *options(small), folder=tmp_path / "broken", when=when)
+    kill_and_resume("ch_sftmix/train.py", *options(small), folder=tmp_path / "broken",
+                    when=["ntp/perplexities-2.json", "training_state.pt"])
     for part in ("", "ntp"):
         assert_same_weights(straight / part, tmp_path / "broken" / part)
     assert (tmp_path / "broken" / "dynamics.csv").read_text() == (straight / "dynamics.csv").read_text()
 
 
 def test_several_seeds_give_means_and_intervals(small, in_process, tmp_path):
-    told = in_process("ch_sftmix/train.py", *options(small, "--out", tmp_path / "many", "--seeds", 2, "--split", "random",
-                                                     "--checkpoints", 1)).stdout
+    told = in_process("ch_sftmix/train.py", *options(small, "--epochs", 1, "--out", tmp_path / "many", "--seeds", 2, "--split",
+                                                     "random", "--checkpoints", 1)).stdout
     report = json.loads((tmp_path / "many" / "report.json").read_text())
     each = [json.loads((tmp_path / "many" / f"seed-{seed}" / "report.json").read_text())["arms"] for seed in (0, 1)]
     losses = [arms["sftmix"]["test_loss"] for arms in each]

@@ -450,13 +450,16 @@ def test_a_folder_whose_first_saving_failed_has_no_weights(tiny_model, tokenizer
 
 @pytest.mark.slow
 def test_parity_at_the_shape_of_gpt2():
-    """124 million random weights: logits, 40 greedy tokens, and the way back, all in one go as it is slow."""
+    """Random weights of its width, heads, vocabulary and context, in two of its twelve layers: logits, 40 greedy tokens, and
+    the way back, all in one go as it is slow."""
     torch.manual_seed(0)
-    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=2)).eval()
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         theirs.save_pretrained(first)
-        Tokenizer.gpt2().save(Path(first), 1024)
+        gpt2 = Tokenizer.gpt2()
+        gpt2.save(Path(first), 1024)
         ours, tokenizer = load_pretrained(first)
+        assert tokenizer.same_as(gpt2)
         prompt = tokenizer.encode("The quick brown fox jumps over the lazy dog.")
         ids = torch.tensor([prompt])
         with torch.no_grad():
@@ -465,7 +468,7 @@ def test_parity_at_the_shape_of_gpt2():
         [found] = continue_all(ours, [prompt], 40, tokenizer.eot_id)
         assert found.ids == expected.tolist() and len(found.ids) == 40
 
-        save_pretrained(ours, tokenizer, second)
+        save_pretrained(ours, gpt2, second)
         back, info = transformers.GPT2LMHeadModel.from_pretrained(second, output_loading_info=True)
         assert not info["missing_keys"] and not info["unexpected_keys"]
         for (name, mine), (_, original) in zip(back.state_dict().items(), theirs.state_dict().items()):

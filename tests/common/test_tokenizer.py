@@ -3,7 +3,6 @@
 import hashlib
 import json
 import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,7 @@ NASTY = [
 ]
 EXAMPLE_TEXT = ["the cat sat on the mat with the other cat, and that hat is the cat's hat\n",
                 "aaaa aaa aa banana bananas 12 123 1234 été Zürich\n"] * 3
+BYTES = Tokenizer.from_merges([])  # each byte is a token
 texts = st.text(max_size=60) | st.lists(st.sampled_from(NASTY), max_size=5).map("".join)
 
 
@@ -103,13 +103,13 @@ def test_gpt2_has_its_known_ids(gpt2):
 @settings(max_examples=200, deadline=None)
 @given(text=texts)
 def test_any_text_comes_back(gpt2, reread, text):
-    for tokenizer in (gpt2, reread, Tokenizer.from_merges([])):
+    for tokenizer in (gpt2, reread, BYTES):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @pytest.mark.parametrize("text", [END_OF_TEXT, f"a{END_OF_TEXT} b", f"{END_OF_TEXT}\n" * 3])
 def test_end_of_text_written_by_a_user_is_text(gpt2, reread, text):
-    for tokenizer in (gpt2, reread, Tokenizer.from_merges([])):
+    for tokenizer in (gpt2, reread, BYTES):
         ids = tokenizer.encode(text)
         assert tokenizer.eot_id not in ids
         assert tokenizer.decode(ids) == text
@@ -149,6 +149,7 @@ def test_merges_of_our_own_get_ids_in_their_order():
     assert (tokenizer.vocab_size, tokenizer.eot_id) == (260, 259)
     assert tokenizer.encode("abab c ab") == [258, 257, 32, 256]
     assert tokenizer.merges() == [(b"a", b"b"), (b" ", b"c"), (b"ab", b"ab")]
+    assert tokenizer.merges() is tokenizer.merges()  # to find them takes long
 
 
 def test_earlier_merges_come_first():
@@ -212,11 +213,11 @@ def test_merges_written_as_pairs_or_as_strings_are_the_same(trained, tmp_path):
         assert Tokenizer.from_folder(tmp_path).encode(EXAMPLE_TEXT[0]) == trained.encode(EXAMPLE_TEXT[0]).ids
 
 
-@pytest.mark.slow
-def test_merges_with_windows_line_ends_are_read(gpt2, gpt2_folder, tmp_path):
-    shutil.copy(gpt2_folder / "vocab.json", tmp_path)
-    (tmp_path / "merges.txt").write_bytes((gpt2_folder / "merges.txt").read_bytes().replace(b"\n", b"\r\n"))
-    assert Tokenizer.from_folder(tmp_path).encode("Hello world") == [15496, 995]
+def test_merges_with_windows_line_ends_are_read(reread, tmp_path):
+    reread.save(tmp_path, model_max_length=64)
+    merges = (tmp_path / "merges.txt").read_bytes()
+    (tmp_path / "merges.txt").write_bytes(merges.replace(b"\n", b"\r\n"))
+    assert Tokenizer.from_folder(tmp_path).merges() == reread.merges() and merges.count(b"\n") > 50
 
 
 def without_end_of_text(folder: Path) -> None:
@@ -369,7 +370,7 @@ SIGNS = [*"ab he12 ", " he", "\n", "\r\n", "  ", "\t", "'s", "'LL", "'ſ", "é",
          "<|im_end|>", "<|im_", "\U0010ffff", " " * 5 + "7", "x" * 30, "Ⴀ", "ǅ", "ª", "ः"]
 
 
-@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [500, pytest.param(3000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["digits one by one", "a pattern of its own"])
 def test_nasty_strings_get_the_ids_of_transformers(kind, count, tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(KINDS[kind](tmp_path))

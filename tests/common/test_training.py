@@ -34,7 +34,6 @@ from common.training import (
 )
 from tests.conftest import (
     assert_same_weights,
-    kill_and_resume,
     make_model,
     run_command,
     run_here,
@@ -478,19 +477,6 @@ def test_dropout_changes_training_and_equal_seeds_draw_equally(tokenizer, tmp_pa
 # The same through the real command, and several processes.
 
 TINY = ["--smoke", "--epochs", "1", "--device", "cpu", "--precision", "fp32", "--seed", "3"]
-
-
-@pytest.mark.slow
-def test_killed_and_resumed_equals_never_interrupted(tmp_path):
-    """SIGKILL after the first saved state, then --resume: the same weights and curve, bit for bit, with dropout too."""
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
-    options = ["ch_pretrain/train.py", *TINY, "--dropout", "0.1"]
-    run_here(*options, "--out", straight, folder=tmp_path)
-    kill_and_resume(*options, folder=broken, when="training_state.pt")
-    assert_same_weights(straight, broken)
-    curves = [[(row["step"], row["train_loss"], row["validation_loss"]) for row in csv.DictReader(open(folder / "metrics.csv"))]
-              for folder in (straight, broken)]
-    assert curves[0] == curves[1]
 
 
 @pytest.mark.slow

@@ -292,3 +292,20 @@ def test_without_source_the_visible_tests_are_run_and_that_is_said(tmp_path, mon
     assert "5 of 5" in out and "only the tests that you see were run" in out
     with pytest.raises(InputError, match="no exercise '09'; choose from 01"):
         run_main(monkeypatch, "09")
+
+
+def test_a_machine_that_is_too_busy_to_begin_is_told(tmp_path, monkeypatch):
+    """PyTorch is loaded before the student's first cell, so the time that this takes is not his."""
+    ran = []
+
+    def run_without(cells, folder):
+        ran.extend(cells)
+        cells[0].outputs = [nbformat.v4.new_output("error", ename="KeyboardInterrupt", evalue="", traceback=[])]
+        return []
+
+    monkeypatch.setattr(check, "run_without_those_that_end_it", run_without)
+    source = copy.deepcopy(SOURCE)
+    source.cells.insert(1, nbformat.v4.new_code_cell("import torch"))
+    with pytest.raises(InputError, match="less busy"):
+        grade(with_answer("double", "def double(x): return 2 * x"), source, tmp_path)
+    assert ran[0].source.startswith("import torch\n") and "limits.apply" in ran[0].source

@@ -14,9 +14,8 @@ from ch_delift.utility import plain_utility
 from ch_pretrain import classroom
 from ch_pretrain.pages import HELD_OUT
 from common.pretrained import load_pretrained
-from common.tokenizer import Tokenizer
 from tests.ch_delift.test_utility import encoded, matrix
-from tests.conftest import assert_refused
+from tests.conftest import assert_refused, save_tiny
 
 if find_spec("transformers") is None:  # to import it takes seconds
     pytest.skip("transformers is not installed (requirements-dev.txt)", allow_module_level=True)
@@ -52,30 +51,33 @@ def test_summary_of_utilities_by_hand():
 def test_utilities_of_transformers_model_are_ours():
     targets, others = ask_first.choose_records(TRAINING, 1)
     model, parameters, their_tokenizer = ask_first.read_model("classroom")
-    tokenizer = load_pretrained("classroom")[1]
-    theirs = plain_utility(model, their_tokenizer, encoded(targets, their_tokenizer), encoded(others[:3], their_tokenizer))
-    ours = matrix(*load_pretrained("classroom"), targets, others[:3])
+    our_model, tokenizer = load_pretrained("classroom")
     assert encoded(targets, their_tokenizer) == encoded(targets, tokenizer) and parameters == 4_011_520
-    assert theirs == pytest.approx(ours, abs=1e-5)
+    assert their_tokenizer.eot_id == tokenizer.eot_id
+    few = targets[::3]
+    theirs = plain_utility(model, their_tokenizer, encoded(few, their_tokenizer), encoded(others[:3], their_tokenizer))
+    assert theirs == pytest.approx(matrix(our_model, tokenizer, few, others[:3]), abs=1e-5)
 
 
 @pytest.mark.slow
-def test_a_model_of_another_kind_and_ours_stand_side_by_side(in_process, tmp_path, monkeypatch):
+def test_a_model_of_another_kind_and_ours_stand_side_by_side(tmp_path, monkeypatch, capsys):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     few = [r for r in classroom.records() if r["family"] in {*sorted(classroom.FAMILIES)[:3], *HELD_OUT}]
     monkeypatch.setattr(classroom, "records", lambda: few)
-
+    monkeypatch.setattr(ask_first, "OF_HELD_OUT", 3)
     torch.manual_seed(0)
     tokenizer = load_pretrained("classroom")[1]
     LlamaForCausalLM(LlamaConfig(vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-                                 num_attention_heads=2)).save_pretrained(tmp_path / "cwd" / "llama")
-    tokenizer.save(tmp_path / "cwd" / "llama", 256)
-    told = in_process("ch_delift/lab/ask_first.py", "--models", "classroom", "llama", "--per-family", "1").stdout
+                                 num_attention_heads=2)).save_pretrained(tmp_path / "llama")
+    tokenizer.save(tmp_path / "llama", 256)
+    monkeypatch.setattr("sys.argv", ["ask_first.py", "--models", "classroom", str(tmp_path / "llama"), "--per-family", "1"])
+    ask_first.main()
+    told = capsys.readouterr().out
     rows = [(line[:50].strip(), re.findall(r"[-+]?[\d.,]+%?", line[50:])) for line in told.splitlines() if "  " in line]
     assert all(len(values) == 2 for name, values in rows if name.startswith(("mean", "targets", "variance", "parameters")))
     assert sum(name == "mean utility of its family" for name, _ in rows) == 2  # of all families, and of those held out
-    assert f"8 targets each of {' and '.join(HELD_OUT)}" in told
+    assert f"3 targets each of {' and '.join(HELD_OUT)}" in told
 
 
 @pytest.mark.slow
@@ -87,23 +89,10 @@ def test_a_folder_that_transformers_cannot_read_is_named(in_process, tmp_path):
 
 @pytest.mark.slow
 def test_damaged_weights_are_refused_in_one_sentence(in_process, tmp_path):
-    (tmp_path / "broken").mkdir()
-    Tokenizer.gpt2().save(tmp_path / "broken", 256)
-    (tmp_path / "broken" / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 1}')
+    save_tiny(tmp_path / "broken")
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights at all")
     assert_refused(in_process("ch_delift/lab/ask_first.py", "--models", tmp_path / "broken"),
-                   f"{tmp_path / 'broken' / 'config.json'}")
-
-
-@pytest.mark.slow
-def test_their_tokenizer_gives_the_same_ids(tmp_path):
-    tokenizer = Tokenizer.gpt2()
-    tokenizer.save(tmp_path, 1024)
-    from transformers import AutoTokenizer
-
-    theirs = ask_first.TheirTokenizer(AutoTokenizer.from_pretrained(tmp_path), 1024)
-    assert theirs.encode("The goose lives in the meadow.") == tokenizer.encode("The goose lives in the meadow.")
-    assert theirs.eot_id == tokenizer.eot_id
+                   f"{tmp_path / 'broken' / 'model.safetensors'}")
 
 
 def test_questions_that_are_alike_become_a_family():

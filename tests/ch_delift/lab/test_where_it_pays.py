@@ -1,4 +1,5 @@
 import json
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from ch_delift.lab import conditions, where_it_pays
 from ch_delift.lab.conditions import DrawnData, draw_data, oracle
 from ch_delift.lab.plan import Series, Trial
+from ch_pretrain import classroom
 from common.support.files import read_json
 from tests.conftest import assert_refused, save_tiny
 
@@ -79,6 +81,8 @@ def test_the_small_map_has_fewer_records(start, monkeypatch):
 
 @pytest.mark.slow
 def test_every_arm_trains_on_what_it_chose_and_is_tested(start, monkeypatch, tmp_path):
+    everything = cache(classroom.records)
+    monkeypatch.setattr(classroom, "records", lambda *seed, **dials: everything(*seed, **dials)[::4])
     monkeypatch.setattr(conditions, "PER_FAMILY", 3)
     monkeypatch.setattr(conditions, "TARGETS", (4, 3))
     monkeypatch.setitem(where_it_pays.CONDITIONS, "target", where_it_pays.CONDITIONS["target"]._replace(chosen=8))

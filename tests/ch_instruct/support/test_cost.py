@@ -68,7 +68,7 @@ def test_a_trial_leaves_weights_gradients_and_random_numbers_as_they_were(lora, 
     (20, 1.0, False, True), (16, 1.0, False, False), (20, 1e-6, False, False), (20, 1.0, True, False)])
 def test_it_is_said_of_large_runs_alone(epochs, seconds_a_token, resume, told, ready, monkeypatch, capsys):
     """48 records in batches of 8: 20 epochs are 120 passes, 16 are 96; each token is read in a second, or in no time."""
-    for name, value in zip(PARTS, (seconds_a_token, 1.0, 1.0)):
+    for name, value in zip(PARTS, (seconds_a_token, cost.Tried(1.0, 0), 1.0)):
         monkeypatch.setattr(cost, name, lambda *_, value=value: value)
     work = ready()
     work.options = FineTuning(epochs=epochs, batch_size=8, resume=resume, out=work.folder)
@@ -80,9 +80,9 @@ def test_it_is_said_of_large_runs_alone(epochs, seconds_a_token, resume, told, r
 def test_all_there_is_to_do_is_counted(ready, monkeypatch, capsys):
     work = ready()
     tokens = {split: sum(len(e.ids) - 1 for e in part) for split, part in work.examples.items()}
-    for name, value in zip(PARTS, (1.0, 3600.0, 60.0)):
+    for name, value in zip(PARTS, (1.0, cost.Tried(3600.0, 5e8), 60.0)):
         monkeypatch.setattr(cost, name, lambda *_, value=value: value)
-    monkeypatch.setattr(cost, "peak_memory", lambda _: 3.14e9)
+    monkeypatch.setattr(cost, "peak_memory", lambda _: 2.64e9)
     twice = training(work, 60)._replace(runs=2)
     cost.tell(work, [twice, twice], readings=3, tests=[work, work], further=lambda: {"utilities": 7200.0})
     # One epoch is two evaluations of each of four trainings, and they and the base take both tests.
@@ -111,11 +111,45 @@ def test_training_is_its_tokens_at_the_speed_of_two_passes_and_its_steps(ready, 
 
     monkeypatch.setattr(cost, "accumulate_gradients", gradients)
     monkeypatch.setattr(cost, "take_step", step)
-    found = cost.time_training(work, kind)
+    found, more_memory = cost.time_training(work, kind, reading=1e-6)
     sizes = [kind.tokens_of(batch) for batch in batches]
     assert seen == [batches[-1], batches[3]] and sizes == sorted(sizes) and len(sizes) == 6
     assert kind.tokens == pytest.approx(10 * sum(sizes))
     assert found == pytest.approx(10.0 / (sizes[-1] + sizes[3]) * kind.tokens + 1.0 * 60 / 2)
+    assert more_memory == 0
+
+    seen.clear()
+    found, _ = cost.time_training(work, kind, reading=1.0)  # a token of training takes three seconds: one row is enough
+    assert seen == [batches[-1][:1], batches[3][:1]]
+    assert found == pytest.approx(10.0 / sum(map(kind.tokens_of, seen)) * kind.tokens + 1.0 * 60 / 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [None, 2])
+def test_memory_of_the_largest_batch_is_foretold_by_a_few_of_its_rows(lora, ready):
+    work = ready(lora=lora, batch_size=8)
+    kind = training(work)
+    largest = kind.batches()[-1]
+    whole, one = cost.time_training(work, kind, reading=1e-9), cost.time_training(work, kind, reading=1e9)
+    with cost.keeping(work.model) as kept:
+        loss, _ = next_token_loss(work.model, kind.data.collate(largest))
+    with cost.keeping(work.model) as of_one:
+        next_token_loss(work.model, kind.data.collate(largest[:1]))
+    wanted = sum(kept.values()) + 2 * max(kept.values()) - sum(of_one.values()) - 2 * max(of_one.values())
+    assert whole.more_memory == 0 and one.more_memory == pytest.approx(wanted, rel=0.3)
+    # Each position keeps more than its stream in each block, and no weight is among what is kept.
+    assert sum(kept.values()) > 4 * kind.tokens_of(largest) * work.model.config.n_embd * work.model.config.n_layer
+    weights = {p.untyped_storage().data_ptr() for p in work.model.parameters()}
+    assert loss.requires_grad and not weights & kept.keys()
+
+
+def test_so_many_rows_as_take_half_a_second_and_one_for_each_process(monkeypatch):
+    items = list(range(16))
+    assert cost.few(items, 1600, 1e-4) == items  # 0.16 s for all
+    assert cost.few(items, 1600, 1.25e-3) == [0, 1, 2, 3]  # 2 s
+    assert cost.few(items, 1600, 60.0) == [0]
+    monkeypatch.setattr(cost.distributed, "world_size", lambda: 3)
+    assert cost.few(items, 1600, 60.0) == [0, 1, 2]
 
 
 @pytest.mark.slow
@@ -129,21 +163,31 @@ def test_answers_of_the_base_are_as_long_as_they_may_be_and_later_ones_as_long_a
     monkeypatch.setattr(cost, "continue_all", continue_all)
     expected = [example.response_tokens for example in work.examples["test"]]
     assert max(expected) < work.max_new_tokens and len(expected) == 6
-    # A first token takes 2.5 seconds and each further one 0.5.
-    assert cost.time_answers(work, 3) == pytest.approx(4 * 2.5 + 0.5 * (work.max_new_tokens + 3 * sum(expected) / 6))
+    prompts = sum(example.prompt_length for example in work.examples["test"])
+    # A token of a prompt takes 0.1 seconds, and each token of the six answers 0.5 for all.
+    found = cost.time_answers(work, 3, reading=0.1)
+    assert found == pytest.approx(4 * 0.1 * prompts + 0.5 * (work.max_new_tokens + 3 * sum(expected) / 6))
 
 
 @pytest.mark.slow
 def test_a_token_is_read_at_the_speed_of_a_middling_batch(ready, clock, monkeypatch):
     work = ready()
 
+    kind, read = training(work), []
+    middling = kind.batches()[3]
+
     def evaluate(model, data, loss, batch_size, precision):
-        clock.seconds += 4.0
-        assert data.items == training(work).batches()[3]
+        clock.seconds += seconds
+        read.append(data.items)
         return 0.0
 
     monkeypatch.setattr(cost, "evaluate", evaluate)
-    assert cost.time_reading(work, training(work)) == pytest.approx(4.0 / training(work).tokens_of(training(work).batches()[3]))
+    seconds = 0.001  # for one row, so all of them fit
+    assert cost.time_reading(work, kind) == pytest.approx(seconds / kind.tokens_of(middling))
+    assert read == [middling[:1], middling]
+    seconds = 4.0
+    assert cost.time_reading(work, kind) == pytest.approx(seconds / kind.tokens_of(middling[:1]))
+    assert read[2:] == [middling[:1], middling[:1]]
 
 
 @pytest.mark.slow

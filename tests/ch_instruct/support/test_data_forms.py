@@ -116,14 +116,19 @@ def test_fields_may_add_to_a_known_form(tmp_path):
     ({"prompt": "a", "completion": TALK[1:]}, None, ["message 2 has the role 'user'; assistant belongs there"]),
     ({"q": "a?", "b": "c"}, ["instruction=q", "output=a"], ["has no 'a' (it has 'q', 'b')", "change --fields output=a"]),
     ({"question": "a", "answer": {"text": ["b"]}}, None, ["'answer' is {'text': ['b']}; it must be a text"]),
-    ({"messages": TALK, "tools": [{"name": "search"}]}, None, ["has 'tools': calling tools is not taught"]),
+    ({"messages": TALK, "tools": [{"name": "search"}]}, None,
+     ["has 'tools' (where no tool is called, leave out this key): calling tools is not taught"]),
     ({"messages": [*TALK[:2], {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]}, None,
      ["message 3 has 'tool_calls'"]),
     ({"messages": [*TALK, {"role": "tool", "content": "42"}]}, None, ["message 4 has 'role tool'"]),
     (share(("human", "a"), ("function_call", "f()")), None, ["message 2 has 'role function_call'"]),
     (share(("human", "a"), ("bing", "b")), None, ["message 2 has the role 'bing'; assistant belongs there"]),
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, TALK[2]]}, None,
-     ["message 1 has a part of type 'image_url', and only text"])], ids=str)
+     ["message 1 has a part of type 'image_url', and only text"]),
+    ({"paragraphs": [{"context": "c", "qas": []}], "version": 2}, None, [
+        "a question and an answer, each under a key of its own (if they lie inside 'paragraphs', write a record for each)"]),
+    ({"a": 1}, None, ["each under a key of its own"]),
+    ({"instruction": "Name a color."}, None, ["has no 'output'", "add it, or ask these questions with respond.py"])], ids=str)
 def test_what_cannot_be_learnt_is_refused_by_name(tmp_path, row, fields, words):
     data = save(tmp_path / "a.json", [row])
     with pytest.raises(InputError) as refused:

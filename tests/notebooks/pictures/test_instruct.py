@@ -1,4 +1,4 @@
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from ch_instruct.collate import collate
@@ -56,3 +56,8 @@ def test_every_question_is_in_one_of_the_two_histograms():
     draw_answer_losses(ax, [0.0, 0.01, 0.2, 3.0], [True, True, False, False])
     assert sum(patch.get_height() for patch in ax.patches) == 4
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["answered rightly (2)", "answered wrongly (2)"]
+
+
+def test_the_kinds_of_tokens_can_be_told_apart_in_grey():
+    greys = sorted(sum(share * part for share, part in zip((0.299, 0.587, 0.114), to_rgb(colour))) for colour in KINDS.values())
+    assert all(lighter - darker > 0.04 for darker, lighter in zip(greys, greys[1:]))
