@@ -103,8 +103,8 @@ def tokens_in(work: Work, split: str) -> int:
 
 
 def few(items: list, tokens: float, token: float) -> list:
-    """The first of these items, if all hold so many tokens and a token takes so many seconds: so many as take PART seconds, and
-    at least one for each process."""
+    """The first items: as many as take PART seconds, and at least one for each process. Together, all `items` have so many
+    `tokens`; one `token` takes so many seconds."""
     return items[:max(distributed.world_size(), int(PART / max(tokens * token, 1e-9) * len(items)))]
 
 

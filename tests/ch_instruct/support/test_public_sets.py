@@ -7,7 +7,7 @@ import pytest
 
 from ch_instruct.support.public_sets import PUBLIC_SETS, choose_file, is_hub_id
 from common.support.files import InputError
-from tests.common.support.test_hub import PAGE, closed_address, refusal, refusals, run, serving  # noqa: F401  one is a fixture
+from tests.common.support.test_hub import LOAD_EACH, PAGE, closed_address, refusal, refusals, run, serving  # noqa: F401  one is a fixture
 
 pytestmark = pytest.mark.slow
 
@@ -18,15 +18,7 @@ from common.support import options
 from ch_instruct.records import load_records
 def load():
     print(json.dumps(load_records(name).records))
-time.sleep = lambda seconds: None  # the hub's client waits between its tries
-status = 0
-for name in sys.argv[1:]:
-    try:
-        options.run_command(load)
-    except SystemExit as end:
-        status = end.code
-sys.exit(status)
-"""
+""" + LOAD_EACH
 
 ALPACA = [{"instruction": "Add.", "input": "1 and 2", "output": "3", "text": "not wanted"},
           {"instruction": "Say hello.", "input": "", "output": "Hello."},

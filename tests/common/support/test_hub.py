@@ -47,14 +47,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 # Loads models by name with the project's own error handling, and prints the logits of each.
-LOAD = f"""
-import json, sys, time, torch
-from common.support import options
-from common import pretrained
-def load():
-    model, _ = pretrained.load_pretrained(name)
-    print(json.dumps(model(torch.tensor({IDS})).tolist()))
-time.sleep = lambda seconds: None  # the hub's client waits between its tries
+LOAD_EACH = """time.sleep = lambda seconds: None  # the hub's client waits between its tries
 status = 0
 for name in sys.argv[1:]:
     try:
@@ -62,7 +55,15 @@ for name in sys.argv[1:]:
     except SystemExit as end:
         status = end.code
 sys.exit(status)
-"""
+"""  # name after name, each in the words of a command
+LOAD = f"""
+import json, sys, time, torch
+from common.support import options
+from common import pretrained
+def load():
+    model, _ = pretrained.load_pretrained(name)
+    print(json.dumps(model(torch.tensor({IDS})).tolist()))
+""" + LOAD_EACH
 
 
 class Hub(ThreadingHTTPServer):
