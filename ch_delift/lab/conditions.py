@@ -49,8 +49,8 @@ class DrawnData(NamedTuple):
 CONDITIONS = {c.name: c for c in (Condition("skewed", 36), Condition("redundant", 36), Condition("target", 18, "task"),
                                   Condition("noisy", 36))}
 PER_FAMILY = 20  # records, where all families have the same number
-LARGE, SMALL = (3, 90), (15, 6)  # families and records of each, of skewed data
-THINGS, POPULAR, COPIES = 5, 10, 27  # of redundant data: things of each family; things that are asked again, and how often
+LARGE, SMALL = (3, 60), (15, 4)  # families and records of each, of skewed data
+THINGS, POPULAR, COPIES = 5, 10, 15  # of redundant data: things of each family; things that are asked again, and how often
 TARGETS = (4, 10)  # families of the target, and records of each that tell it
 NOISE = 0.3  # share of wrong answers in noisy data
 

@@ -93,7 +93,7 @@ def test_the_plans_name_arms_that_there_are_and_share_no_data_set():
     plans = [[series for phase in plan for series in phase] for plan in (MAP, PILOT, SMALL)]
     assert {arm for plan in plans for series in plan for arm in series.arms} == set(ARMS)
     seeds = [{seed for series in plan for seed in series.seeds} for plan in plans]
-    assert sum(map(len, seeds)) == len(set.union(*seeds)) and min(seeds[0]) == 400 and len(seeds[0]) == 16
+    assert sum(map(len, seeds)) == len(set.union(*seeds)) and min(seeds[0]) == 416 and len(seeds[0]) == 16
     first = {series.condition: series for series in MAP[0]}
     assert len(PRIMARY) == 6 and all({one, other} <= {*first[condition].arms} for condition, one, other in PRIMARY)
     measured = [(series.condition, arm) for phase in MAP for series in phase for arm in series.arms]

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ch_delift.lab import tables
-from ch_delift.lab.plan import LR, MARGIN, PILOT, STEPS, Series
+from ch_delift.lab.plan import LR, MARGIN, PILOT, SETS, STEPS, Series
 from common.support.files import write_text
 
 SERIES = Series("skewed", ("random", "oracle", "SE", "DELIFT"), range(2))
@@ -62,13 +62,13 @@ def measured(seeds: range) -> list[dict]:
 
 
 def test_nothing_is_tested_before_all_data_sets_are_measured():
-    text = tables.primary_text(measured(range(400, 415)))
+    text = tables.primary_text(measured(SETS[:-1]))
     assert "nothing is tested yet" in text and "15 of 16" in text and "p after Holm" not in text
     assert tables.primary_text([]).count("0 of 16") == 6
 
 
 def test_primary_comparisons_are_tested_together_and_as_the_pool_for_being_equal():
-    text = tables.primary_text(measured(range(400, 416)))
+    text = tables.primary_text(measured(SETS))
     told = [line for line in text.splitlines() if ": DELIFT" in line]
     assert len(told) == 12
     assert told[0].startswith("skewed: DELIFT-ρ - DELIFT ") and told[11].startswith("redundant: DELIFT - SE ")
@@ -101,7 +101,7 @@ def test_the_best_rate_is_that_of_random_subsets_over_all_sets():
 
 @pytest.mark.slow
 def test_a_run_is_told_and_its_page_written(tmp_path, capsys):
-    tables.show(tmp_path, tables.MAP, measured(range(400, 416)))
+    tables.show(tmp_path, tables.MAP, measured(SETS))
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.startswith("# DELIFT's map") and "RDS+" in text and "not measured" in text
     assert text.strip() in capsys.readouterr().out and (tmp_path / "differences.png").exists()
@@ -110,7 +110,7 @@ def test_a_run_is_told_and_its_page_written(tmp_path, capsys):
 
 
 def test_the_command_makes_the_page_of_journals(in_process, tmp_path):
-    write_text(tmp_path / "map.jsonl", "".join(json.dumps(entry) + "\n" for entry in measured(range(400, 402))))
+    write_text(tmp_path / "map.jsonl", "".join(json.dumps(entry) + "\n" for entry in measured(SETS[:2])))
     done = in_process("ch_delift/lab/tables.py", "--map", tmp_path / "map.jsonl", "--out", tmp_path / "page.md")
     assert (tmp_path / "page.md").read_text().strip() in done.stdout and "2 of 16" in done.stdout
 
