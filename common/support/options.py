@@ -1,7 +1,7 @@
 """The command line: options that several commands share, their checks, and how errors are told.
 
-Options of training commands are a dataclass, one field each, which also says what --help prints and what is allowed. So
-a notebook that writes `FineTuning(epochs=2)` gets the defaults and the checks of the command.
+The options of a command are a dataclass, one field each, which also says what --help prints and what is allowed. So a
+notebook that writes `FineTuning(epochs=2)` gets the defaults and the checks of the command.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -144,17 +144,20 @@ def penalty(text: str) -> float:
     return _number(text, lambda value: 0.1 <= value <= 10, "a number from 0.1 to 10")
 
 
+REQUIRED: Any = MISSING
+
+
 def option(default: Any, help: str, type: Callable[[str], Any] = str, **more: Any) -> Any:
     """A field of an `Options` class.
 
     Args:
-        default: its value if nothing is said; False makes it a flag.
+        default: its value if nothing is said; False makes it a flag, REQUIRED has it given each time.
         help: a sentence for --help; where it holds "%(default)s", the default is shown.
         type: makes a value of a text, or says why that is not possible.
-        more: as for `add_argument`: choices, metavar, nargs.
+        more: as for `add_argument`: choices, metavar, nargs. With positional=True it is given by its place, without a name.
     """
-    return field(default=default, metadata={"help": help} | ({"action": "store_true"} if default is False
-                                                             else {"type": type} | more))
+    return field(default=default, kw_only=True, metadata={"help": help} | (
+        {"action": "store_true"} if default is False else {"type": type} | more))
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,13 @@ class Options:
     Raises:
         InputError: for a value that is not allowed.
     """
+
+    def __init_subclass__(cls) -> None:
+        """An inherited option may get another default, as in `temperature: float = 0.0`, and is the same otherwise."""
+        inherited = {part.name: part for some in cls.__mro__[:0:-1] if issubclass(some, Options) for part in fields(some)}
+        for name, default in vars(cls).copy().items():
+            if name in inherited and not isinstance(default, Field):
+                setattr(cls, name, field(default=default, kw_only=True, metadata=inherited[name].metadata))
 
     def __post_init__(self) -> None:
         for part in fields(self):
@@ -188,9 +198,14 @@ def flag(name: str) -> str:
 
 
 def add(parser: Parser, *classes: type[Options]) -> None:
-    """Give a parser the options of these classes."""
-    for part in (part for some in classes for part in fields(some)):
-        parser.add_argument(flag(part.name), default=part.default, **part.metadata)
+    """Give a parser the options of these classes, those that must be given first."""
+    parts = [part for some in classes for part in fields(some)]
+    for part in sorted(parts, key=lambda part: part.default is not REQUIRED):
+        rules = {"default": part.default, **part.metadata}
+        if rules.pop("positional", False):
+            parser.add_argument(part.name, **rules)
+        else:
+            parser.add_argument(flag(part.name), required=part.default is REQUIRED, **rules)
 
 
 @dataclass(frozen=True)
@@ -374,8 +389,8 @@ def how_to_go_on() -> str:
 AT_END: list[Callable[[], None]] = []  # what else is to be done when a command ends, however it ends
 
 
-def run_command(main: Callable[[], object]) -> None:
-    """Run `main`, or `parse`, of a command; turn what the user can mend into one sentence and exit status 2."""
+def run_command(main: Callable[..., object], *given: object) -> None:
+    """Run `main` of a command, or `parse` with its options; turn what can be mended into one sentence and exit status 2."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, open(os.devnull, mode))
@@ -385,7 +400,7 @@ def run_command(main: Callable[[], object]) -> None:
     if signal.getsignal(signal.SIGINT) is _stop_early:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        main()
+        main(*given)
         if main.__name__ == "parse" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _stop_early)  # while the rest is imported, where Ctrl-C would end in a traceback
     except InputError as error:
