@@ -14,11 +14,14 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from ch_pretrain import world
 from common.support import options
-from common.support.files import write_json
+from common.support.files import InputError, write_json
+from common.support.options import REQUIRED, Options, natural, new_file, option, share
 
 RECORDS_PER_FAMILY = 125
 VALIDATION_SHARE, TEST_SHARE = 0.07, 0.15
@@ -444,20 +447,26 @@ def with_wrong_answers(asked: list[tuple[dict, Item]], values: dict[str, list[st
     return result
 
 
+@dataclass(frozen=True)
+class ClassroomOptions(Options):
+    """The options of this command."""
+
+    records: Path = option(REQUIRED, "where to write the records, .json", new_file, metavar="FILE")
+    noise: float = option(0.0, "share of training records with a wrong answer (default: %(default)s)", share, metavar="X")
+    redundancy: float = option(0.0, "share of training records that paraphrase the others (default: %(default)s)", share,
+                               metavar="X")
+    families: tuple[str, ...] = option(tuple(FAMILIES), f"only records of these: {', '.join(FAMILIES)} (default: all)",
+                                       nargs="+", choices=list(FAMILIES), metavar="FAMILY")
+    seed: int = option(0, "which set (default: %(default)s)", natural)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.records.suffix != ".json":
+            raise InputError(f"--records {self.records} must end in .json; --help lists all options.")
+
+
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--records", type=options.new_file, required=True, metavar="FILE",
-                        help="where to write the records, .json")
-    parser.add_argument("--noise", type=options.share, default=0.0, metavar="X",
-                        help="share of training records with a wrong answer (default: %(default)s)")
-    parser.add_argument("--redundancy", type=options.share, default=0.0, metavar="X",
-                        help="share of training records that paraphrase the others (default: %(default)s)")
-    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES), metavar="FAMILY",
-                        help=f"only records of these: {', '.join(FAMILIES)} (default: all)")
-    parser.add_argument("--seed", type=options.natural, default=0, help="which set (default: %(default)s)")
-    args = parser.parse_args()
-    if args.records.suffix != ".json":
-        parser.error(f"--records {args.records} must end in .json")
+    args = options.parse(ClassroomOptions, __doc__)
     rows = [row for row in records(args.seed, args.noise, args.redundancy) if row["family"] in args.families]
     write_json(args.records, rows)
     counts = Counter(row["split"] for row in rows)

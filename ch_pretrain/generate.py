@@ -5,30 +5,31 @@
     python ch_pretrain/generate.py --prompt "There was" --greedy --no-repeat-ngram 3      # no loops, without chance
 """
 
-import argparse
+from dataclasses import dataclass
 
 from common.support import options
 from common.support.console import say
 from common.support.files import InputError
+from common.support.options import REQUIRED, natural, option, whole
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="the text to go on from")
-    options.add(parser, options.SamplingOptions)
-    parser.add_argument("--num-samples", type=options.whole, default=1, metavar="N",
-                        help="how many continuations, made in one batch (default: %(default)s)")
-    parser.add_argument("--seed", type=options.natural, default=0, help="seed of the sampling (default: %(default)s)")
-    options.add(parser, options.DeviceOption, options.AnswerPrecisionOption)
-    args = parser.parse_args()
-    if (args.greedy or args.temperature == 0) and args.num_samples > 1:
-        parser.error("the greedy choice (--greedy, --temperature 0) has one outcome; leave out --num-samples, or sample")
-    return args
+@dataclass(frozen=True)
+class GenerateOptions(options.AnswerPrecisionOption, options.DeviceOption, options.SamplingOptions, options.ModelOption):
+    """The options of this command."""
+
+    prompt: str = option(REQUIRED, "the text to go on from", metavar="TEXT")
+    num_samples: int = option(1, "how many continuations, made in one batch (default: %(default)s)", whole, metavar="N")
+    seed: int = option(0, "seed of the sampling (default: %(default)s)", natural)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.greedy or self.temperature == 0) and self.num_samples > 1:
+            raise InputError("the greedy choice (--greedy, --temperature 0) has one outcome; leave out --num-samples, or "
+                             "sample; --help lists all options.")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, GenerateOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 
 from common.fast.answering import continue_all
@@ -39,7 +40,7 @@ from common.support.device import check_memory, evaluating, pick_device
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(GenerateOptions, __doc__)
 
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)

@@ -20,10 +20,12 @@ examples help with them too, the model has learned to read, and not only to reco
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from ch_pretrain import world
 from ch_pretrain.classroom import DRAWN, FAMILIES, HANDBOOK, REWORDINGS, TITLES, Item, upper_first
 from common.support import options
+from common.support.options import Options, natural, option, whole
 
 HELD_OUT = ("past_tense", "kind")  # known, but never in an interview
 INTERVIEWED = [name for name in [*FAMILIES, *DRAWN] if name not in HELD_OUT]  # drawn ones have more to learn: twice
@@ -299,11 +301,16 @@ def pages(count: int, seed: int) -> Iterator[str]:
             yield draw(rng, mix)(rng, source)
 
 
+@dataclass(frozen=True)
+class PagesOptions(Options):
+    """The options of this command."""
+
+    count: int = option(12, "how many pages (default: %(default)s)", whole, metavar="N")
+    seed: int = option(0, "which ones (default: %(default)s)", natural)
+
+
 def main() -> None:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--count", type=options.whole, default=12, metavar="N", help="how many pages (default: %(default)s)")
-    parser.add_argument("--seed", type=options.natural, default=0, help="which ones (default: %(default)s)")
-    args = parser.parse_args()
+    args = options.parse(PagesOptions, __doc__)
     print("\n\n----------\n\n".join(pages(args.count, args.seed)))
 
 

@@ -55,12 +55,8 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
         return len(self.data) == 1 and self.data[0] in CORPORA
 
 
-def parse() -> Pretraining:
-    return options.parse(Pretraining, __doc__)
-
-
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, Pretraining, __doc__)  # --help and wrong options end here: imports take seconds
 
 import torch
 
@@ -166,7 +162,7 @@ def begin_alike(model: GPT2) -> None:
 
 
 def main() -> None:
-    given = parse()
+    given = options.parse(Pretraining, __doc__)
     check_sizes(given)
     if given.smoke:
         given = replace(given, layers=2, width=64, heads=2, epochs=1, vocab_size=min(given.vocab_size, 512),

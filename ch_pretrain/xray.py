@@ -10,7 +10,6 @@ What a chapter shows lies in the list VIEWS of its `support/xray_views.py`. This
 them, so no chapter depends on a later one. Python writes all HTML; the page's script sends the form and shows the answer.
 """
 
-import argparse
 import base64
 import gzip
 import importlib
@@ -19,6 +18,7 @@ import re
 import runpy
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from itertools import chain
 from pathlib import Path
@@ -26,24 +26,24 @@ from pathlib import Path
 from common.support import options
 from common.support.files import InputError, read_json, reading, write_text
 from common.support.local_server import STYLE, Answer, LocalServer, Request, ServerOptions, only_script
+from common.support.options import ModelOption, new_file, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    parser.add_argument("--other", metavar="M", help="a second model, to be shown beside the first")
-    parser.add_argument("--code", metavar="FILE.py:CLASS", help="your own class for --model, as in exercise 05; it is run")
-    parser.add_argument("--run", type=Path, metavar="FOLDER", help="a training with --snapshots, to be shown while it grows")
-    parser.add_argument("--view", default="sentence", help="which tab is opened or saved, by its first word: sentence, two, "
-                        "growing, record, between or example (default: %(default)s)")
-    parser.add_argument("--save", type=options.new_file, metavar="FILE", help="write the view as an HTML file, and end")
-    parser.add_argument("sentence", nargs="?", help="what is shown first")
-    options.add(parser, ServerOptions)
-    return parser.parse_args()
+@dataclass(frozen=True)
+class XrayOptions(ServerOptions, ModelOption):
+    """The options of this command."""
+
+    other: str | None = option(None, "a second model, to be shown beside the first", metavar="M")
+    code: str | None = option(None, "your own class for --model, as in exercise 05; it is run", metavar="FILE.py:CLASS")
+    run: Path | None = option(None, "a training with --snapshots, to be shown while it grows", Path, metavar="FOLDER")
+    view: str = option("sentence", "which tab is opened or saved, by its first word: sentence, two, growing, record, between "
+                       "or example (default: %(default)s)")
+    save: Path | None = option(None, "write the view as an HTML file, and end", new_file, metavar="FILE")
+    sentence: str | None = option(None, "what is shown first", positional=True, nargs="?")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, XrayOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 from ch_pretrain.support.xray_parts import Form, Opened, View, Xray, radio, tag
 from common.gpt2 import GPT2
@@ -147,7 +147,7 @@ def own_model(code: str, name: str, right: GPT2) -> GPT2:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(XrayOptions, __doc__)
     model, tokenizer = load_pretrained(args.model)
     other = args.other or (args.model if args.code else None)
     main = Opened(args.code or args.model, own_model(args.code, args.model, model) if args.code else model, tokenizer)

@@ -4,26 +4,27 @@
     python ch_pretrain/lab/growing.py --run runs/base --out ch_pretrain/growing.json    # the X-ray shows the file of this name
 """
 
-import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.support import options
 from common.support.console import say
 from common.support.files import InputError, write_text
+from common.support.options import REQUIRED, Options, new_file, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="a training with --snapshots")
-    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
-                        help="where the recording is written, as JSON")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class GrowingOptions(Options):
+    """The options of this command."""
+
+    run: Path = option(REQUIRED, "a training with --snapshots", Path, metavar="FOLDER")
+    out: Path = option(REQUIRED, "where the recording is written, as JSON", new_file, metavar="FILE")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, GrowingOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import torch
 
@@ -75,7 +76,7 @@ def moment(snapshot: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(GrowingOptions, __doc__)
     moments = [moment(snapshot) for snapshot in snapshots_of(args.run)]
     write_text(args.out, "[" + ",\n".join(json.dumps(one, ensure_ascii=False) for one in moments) + "]\n")
     say(f"Wrote {args.out}: {len(moments)} snapshots, {args.out.stat().st_size:,} bytes.")

@@ -6,26 +6,28 @@ Without looking back, the second copy costs as much loss as the first. Induction
 where the present word stood before, and say what came next there. With them, the second copy costs little.
 """
 
-import argparse
 import csv
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.support import options
 from common.support.console import say, table
 from common.support.files import FROM_0, check, reading, write_text
+from common.support.options import Options, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--models", nargs="+", default=["classroom"], metavar="M",
-                        help="classroom, gpt2, another hub id, or a checkpoint folder (default: classroom)")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class LookOptions(Options):
+    """The options of this command."""
+
+    models: tuple[str, ...] = option(("classroom",), "classroom, gpt2, another hub id, or a checkpoint folder (default: "
+                                     "classroom)", nargs="+", metavar="M")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, LookOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +116,7 @@ def add_look(path: Path, model: GPT2, tokenizer: Tokenizer, step: int, tokens: i
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(LookOptions, __doc__)
     rows = []
     for name in args.models:
         model, tokenizer = load_pretrained(name)
