@@ -14,31 +14,29 @@ before each question, in the same form as in training and in its own prompt styl
     Ctrl-C          stop the answer; what it has said so far stays
 """
 
-import argparse
 import codecs
 import contextlib
 import os
 import select
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.support import files, options
 from common.support.console import say
 from common.support.files import InputError
+from common.support.options import AnswerPrecisionOption, DeviceOption, FormatOption, ModelOption, SamplingOptions, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    options.add(parser, options.FormatOption)
-    parser.add_argument("--system", metavar="TEXT", help="a message to the model before the conversation (default: none)")
-    options.add(parser, options.SamplingOptions)
-    options.add(parser, options.DeviceOption, options.AnswerPrecisionOption)
-    return parser.parse_args()
+@dataclass(frozen=True)
+class ChatOptions(AnswerPrecisionOption, DeviceOption, SamplingOptions, FormatOption, ModelOption):
+    """The options of this command."""
+
+    system: str | None = option(None, "a message to the model before the conversation (default: none)", metavar="TEXT")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, ChatOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.prompts import EVERY_STYLE
@@ -61,7 +59,7 @@ AT_ONCE = 0.05  # seconds: nobody types a line in less
 class Chat:
     """A conversation with a model, and how to go on with it."""
 
-    def __init__(self, model: GPT2, tokenizer: Tokenizer, args: argparse.Namespace):
+    def __init__(self, model: GPT2, tokenizer: Tokenizer, args: ChatOptions):
         self.model, self.tokenizer, self.args = model, tokenizer, args
         self.precision = precision_to_answer(args.precision, model)
         self.reset()
@@ -80,7 +78,7 @@ class Chat:
         first = 1 if self.args.system else 0  # the system message stays
         for dropped in range(0, len(messages) - first, 2):  # a question and its answer go together
             kept = messages[:first] + messages[first + dropped:]
-            ids = encode_prompt({"messages": kept}, self.tokenizer, self.args.format)
+            ids = encode_prompt({"messages": kept}, self.tokenizer, self.args.style)
             if len(ids) <= longest:
                 if dropped > self.forgotten:
                     say(f"[the context is full: the model no longer sees the first {dropped} messages]")
@@ -129,7 +127,7 @@ class Chat:
         elif name == "/format" and value in EVERY_STYLE:
             try:
                 encode_prompt({"instruction": ""}, self.tokenizer, value)
-                self.args.format = value
+                self.args = replace(self.args, format=value)
                 say(f"[{value} prompts from here on, for the earlier turns too]")
             except InputError as error:  # the model does not know the style's control tokens
                 say(f"[{error}]")
@@ -166,10 +164,10 @@ def read_turn() -> str:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(ChatOptions, __doc__)
 
     model, tokenizer = load_pretrained(args.model, pick_device(args.device))
-    args.format = choose_style(args.model, args.format)
+    args = replace(args, format=choose_style(args.model, args.format))
     chat = Chat(model, tokenizer, args)
     say(f"{args.model}, {args.format} prompts, {model.config.n_positions} tokens of context. Ctrl-C stops an answer, "
         "/help lists commands, Ctrl-D ends.")

@@ -3,42 +3,36 @@
     python ch_instruct/respond.py --model runs/ch_instruct/001 --data questions.json --out answers.json
 """
 
-import argparse
+from dataclasses import dataclass
+from pathlib import Path
 
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import files, options
 from common.support.console import say, table
 from common.support.files import InputError
+from common.support.options import REQUIRED, natural, new_file, option, whole
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    parser.add_argument("--data", default="classroom", metavar="D",
-                        help="a file of records as for training, which need no answers: those that have one are scored; or "
-                             "classroom for its test part (default: %(default)s)")
-    options.add(parser, RecordOptions)
-    parser.add_argument("--over-length", choices=["error", "drop"], default="error",
-                        help="what happens to questions that the model cannot read: stop, or leave them out (default: "
-                             "%(default)s)")
-    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
-                        help="where to write the answers, .json; a page to read them goes beside it, .html")
-    parser.add_argument("--part", default="all", choices=["all", "test"],
-                        help="ask all records, or the held-out ones of the file that the model was trained on (default: "
-                             "%(default)s)")
-    options.add(parser, options.FormatOption)
-    options.add(parser, options.SamplingOptions)
-    parser.set_defaults(temperature=0.0)  # the same answers, and so the same scores, every time
-    parser.add_argument("--seed", type=options.natural, default=0, metavar="N",
-                        help="seed of the sampling (default: %(default)s)")
-    parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
-                        help="records answered together (default: %(default)s)")
-    options.add(parser, options.DeviceOption, options.AnswerPrecisionOption)
-    return parser.parse_args()
+@dataclass(frozen=True)
+class RespondOptions(options.AnswerPrecisionOption, options.DeviceOption, options.SamplingOptions, options.FormatOption,
+                     RecordOptions, options.ModelOption):
+    """The options of this command."""
+
+    data: str = option("classroom", "a file of records as for training, which need no answers: those that have one are scored; "
+                       "or classroom for its test part (default: %(default)s)", metavar="D")
+    over_length: str = option("error", "what happens to questions that the model cannot read: stop, or leave them out "
+                              "(default: %(default)s)", choices=["error", "drop"])
+    out: Path = option(REQUIRED, "where to write the answers, .json; a page to read them goes beside it, .html", new_file,
+                       metavar="FILE")
+    part: str = option("all", "ask all records, or the held-out ones of the file that the model was trained on (default: "
+                       "%(default)s)", choices=["all", "test"])
+    temperature: float = 0.0  # the same answers, and so the same scores, every time
+    seed: int = option(0, "seed of the sampling (default: %(default)s)", natural, metavar="N")
+    batch_size: int = option(32, "records answered together (default: %(default)s)", whole, metavar="N")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, RespondOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 from ch_instruct import pipeline
 from ch_instruct.encoding import encode_prompt
@@ -55,7 +49,7 @@ from common.support.reports import with_interval
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(RespondOptions, __doc__)
     page = args.out.with_suffix(".html")
     if page == args.out:
         raise InputError(f"--out {args.out}: the answers are JSON and the page beside them is .html; choose a .json name.")

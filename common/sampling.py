@@ -1,6 +1,5 @@
 """Choosing the next token: how sure, how varied, and how free of loops a text is to be."""
 
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from common.gpt2 import GPT2
+from common.support.options import SamplingOptions
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Sampling:
 GREEDY = Sampling()
 
 
-def asked_for(args: Namespace) -> Sampling:
-    """What the options of a command line (`SamplingOptions`) ask for."""
+def asked_for(args: SamplingOptions) -> Sampling:
+    """What the options of a command ask for."""
     return Sampling(0.0 if args.greedy else args.temperature, args.top_k, args.top_p,
                     args.repetition_penalty, args.no_repeat_ngram)
 

@@ -12,7 +12,6 @@ weights read once for one more token of each text against reading memory. Needs 
 requirements-dev.txt.
 """
 
-import argparse
 import contextlib
 import itertools
 import multiprocessing
@@ -22,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -30,35 +30,30 @@ from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.console import Progress, say, table
 from common.support.files import InputError, needs
+from common.support.options import NewTokensOption, natural, option, whole
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--data", default="classroom", metavar="D",
-                        help="classroom, a public set by name, or a .json or .jsonl file of records (default: %(default)s)")
-    options.add(parser, RecordOptions)
-    parser.add_argument("--model", metavar="M", help="a model as for --model elsewhere (default: the shape of gpt2, random)")
-    parser.add_argument("--lora", type=options.whole, metavar="RANK",
-                        help="train by LoRA of this rank, too (default: all weights only)")
-    parser.add_argument("--batch-size", type=options.whole, default=8, metavar="N",
-                        help="records in a step (default: %(default)s)")
-    parser.add_argument("--rounds", type=options.whole, default=5, metavar="N",
-                        help="counted turns of each side, after one that is not (default: %(default)s)")
-    parser.add_argument("--answers", type=options.natural, default=64, metavar="N",
-                        help="prompts to answer, in batches of 8 and of 32; 0 for none (default: %(default)s)")
-    options.add(parser, options.NewTokensOption)
-    parser.set_defaults(max_new_tokens=64)  # of every answer, so that speeds can be compared
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
-                        help="where to compute (default: %(default)s)")
-    parser.add_argument("--busy", type=options.natural, default=0, metavar="N",
-                        help="other processes that compute meanwhile, as a browser or a second notebook may (default: "
-                             "%(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="a tiny model, to see that everything runs")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class BenchOptions(NewTokensOption, RecordOptions):
+    """The options of this command."""
+
+    data: str = option("classroom", "classroom, a public set by name, or a .json or .jsonl file of records (default: "
+                       "%(default)s)", metavar="D")
+    model: str | None = option(None, "a model as for --model elsewhere (default: the shape of gpt2, random)", metavar="M")
+    lora: int | None = option(None, "train by LoRA of this rank, too (default: all weights only)", whole, metavar="RANK")
+    batch_size: int = option(8, "records in a step (default: %(default)s)", whole, metavar="N")
+    rounds: int = option(5, "counted turns of each side, after one that is not (default: %(default)s)", whole, metavar="N")
+    answers: int = option(64, "prompts to answer, in batches of 8 and of 32; 0 for none (default: %(default)s)", natural,
+                          metavar="N")
+    max_new_tokens: int = 64  # of every answer, so that speeds can be compared
+    device: str = option("auto", "where to compute (default: %(default)s)", choices=["auto", "cpu", "cuda"])
+    busy: int = option(0, "other processes that compute meanwhile, as a browser or a second notebook may (default: "
+                       "%(default)s)", natural, metavar="N")
+    smoke: bool = option(False, "a tiny model, to see that everything runs")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, BenchOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import torch
 import torch.nn.functional as F
@@ -317,7 +312,7 @@ def one_step(who: str, precision: str, folder: Path, examples: list[Example]) ->
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(BenchOptions, __doc__)
     with needs("transformers"):
         from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 

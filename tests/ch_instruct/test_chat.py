@@ -6,14 +6,13 @@ import pty
 import select
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
 from ch_instruct import chat
-from ch_instruct.chat import Chat
+from ch_instruct.chat import Chat, ChatOptions
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import load_records, split_records
 from ch_pretrain import classroom
@@ -200,9 +199,8 @@ def test_lines_of_a_file_are_a_turn_each(tmp_path, monkeypatch):
 
 
 def make_chat(model=None, **changes: object) -> Chat:
-    args = {"format": "phi3", "system": None, "max_new_tokens": 16, "greedy": True, "temperature": 1.0, "top_k": None,
-            "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram": None}
-    return Chat(model or make_model(), Tokenizer.from_merges([]), Namespace(**args | {"precision": "fp32"} | changes))
+    args = {"format": "phi3", "max_new_tokens": 16, "greedy": True, "temperature": 1.0, "precision": "fp32"}
+    return Chat(model or make_model(), Tokenizer.from_merges([]), ChatOptions(**args | changes))
 
 
 def answer_with(monkeypatch, text: bytes, after: BaseException | None = None) -> list[list[int]]:
