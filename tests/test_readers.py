@@ -5,7 +5,6 @@ import json
 import math
 import struct
 import zipfile
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from common.pretrained import load_pretrained, save_pretrained
 from common.support import runs
 from common.support.checkpoints import STATE_FILE, Run, load_state, save_state
 from common.support.files import InputError, Journal, check, read_json
+from common.support.options import FolderOptions, RunOptions
 from common.tokenizer import Tokenizer
 from common.training import TrainOptions, make_optimizer
 from notebooks.execute import read_notebook
@@ -106,9 +106,9 @@ def as_json(content: object) -> bytes:
 
 READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {  # kind of file -> its name, a good one, its reader
     "run": ("run.json", as_json({"options": {"seed": 0}, "facts": {"precision": "fp32"}}), lambda path: runs.recorded_precision(
-        Namespace(out=path.parent, resume=True), "fp32")),
-    "run that is resumed": ("run.json", as_json({"options": {"seed": 0}, "facts": {}}), lambda path: runs.check_run(
-        Namespace(out=path.parent, resume=True, seed=0))),
+        FolderOptions(out=path.parent, resume=True), "fp32")),
+    "run that is resumed": ("run.json", as_json({"options": {"seed": 0, "smoke": False}, "facts": {}}),
+                            lambda path: runs.check_run(RunOptions(out=path.parent, resume=True))),
     "subset": ("subset.json", as_json({"ids": [0, 2], "data_sha256": "abc"}), lambda path: read_subset(path, "abc", 3)),
     "perplexities": ("p.json", b"[1.5, 2.5]", lambda path: read_perplexities(path, 2)),
     "facts of utilities": ("facts.json", as_json({"seed": 0}), lambda path: check_utility(path.parents[1], {"seed": 0})),

@@ -7,12 +7,12 @@ Opens a page on this machine. For every question it draws anew which two models 
 appended to a file of JSON lines and survive restarts. /ratings turns all of them into Bradley-Terry ratings.
 """
 
-import argparse
 import random
 import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -20,35 +20,32 @@ from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.files import InputError, Journal
 from common.support.local_server import Answer, LocalServer, Request, ServerOptions, go_to
+from common.support.options import REQUIRED, DeviceOption, FormatOption, PrecisionOption, SamplingOptions, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--models", nargs="+", required=True, metavar="M",
-                        help="two or more models, each as for --model elsewhere: classroom, gpt2, ..., or a checkpoint folder")
-    parser.add_argument("--questions", metavar="D",
-                        help="questions to choose from: classroom, or a file as for --data, whose outputs are not needed")
-    parser.add_argument("--part", default="all", choices=["all", "test"],
-                        help="of --questions: all, or those held out from the models that were trained on this file (default: "
-                             "%(default)s)")
-    options.add(parser, RecordOptions)
-    parser.add_argument("--votes", type=Path, default=Path("runs/arena/votes.jsonl"), metavar="FILE",
-                        help="where votes are kept (default: %(default)s)")
-    options.add(parser, options.FormatOption)
-    options.add(parser, options.SamplingOptions)
-    parser.set_defaults(temperature=0.0)  # as the tests of the chapters ask
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
-    options.add(parser, ServerOptions)
-    args = parser.parse_args()
-    if len(set(args.models)) != len(args.models) or len(args.models) < 2:
-        parser.error(f"--models {' '.join(args.models)}: give two or more different models")
-    if args.part == "test" and not args.questions:
-        parser.error("--part test: the part of which file? Give --questions, too")
-    return args
+@dataclass(frozen=True)
+class ArenaOptions(ServerOptions, PrecisionOption, DeviceOption, SamplingOptions, FormatOption, RecordOptions):
+    """The options of this command."""
+
+    models: tuple[str, ...] = option(REQUIRED, "two or more models, each as for --model elsewhere: classroom, gpt2, ..., or a "
+                                     "checkpoint folder", nargs="+", metavar="M")
+    questions: str | None = option(None, "questions to choose from: classroom, or a file as for --data, whose outputs are not "
+                                   "needed", metavar="D")
+    part: str = option("all", "of --questions: all, or those held out from the models that were trained on this file (default: "
+                       "%(default)s)", choices=["all", "test"])
+    votes: Path = option(Path("runs/arena/votes.jsonl"), "where votes are kept (default: %(default)s)", Path, metavar="FILE")
+    temperature: float = 0.0  # as the tests of the chapters ask
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.models)) != len(self.models) or len(self.models) < 2:
+            raise InputError(f"--models {' '.join(self.models)}: give two or more different models; --help lists all options.")
+        if self.part == "test" and not self.questions:
+            raise InputError("--part test: the part of which file? Give --questions, too; --help lists all options.")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, ArenaOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import torch
 
@@ -194,7 +191,7 @@ def pages(arena: Arena) -> Callable[[Request], Answer]:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(ArenaOptions, __doc__)
 
     questions = (choose_part(load_questions(args.questions, "--questions", args.fields, args.bad_rows), args.models,
                              args.part).records if args.questions else [])

@@ -14,13 +14,15 @@ import logging
 import os
 import random
 import tempfile
-from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from common.support import files, options
 from common.support.console import say, table
 from common.support.files import InputError, needs
+from common.support.options import REQUIRED, DeviceOption, FormatOption, ModelOption, new_file, option, whole
 
 # Our name -> tasks, tags or groups of the harness, or of OUR_TASKS.
 BENCHMARKS = {
@@ -38,39 +40,35 @@ BENCHMARKS = {
 }
 
 
-def parse() -> Namespace:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    parser.add_argument("--tasks", required=True, metavar="NAMES",
-                        type=lambda text: list(dict.fromkeys(name.strip() for name in text.split(","))),
-                        help=f"one or several with commas between: classroom, {', '.join(BENCHMARKS)}; or names of the "
-                             "harness (`lm_eval ls tasks`) or of your own task files")
-    parser.add_argument("--tasks-folder", type=Path, metavar="FOLDER",
-                        help="a folder with task files of your own, .yaml in the harness's form; what stands behind "
-                             "!function in them is Python and runs with your rights (default: none)")
-    parser.add_argument("--limit", type=options.whole, metavar="N", help="the first N questions of each task (default: all)")
-    parser.add_argument("--batch-size", type=options.whole, default=16, metavar="N",
-                        help="questions in one forward pass (default: %(default)s)")
-    options.add(parser, options.DeviceOption)
-    options.add(parser, options.FormatOption)  # of the classroom's questions
-    parser.add_argument("--chat", action="store_true",
-                        help="put the questions of public benchmarks in the prompt style in which the model was fine-tuned "
-                             "(the chat template of its folder), not as they stand")
-    parser.add_argument("--out", type=options.new_file, metavar="FILE",
-                        help="write all results there, .json (default: print only)")
-    parser.add_argument("--confirm-run-unsafe-code", action="store_true",
-                        help="humaneval runs what the model writes; say that this may happen on this machine")
-    args = parser.parse_args()
-    if args.tasks_folder is not None and not args.tasks_folder.is_dir():
-        raise InputError(f"--tasks-folder {args.tasks_folder}: there is no such folder.")
-    if args.chat and "classroom" in args.tasks:
-        raise InputError("--chat: the questions of classroom have a prompt style already, that of --format; leave --chat out, "
-                         "or run them apart.")
-    return args
+@dataclass(frozen=True)
+class BenchmarkOptions(FormatOption, DeviceOption, ModelOption):
+    """The options of this command. The prompt style is that of the classroom's questions."""
+
+    tasks: tuple[str, ...] = option(REQUIRED, f"one or several with commas between: classroom, {', '.join(BENCHMARKS)}; or "
+                                    "names of the harness (`lm_eval ls tasks`) or of your own task files", metavar="NAMES",
+                                    type=lambda text: tuple(dict.fromkeys(name.strip() for name in text.split(","))))
+    tasks_folder: Path | None = option(None, "a folder with task files of your own, .yaml in the harness's form; what stands "
+                                       "behind !function in them is Python and runs with your rights (default: none)", Path,
+                                       metavar="FOLDER")
+    limit: int | None = option(None, "the first N questions of each task (default: all)", whole, metavar="N")
+    batch_size: int = option(16, "questions in one forward pass (default: %(default)s)", whole, metavar="N")
+    chat: bool = option(False, "put the questions of public benchmarks in the prompt style in which the model was fine-tuned "
+                        "(the chat template of its folder), not as they stand")
+    out: Path | None = option(None, "write all results there, .json (default: print only)", new_file, metavar="FILE")
+    confirm_run_unsafe_code: bool = option(False, "humaneval runs what the model writes; say that this may happen on this "
+                                           "machine")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tasks_folder is not None and not self.tasks_folder.is_dir():
+            raise InputError(f"--tasks-folder {self.tasks_folder}: there is no such folder.")
+        if self.chat and "classroom" in self.tasks:
+            raise InputError("--chat: the questions of classroom have a prompt style already, that of --format; leave --chat "
+                             "out, or run them apart.")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, BenchmarkOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 from ch_instruct.prompts import format_prompt
 from ch_instruct.records import load_records
@@ -119,7 +117,7 @@ def write_tasks(folder: Path, name: str, records: list[dict], style: str) -> Non
         "metric_list": [{"metric": "exact_match", "ignore_case": True, "regexes_to_ignore": [r"\s*\.?\s*$"]}]})
 
 
-def find_tasks(names: list[str], folders: list[Path]):
+def find_tasks(names: Sequence[str], folders: list[Path]):
     """Look names up: ours, those of task files in `folders`, and the harness's own.
 
     Returns:
@@ -171,7 +169,7 @@ def open_model(folder: Path, device: str, batch_size: int):
     return ShortContextModel(pretrained=str(folder), device=device, batch_size=batch_size)
 
 
-def load_tasks(args: Namespace, folder: Path) -> dict:
+def load_tasks(args: BenchmarkOptions, folder: Path) -> dict:
     """The tasks that the command line names, with their questions, as the harness's `evaluate` takes them.
 
     Args:
@@ -224,7 +222,7 @@ def measures(found: dict) -> list[dict]:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(BenchmarkOptions, __doc__)
     with needs("lm-evaluation-harness", "-r requirements-eval.txt"):
         import datasets
         import lm_eval

@@ -16,10 +16,10 @@ without a verdict, with two, or cut off by its length counts as missing. The rep
 The folder holds replies.jsonl (every reply as it came; --resume asks only for what is missing), verdicts.json and report.json.
 """
 
-import argparse
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TypeVar
@@ -27,32 +27,36 @@ from typing import TypeVar
 from common.support import files, options
 from common.support.console import Progress, say, shorten, table
 from common.support.files import InputError, Journal
+from common.support.options import REQUIRED, FolderOptions, option, seconds
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--responses", type=Path, required=True, metavar="FILE", help="the answers to judge")
-    parser.add_argument("--arm", metavar="NAME", help="whose answers, if FILE is a run's responses.json")
-    parser.add_argument("--against", type=Path, metavar="FILE",
-                        help="answers to compare with (default: --responses, if --against-arm is given)")
-    parser.add_argument("--against-arm", metavar="NAME", help="whose answers those are, in a run's responses.json")
-    parser.add_argument("--questions", type=Path, metavar="FILE", help="the questions of an MT-Bench answer file")
-    parser.add_argument("--url", default="http://127.0.0.1:11434/v1", help="the judge's server (default: %(default)s)")
-    parser.add_argument("--judge-model", required=True, metavar="NAME", help="the judge, by its name on the server")
-    parser.add_argument("--timeout", type=options.seconds, default=120.0, metavar="SECONDS",
-                        help="how long to wait for one reply (default: %(default)g)")
-    options.add(parser, options.FolderOptions)
-    args = parser.parse_args()
-    multi_turn = args.responses.suffix == ".jsonl"
-    if multi_turn != (args.questions is not None):
-        parser.error("--questions goes with an MT-Bench answer file (.jsonl) in --responses, and that with --questions")
-    if multi_turn and (args.arm or args.against or args.against_arm):
-        parser.error("--arm and --against are not for MT-Bench answer files; judge each by itself")
-    return args
+@dataclass(frozen=True)
+class JudgeOptions(FolderOptions):
+    """The options of this command."""
+
+    responses: Path = option(REQUIRED, "the answers to judge", Path, metavar="FILE")
+    arm: str | None = option(None, "whose answers, if FILE is a run's responses.json", metavar="NAME")
+    against: Path | None = option(None, "answers to compare with (default: --responses, if --against-arm is given)", Path,
+                                  metavar="FILE")
+    against_arm: str | None = option(None, "whose answers those are, in a run's responses.json", metavar="NAME")
+    questions: Path | None = option(None, "the questions of an MT-Bench answer file", Path, metavar="FILE")
+    url: str = option("http://127.0.0.1:11434/v1", "the judge's server (default: %(default)s)")
+    judge_model: str = option(REQUIRED, "the judge, by its name on the server", metavar="NAME")
+    timeout: float = option(120.0, "how long to wait for one reply (default: %(default)g)", seconds, metavar="SECONDS")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        multi_turn = self.responses.suffix == ".jsonl"
+        if multi_turn != (self.questions is not None):
+            raise InputError("--questions goes with an MT-Bench answer file (.jsonl) in --responses, and that with "
+                             "--questions; --help lists all options.")
+        if multi_turn and (self.arm or self.against or self.against_arm):
+            raise InputError("--arm and --against are not for MT-Bench answer files; judge each by itself; --help lists all "
+                             "options.")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, JudgeOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 from ch_instruct.evaluation.judge_server import MAX_TOKENS, JudgeServer, NoReply
 from ch_instruct.evaluation.response_files import read_mt_bench, read_responses
@@ -290,7 +294,7 @@ def check_same_questions(ours: list[dict], theirs: list[dict]) -> None:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(JudgeOptions, __doc__)
     compared = args.against or args.against_arm
     if args.questions:
         ours = read_mt_bench(args.responses, args.questions)

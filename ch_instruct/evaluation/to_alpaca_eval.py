@@ -6,25 +6,26 @@
 an empty line. Write the answers of a second model likewise, and let alpaca_eval compare the two.
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.support import files, options
 from common.support.console import say
+from common.support.options import REQUIRED, Options, new_file, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--responses", type=Path, required=True, metavar="FILE",
-                        help="what respond.py wrote, or a run's responses.json")
-    parser.add_argument("--arm", metavar="NAME", help="whose answers, if FILE is a run's responses.json")
-    parser.add_argument("--generator", metavar="NAME", help="what to call the model (default: the arm, or the file's name)")
-    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE", help="where to write, .json")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class AlpacaEvalOptions(Options):
+    """The options of this command."""
+
+    responses: Path = option(REQUIRED, "what respond.py wrote, or a run's responses.json", Path, metavar="FILE")
+    arm: str | None = option(None, "whose answers, if FILE is a run's responses.json", metavar="NAME")
+    generator: str | None = option(None, "what to call the model (default: the arm, or the file's name)", metavar="NAME")
+    out: Path = option(REQUIRED, "where to write, .json", new_file, metavar="FILE")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, AlpacaEvalOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 from ch_instruct.evaluation.response_files import read_responses
 from ch_instruct.prompts import question_text
@@ -36,7 +37,7 @@ def to_alpaca_eval(records: list[dict], generator: str) -> list[dict]:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(AlpacaEvalOptions, __doc__)
     records = read_responses(args.responses, "--responses", args.arm, "--arm")
     files.write_json(args.out, to_alpaca_eval(records, args.generator or args.arm or args.responses.stem))
     say(f"{len(records)} answers in {args.out}")

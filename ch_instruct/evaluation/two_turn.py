@@ -12,35 +12,33 @@ tools can judge the answers:
 Answers are greedy. Where a question has a reference, each turn is scored by exact match and ROUGE-L.
 """
 
-import argparse
 import json
 import reprlib
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.support import files, options
 from common.support.console import say, shorten, table
 from common.support.files import InputError
+from common.support.options import REQUIRED, new_file, option
 
 QUESTIONS = Path(__file__).with_name("two_turn_questions.jsonl")  # a dozen about the classroom world
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    parser.add_argument("--questions", type=Path, default=QUESTIONS, metavar="FILE",
-                        help="a question file, .jsonl (default: a dozen questions about the classroom world)")
-    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE",
-                        help="where to write the answers, .jsonl")
-    options.add(parser, options.FormatOption)
-    options.add(parser, options.NewTokensOption)
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
-    return parser.parse_args()
+@dataclass(frozen=True)
+class TwoTurnOptions(options.PrecisionOption, options.DeviceOption, options.NewTokensOption, options.FormatOption,
+                     options.ModelOption):
+    """The options of this command."""
+
+    questions: Path = option(QUESTIONS, "a question file, .jsonl (default: a dozen questions about the classroom world)", Path,
+                             metavar="FILE")
+    out: Path = option(REQUIRED, "where to write the answers, .jsonl", new_file, metavar="FILE")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, TwoTurnOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.records import check_characters, read_rows
@@ -131,7 +129,7 @@ def score_turns(questions: list[dict], turns: list[list[dict]]) -> list[dict | N
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(TwoTurnOptions, __doc__)
     questions = load_questions(args.questions)
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)

@@ -5,7 +5,6 @@ import json
 import platform
 import subprocess
 import sys
-from argparse import Namespace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ PRECISIONS = ("fp32", "bf16")
 MAY_DIFFER = {"resume", "out", "device", "recompute", "timeout"}  # options that may change between a run and its resumption
 
 
-def check_run(args: FolderOptions | Namespace) -> None:
+def check_run(args: FolderOptions) -> None:
     """Refuse an output folder before any work is done: one that is in use, or one that cannot be resumed.
 
     A folder that holds nothing, or no more than a run that was killed before it could write run.json, is as good as new.
@@ -82,7 +81,7 @@ def plain_options(args: object) -> dict[str, Any]:
     return {name: plain(value) for name, value in vars(args).items()}
 
 
-def open_run(chapter: str, args: FolderOptions | Namespace, facts: dict[str, object]) -> Path:
+def open_run(chapter: str, args: FolderOptions, facts: dict[str, object]) -> Path:
     """Make the run folder and write `run.json`: options, versions, commit, and `facts` (hashes, counts, ...).
 
     When resuming, the facts must be those of the first time.

@@ -1,12 +1,12 @@
 import json
 import subprocess
 import sys
-from argparse import Namespace
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from ch_instruct.evaluation.judge import JudgeOptions
 from ch_instruct.pipeline import FineTuning
 from ch_sftmix.train import SFTMix
 from common.support import files, options, runs
@@ -100,11 +100,11 @@ def test_where_it_is_and_runs_may_differ(begun, tmp_path):
     moved = replace(begun, resume=True, out=tmp_path / "moved", device="cpu", recompute=True)
     check_run(moved)
     assert open_run("some", moved, {"precision": "bf16"}) == tmp_path / "moved"
-    judging = Namespace(out=tmp_path / "judged", resume=False, timeout=1.0, judge_model="m")
+    judging = JudgeOptions(out=tmp_path / "judged", responses=tmp_path / "a.json", timeout=1.0, judge_model="m")
     open_run("judge", judging, {})
-    check_run(Namespace(**vars(judging) | {"resume": True, "timeout": 99.0}))
+    check_run(replace(judging, resume=True, timeout=99.0))
     with pytest.raises(InputError, match="has --judge-model m, not n"):
-        check_run(Namespace(**vars(judging) | {"resume": True, "judge_model": "n"}))
+        check_run(replace(judging, resume=True, judge_model="n"))
 
 
 def test_facts_may_not_differ_when_resuming(begun):
