@@ -119,6 +119,8 @@ REFUSED = [
     ("ch_delift/train.py", ["--utility", "none"], "--utility none holds no utilities"),
     ("ch_delift/train.py", ["--kernel-model", "gtp2"], "There is no model 'gtp2'"),
     ("ch_delift/lab/few_shot.py", ["--out", "a.json"], "one of the arguments --subset --same-family is required"),
+    ("ch_delift/lab/few_shot.py", ["--out", "a.json", "--subset", "s.json", "--same-family", "1"],
+     "argument --same-family: not allowed with argument --subset; --help lists all options."),
     ("ch_delift/lab/few_shot.py", ["--out", "a.json", "--subset", "none.json"], "--subset none.json: there is no such file"),
     ("ch_delift/lab/where_it_pays.py", ["--small", "--pilot"], "--small and --pilot are different maps"),
     ("ch_instruct/train.py", ["--subset", "none.json"], "--subset none.json: there is no such file"),

@@ -14,33 +14,32 @@ shorter half, and never more than eight families. So a model of gpt2's size take
 Needs transformers (pip install -r requirements-dev.txt).
 """
 
-import argparse
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.console import Progress, say, table
 from common.support.files import InputError, needs, read_json, reading
+from common.support.options import option, whole
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--models", nargs="+", default=["classroom"], metavar="M",
-                        help="classroom, gpt2, a hub id, a folder, or a .gguf file (default: classroom)")
-    parser.add_argument("--data", default="classroom", metavar="D",
-                        help="the records to ask with, as for training (default: %(default)s)")
-    options.add(parser, RecordOptions)
-    parser.add_argument("--per-family", type=options.whole, default=5, metavar="N",
-                        help="examples of each family, besides the targets (default: %(default)s)")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"],
-                        help="of the matrix products; bf16 is faster where the processor has it (default: %(default)s)")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class AskOptions(RecordOptions):
+    """The options of this command."""
+
+    models: tuple[str, ...] = option(("classroom",), "classroom, gpt2, a hub id, a folder, or a .gguf file (default: "
+                                     "classroom)", nargs="+", metavar="M")
+    data: str = option("classroom", "the records to ask with, as for training (default: %(default)s)", metavar="D")
+    per_family: int = option(5, "examples of each family, besides the targets (default: %(default)s)", whole, metavar="N")
+    precision: str = option("fp32", "of the matrix products; bf16 is faster where the processor has it (default: %(default)s)",
+                            choices=["fp32", "bf16"])
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, AskOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import numpy as np
 import torch
@@ -131,7 +130,7 @@ def group_by_likeness(records: list[dict], per_family: int) -> list[dict]:
     return found
 
 
-def choose_parts(args: argparse.Namespace, records: list[dict],
+def choose_parts(args: AskOptions, records: list[dict],
                  tokenizer: TheirTokenizer) -> dict[str, tuple[list[dict], list[dict]]]:
     """What is measured with the training records: its name -> targets and other examples.
 
@@ -183,7 +182,7 @@ def summary(U: np.ndarray, targets: list[dict], examples: list[dict]) -> dict[st
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(AskOptions, __doc__)
     with needs("transformers"):
         import transformers  # noqa: F401
     records = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows).records

@@ -11,13 +11,13 @@ each turn. Peak memory is that of a process of its own which does only this. Nee
 (pip install -r requirements-dev.txt).
 """
 
-import argparse
 import contextlib
 import io
 import statistics
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,29 +25,26 @@ from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.console import say, table
 from common.support.files import InputError, needs
+from common.support.options import natural, option, whole
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--data", default="classroom", metavar="D",
-                        help="classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)")
-    options.add(parser, RecordOptions)
-    parser.add_argument("--targets", type=options.whole, default=64, metavar="N", help="targets (default: %(default)s)")
-    parser.add_argument("--candidates", type=options.whole, default=4, metavar="N",
-                        help="candidates tried on them in each turn (default: %(default)s)")
-    parser.add_argument("--rounds", type=options.whole, default=3, metavar="N",
-                        help="turns of each side (default: %(default)s)")
-    parser.add_argument("--records", type=options.whole, default=200, metavar="N",
-                        help="records for the comparison of cheaper kernels, all pairs of which are measured once "
-                             "(default: %(default)s)")
-    parser.add_argument("--busy", type=options.natural, default=0, metavar="N",
-                        help="other processes that compute meanwhile (default: %(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="a tiny model and small kernels, to see that everything runs")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class BenchOptions(RecordOptions):
+    """The options of this command."""
+
+    data: str = option("classroom", "classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)",
+                       metavar="D")
+    targets: int = option(64, "targets (default: %(default)s)", whole, metavar="N")
+    candidates: int = option(4, "candidates tried on them in each turn (default: %(default)s)", whole, metavar="N")
+    rounds: int = option(3, "turns of each side (default: %(default)s)", whole, metavar="N")
+    records: int = option(200, "records for the comparison of cheaper kernels, all pairs of which are measured once (default: "
+                          "%(default)s)", whole, metavar="N")
+    busy: int = option(0, "other processes that compute meanwhile (default: %(default)s)", natural, metavar="N")
+    smoke: bool = option(False, "a tiny model and small kernels, to see that everything runs")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, BenchOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import numpy as np
 import torch
@@ -199,7 +196,7 @@ def bench_kernels(records: list[dict]) -> None:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(BenchOptions, __doc__)
     with needs("transformers and submodlib-py"):
         import submodlib  # noqa: F401
         import transformers  # noqa: F401

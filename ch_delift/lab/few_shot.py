@@ -11,43 +11,44 @@ the question. With --same-family instead of a subset, the examples are random tr
 As many as fit into the model's context are shown.
 """
 
-import argparse
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import files, options
 from common.support.console import say, table
 from common.support.files import InputError
+from common.support.options import REQUIRED, natural, new_file, option, whole
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    parser.add_argument("--data", default="classroom", metavar="D",
-                        help="the data that the subset was chosen from, or the questions come from (default: %(default)s)")
-    options.add(parser, RecordOptions)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--subset", type=Path, metavar="FILE", help="a subset.json from ch_delift/train.py")
-    source.add_argument("--same-family", type=options.natural, nargs="+", metavar="K",
-                        help="so many random training records of the question's family; several numbers, several tries")
-    parser.add_argument("--shots", type=options.whole, default=5, metavar="K",
-                        help="examples in a prompt, with --subset (default: %(default)s)")
-    parser.add_argument("--out", type=options.new_file, required=True, metavar="FILE", help="where to write the answers, .json")
-    options.add(parser, options.FormatOption)
-    options.add(parser, options.NewTokensOption)
-    parser.set_defaults(max_new_tokens=32)  # the examples need the room
-    parser.add_argument("--batch-size", type=options.whole, default=32, metavar="N",
-                        help="records answered together (default: %(default)s)")
-    parser.add_argument("--seed", type=options.natural, default=0,
-                        help="seed of the split, as given when the subset was chosen, and of the random subset "
-                             "(default: %(default)s)")
-    options.add(parser, options.DeviceOption, options.PrecisionOption)
-    return parser.parse_args()
+@dataclass(frozen=True)
+class FewShotOptions(options.PrecisionOption, options.DeviceOption, options.NewTokensOption, options.FormatOption,
+                     RecordOptions, options.ModelOption):
+    """The options of this command. Either `subset` or `same_family` is given."""
+
+    data: str = option("classroom", "the data that the subset was chosen from, or the questions come from (default: "
+                       "%(default)s)", metavar="D")
+    subset: Path | None = option(None, "a subset.json from ch_delift/train.py", Path, metavar="FILE")
+    same_family: tuple[int, ...] | None = option(None, "so many random training records of the question's family; several "
+                                                 "numbers, several tries", natural, nargs="+", metavar="K")
+    shots: int = option(5, "examples in a prompt, with --subset (default: %(default)s)", whole, metavar="K")
+    out: Path = option(REQUIRED, "where to write the answers, .json", new_file, metavar="FILE")
+    max_new_tokens: int = 32  # the examples need the room
+    batch_size: int = option(32, "records answered together (default: %(default)s)", whole, metavar="N")
+    seed: int = option(0, "seed of the split, as given when the subset was chosen, and of the random subset (default: "
+                       "%(default)s)", natural)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.subset is None and self.same_family is None:
+            raise InputError("one of the arguments --subset --same-family is required; --help lists all options.")
+        if self.subset is not None and self.same_family is not None:
+            raise InputError("argument --same-family: not allowed with argument --subset; --help lists all options.")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, FewShotOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import numpy as np
 
@@ -125,10 +126,10 @@ def same_family(questions: list[dict], pool: list[dict], shots: int, seed: int) 
     return np.array([order[:shots] for order in orders], dtype=int)
 
 
-def pools_of_subset(args: argparse.Namespace, records: list[dict], training: list[int]) -> dict[str, list[dict]]:
+def pools_of_subset(subset: Path, records: list[dict], training: list[int], seed: int) -> dict[str, list[dict]]:
     """The records of the subset, and as many random ones of the training part, whose places are given."""
-    chosen = take_subset(training, args.subset, runs.data_hash(records), len(records))
-    by_chance = [training[i] for i in random_subset(len(training), len(chosen), args.seed)]
+    chosen = take_subset(training, subset, runs.data_hash(records), len(records))
+    by_chance = [training[i] for i in random_subset(len(training), len(chosen), seed)]
     return {name: [records[i] for i in places] for name, places in (("chosen", chosen), ("random", by_chance))}
 
 
@@ -140,7 +141,7 @@ def tell_prompts(name: str, questions: list[list[int]], ids: np.ndarray, example
     return prompts
 
 
-def show_scores(responses: dict[str, list[dict]], args: argparse.Namespace) -> None:
+def show_scores(responses: dict[str, list[dict]], args: FewShotOptions) -> None:
     """Print the scores of each kind of prompt and, where records name one, of each family."""
     scores = {name: score(answers) for name, answers in responses.items()}
     say("\n" + table(["examples", "exact match", "ROUGE-L", "stopped"],
@@ -152,18 +153,18 @@ def show_scores(responses: dict[str, list[dict]], args: argparse.Namespace) -> N
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(FewShotOptions, __doc__)
     records = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows).records
     places = split_places(records, args.seed)
     training, test = ([records[i] for i in places[split]] for split in ("train", "test"))
-    pools = {} if args.subset is None else pools_of_subset(args, records, places["train"])
-    drawn = {f"{shots} of its family": same_family(test, training, shots, args.seed) for shots in args.same_family or []}
+    pools = {} if args.subset is None else pools_of_subset(args.subset, records, places["train"], args.seed)
+    drawn = {f"{shots} of its family": same_family(test, training, shots, args.seed) for shots in args.same_family or ()}
 
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
     precision, _ = pick_precision(args.precision, device)
-    args.format = choose_style(args.model, args.format)
-    questions = [encode_prompt(record, tokenizer, args.format) for record in test]
+    style = choose_style(args.model, args.format)
+    questions = [encode_prompt(record, tokenizer, style) for record in test]
     longest = model.config.n_positions - args.max_new_tokens
     if (most := max(map(len, questions))) > longest:
         raise InputError(f"A prompt of {most} tokens and --max-new-tokens {args.max_new_tokens} are more than {args.model} "
@@ -172,11 +173,11 @@ def main() -> None:
     if pools:
         prompts_of["no examples"], vectors = questions, mean_hidden_states(model, questions, precision)
     for name, pool in pools.items():
-        examples = [encode_record(record, tokenizer, args.format) for record in pool]
+        examples = [encode_record(record, tokenizer, style) for record in pool]
         prompts_of_pool = [e.ids[:e.prompt_length] for e in examples]
         near, _ = nearest(vectors, mean_hidden_states(model, prompts_of_pool, precision), args.shots)
         prompts_of[name] = tell_prompts(name, questions, near, [shown(e, tokenizer) for e in examples], longest)
-    fronts = [shown(encode_record(record, tokenizer, args.format), tokenizer) for record in training] if drawn else []
+    fronts = [shown(encode_record(record, tokenizer, style), tokenizer) for record in training] if drawn else []
     for name, ids in drawn.items():
         prompts_of[name] = tell_prompts(name, questions, ids, fronts, longest)
     responses = {name: answer_after(model, tokenizer, test, prompts, args.max_new_tokens, args.batch_size, precision)

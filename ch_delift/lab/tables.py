@@ -31,12 +31,8 @@ class ResultOptions(Options):
     out: Path | None = option(None, "write the page to this file, too", Path, metavar="FILE")
 
 
-def parse() -> ResultOptions:
-    return options.parse(ResultOptions, __doc__)
-
-
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, ResultOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 from ch_delift.lab.plan import MAP, MARGIN, PILOT, PILOT_SETS, PRIMARY, Series, Trial
 from ch_delift.lab.plots import draw_differences
@@ -229,7 +225,7 @@ def show(folder: Path, plan: Sequence[Sequence[Series]], entries: Sequence[dict]
 
 
 def main() -> None:
-    given = parse()
+    given = options.parse(ResultOptions, __doc__)
     text = page(read(given.map), read(given.pilot))
     say(text)
     if given.out is not None:

@@ -41,12 +41,8 @@ class MapOptions(FolderOptions, ModelOption, PrecisionOption):
             raise InputError("--small and --pilot are different maps; give one of them.")
 
 
-def parse() -> MapOptions:
-    return options.parse(MapOptions, __doc__)
-
-
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, MapOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 from ch_delift.lab.arms import ARMS, Setting
 from ch_delift.lab.conditions import CONDITIONS, DrawnData, draw_data, measures, what_was_chosen
@@ -116,7 +112,7 @@ def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path, recor
 
 
 def main() -> None:
-    given = parse()
+    given = options.parse(MapOptions, __doc__)
     runs.check_run(given)
     work = pipeline.prepare(FineTuning(model=given.model, precision=given.precision, batch_size=BATCH))
     folder = runs.open_run("where_it_pays", given, {name: work.facts[name] for name in ("model_sha256", "precision")})
