@@ -29,12 +29,8 @@ class ResultOptions(Options):
     out: Path | None = option(None, "write the page to this file, too", Path, metavar="FILE")
 
 
-def parse() -> ResultOptions:
-    return options.parse(ResultOptions, __doc__)
-
-
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, ResultOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import torch
 
@@ -155,7 +151,7 @@ def finish(folder: Path, entries: Sequence[dict], fixed: bool) -> None:
 
 
 def main() -> None:
-    given = parse()
+    given = options.parse(ResultOptions, __doc__)
     text = page(Journal(given.map, ENTRY, "no trial of the map").entries)
     say(text)
     if given.out is not None:

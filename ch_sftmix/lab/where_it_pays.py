@@ -51,12 +51,8 @@ class MapOptions(FolderOptions, PrecisionOption, DeviceOption, ModelOption):
                 raise InputError(f"--{name} {' '.join(map(str, values))}: give {least} or more, and each only once.")
 
 
-def parse() -> MapOptions:
-    return options.parse(MapOptions, __doc__)
-
-
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, MapOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import torch
 
@@ -142,7 +138,7 @@ def as_fixed(given: MapOptions) -> bool:
 
 
 def main() -> None:
-    given = parse()
+    given = options.parse(MapOptions, __doc__)
     if given.small and not options.is_resuming(given):
         if any(getattr(given, name) != getattr(MapOptions, name) for name in SMALL):
             raise InputError(f"--small chooses {', '.join(map(options.flag, SMALL))} itself; leave these out.")
