@@ -4,28 +4,32 @@
     python common/support/compare.py runs/ch_instruct/001 runs/ch_instruct/002 --out lora.png
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
 
 from common.support import files, options
 from common.support.console import WIDTH, say, short_names, table
 from common.support.files import InputError
+from common.support.options import REQUIRED, Options, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
-    parser.add_argument("--out", type=Path, default=Path("comparison.png"), metavar="FILE",
-                        help="where the picture of the loss curves goes, .png; written anew (default: %(default)s)")
-    args = parser.parse_args()
-    if args.out.suffix != ".png":
-        raise InputError(f"--out {args.out}: the picture is a .png; choose such a name.")
-    return args
+@dataclass(frozen=True)
+class CompareOptions(Options):
+    """The options of this command."""
+
+    runs: tuple[Path, ...] = option(REQUIRED, "folders of finished runs", Path, positional=True, nargs="+", metavar="RUN")
+    out: Path = option(Path("comparison.png"), "where the picture of the loss curves goes, .png; written anew (default: "
+                       "%(default)s)", Path, metavar="FILE")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out.suffix != ".png":
+            raise InputError(f"--out {self.out}: the picture is a .png; choose such a name.")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, CompareOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 from common.support import plots
 from common.support.checkpoints import read_history
@@ -89,7 +93,7 @@ def _cell(value: object) -> str:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(CompareOptions, __doc__)
     given = list(dict.fromkeys(args.runs))  # one that is named twice is one
     folders = dict(zip(short_names(list(map(str, given))), given))
     finished = {name: folder for name, folder in folders.items() if all((folder / file).exists() for file in FILES)}

