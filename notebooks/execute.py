@@ -8,31 +8,35 @@ Each notebook runs in a fresh Python process. It is written back with its output
 code: a test fails when the code was changed after the outputs were made. When a cell fails, nothing is written.
 """
 
-import argparse
 import hashlib
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.support import options
 from common.support.console import say
 from common.support.files import InputError, parse_json, reading, write_text
+from common.support.options import Options, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="01, 02, ... (default: all)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: over the notebooks themselves)")
-    args = parser.parse_args()
-    if os.environ.get("NOTEBOOK_SMALL") and args.out is None:
-        raise InputError("NOTEBOOK_SMALL is set, and the notebooks hold the outputs of full runs; unset it or give --out.")
-    return args
+@dataclass(frozen=True)
+class ExecuteOptions(Options):
+    """The options of this command."""
+
+    numbers: tuple[str, ...] = option((), "01, 02, ... (default: all)", positional=True, nargs="*", metavar="NUMBER")
+    out: Path | None = option(None, "where to write (default: over the notebooks themselves)", Path, metavar="FOLDER")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if os.environ.get("NOTEBOOK_SMALL") and self.out is None:
+            raise InputError("NOTEBOOK_SMALL is set, and the notebooks hold the outputs of full runs; unset it or give --out.")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, ExecuteOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import nbformat.v4
 from nbclient import NotebookClient
@@ -42,7 +46,7 @@ from nbformat import NotebookNode
 FOLDER = Path(__file__).resolve().parent
 
 
-def find_notebooks(numbers: list[str], folder: Path = FOLDER) -> list[Path]:
+def find_notebooks(numbers: Sequence[str], folder: Path = FOLDER) -> list[Path]:
     """The notebooks of these numbers ("01"), or all, in order.
 
     Raises:
@@ -108,7 +112,7 @@ def run_notebook(notebook: NotebookNode, folder: Path, seconds_per_cell: int = 3
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(ExecuteOptions, __doc__)
     paths = find_notebooks(args.numbers)
     (args.out or FOLDER).mkdir(parents=True, exist_ok=True)
     for path in paths:

@@ -11,27 +11,29 @@ Tags in a cell's metadata (`"tags": [...]`): `show` puts the code on the slide, 
 In the browser: arrow keys turn the pages, N shows and hides the notes. Printing gives one page a slide (or a PDF).
 """
 
-import argparse
 import base64
 import io
 import re
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
 
 from common.support import options
 from common.support.console import say
+from common.support.options import Options, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="01, 02, ... (default: all)")
-    parser.add_argument("--out", type=Path, default=Path("slides"), metavar="FOLDER", help="where to write (default: slides)")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class SlidesOptions(Options):
+    """The options of this command."""
+
+    numbers: tuple[str, ...] = option((), "01, 02, ... (default: all)", positional=True, nargs="*", metavar="NUMBER")
+    out: Path = option(Path("slides"), "where to write (default: slides)", Path, metavar="FOLDER")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, SlidesOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import nbformat.v4
 from matplotlib.font_manager import FontProperties
@@ -130,7 +132,7 @@ def make_page(notebook: NotebookNode, title: str) -> str:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(SlidesOptions, __doc__)
     for path in find_notebooks(args.numbers):
         page = args.out / f"{path.stem}.html"
         args.out.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ That stops accidents, not malice. If a cell ends Python itself, the checker name
 0 with full points or a table, 1 with fewer points.
 """
 
-import argparse
 import contextlib
 import copy
 import csv
@@ -19,28 +18,33 @@ import os
 import re
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from common.support import options
 from common.support.console import say, table
 from common.support.files import InputError
+from common.support.options import REQUIRED, Options, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("number", metavar="NUMBER", help="01, 02, ...")
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE",
-                        help="the student's notebook (default: the one in release/)")
-    parser.add_argument("--csv", type=Path, metavar="FOLDER", help="grade all notebooks in this folder; prints a row for each")
-    args = parser.parse_args()
-    if args.csv and args.file:
-        parser.error("--csv grades a folder; leave out FILE")
-    return args
+@dataclass(frozen=True)
+class CheckOptions(Options):
+    """The options of this command."""
+
+    number: str = option(REQUIRED, "01, 02, ...", positional=True, metavar="NUMBER")
+    file: Path | None = option(None, "the student's notebook (default: the one in release/)", Path, positional=True, nargs="?",
+                               metavar="FILE")
+    csv: Path | None = option(None, "grade all notebooks in this folder; prints a row for each", Path, metavar="FOLDER")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.csv and self.file:
+            raise InputError("--csv grades a folder; leave out FILE; --help lists all options.")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, CheckOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import nbformat.v4
 from nbclient.exceptions import DeadKernelError
@@ -261,7 +265,7 @@ def write_table(number: str, folder: Path, source: NotebookNode) -> None:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(CheckOptions, __doc__)
     tests = tests_path(args.number)
     source = read_notebook(tests)
     if args.csv:

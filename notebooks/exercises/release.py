@@ -11,26 +11,29 @@ With --bundle nothing is written but the folder: the chapters, the notebooks, ex
 without solutions, hidden tests, typical answers, the rubric and the teachers' page.
 """
 
-import argparse
 import copy
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.support import options
 from common.support.console import say
 from common.support.files import InputError
+from common.support.options import Options, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="01, 02, ... (default: all)")
-    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="make a new folder with all that students get")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class ReleaseOptions(Options):
+    """The options of this command."""
+
+    numbers: tuple[str, ...] = option((), "01, 02, ... (default: all)", positional=True, nargs="*", metavar="NUMBER")
+    bundle: Path | None = option(None, "make a new folder with all that students get", Path, metavar="FOLDER")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, ReleaseOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 from nbformat import NotebookNode
 
@@ -112,7 +115,7 @@ def students_files() -> dict[str, Path]:
     return found
 
 
-def bundle(folder: Path, numbers: list[str]) -> None:
+def bundle(folder: Path, numbers: Sequence[str]) -> None:
     """Make the folder that students get, with the exercises of these numbers, whole or not at all.
 
     Raises:
@@ -142,7 +145,7 @@ def bundle(folder: Path, numbers: list[str]) -> None:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(ReleaseOptions, __doc__)
     numbers = args.numbers or exercise_numbers()
     if not numbers:
         raise InputError(f"There is no exercise in {FOLDER / 'source'}; this needs the whole project, not what students get.")
