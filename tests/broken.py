@@ -9,7 +9,6 @@ server that means ill, another file where a new one belongs) must be refused. A 
 --resume, or begin anew where it had not begun, and end with the same weights, bit for bit. Ctrl-C is never a traceback.
 """
 
-import argparse
 import contextlib
 import gzip
 import io
@@ -30,24 +29,27 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.support import options
 from common.support.files import write_json
+from common.support.options import Options, natural, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    parser.add_argument("--inputs", type=options.natural, default=500, metavar="N", help="broken inputs (default: %(default)s)")
-    parser.add_argument("--kills", type=options.natural, default=60, metavar="N", help="killed runs (default: %(default)s)")
-    parser.add_argument("--seed", type=options.natural, default=0, help="which ones (default: %(default)s)")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class BrokenOptions(Options):
+    """The options of this command."""
+
+    inputs: int = option(500, "broken inputs (default: %(default)s)", natural, metavar="N")
+    kills: int = option(60, "killed runs (default: %(default)s)", natural, metavar="N")
+    seed: int = option(0, "which ones (default: %(default)s)", natural)
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, BrokenOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import torch
 
@@ -494,7 +496,7 @@ def try_surely_wrong(number: int, good: Path, rng: random.Random) -> tuple[str, 
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(BrokenOptions, __doc__)
     rng, counts, seconds = random.Random(f"broken {args.seed}"), Counter[str](), dict[tuple[object, ...], float]()
     with tempfile.TemporaryDirectory() as place:
         good = Path(place) / "good"

@@ -9,12 +9,12 @@ precision that training would take, and are compared with the first of these. If
 next part goes on. Exit status 1 if anything failed or differs.
 """
 
-import argparse
 import platform
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -24,20 +24,19 @@ from typing import NamedTuple
 from common.support import options
 from common.support.console import say, shorten, table
 from common.support.files import InputError, sha256, write_text
+from common.support.options import ModelOption, PrecisionOption, new_file, option
 
 
-def parse() -> argparse.Namespace:
-    parser = options.Parser(__doc__)
-    options.add(parser, options.ModelOption, options.PrecisionOption)
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"],
-                        help="where to compute (default: %(default)s)")
-    parser.add_argument("--out", type=options.new_file, default="first_run.txt", metavar="FILE",
-                        help="a new file for the report (default: %(default)s)")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class FirstRunOptions(PrecisionOption, ModelOption):
+    """The options of this command."""
+
+    device: str = option("auto", "where to compute (default: %(default)s)", choices=["auto", "cpu", "cuda"])
+    out: Path = option("first_run.txt", "a new file for the report (default: %(default)s)", new_file, metavar="FILE")
 
 
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(options.parse, FirstRunOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import numpy as np
 import torch
@@ -222,7 +221,7 @@ def read_setting(name: str, device_name: str, precision: str) -> Setting:
 
 
 def main() -> None:
-    args = parse()
+    args = options.parse(FirstRunOptions, __doc__)
     given = read_setting(args.model, args.device, args.precision)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report, wrong = [f"First run of {given.name}\n"], []
