@@ -197,17 +197,6 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add(parser: Parser, *classes: type[Options]) -> None:
-    """Give a parser the options of these classes, those that must be given first."""
-    parts = [part for some in classes for part in fields(some)]
-    for part in sorted(parts, key=lambda part: part.default is not REQUIRED):
-        rules = {"default": part.default, **part.metadata}
-        if rules.pop("positional", False):
-            parser.add_argument(part.name, **rules)
-        else:
-            parser.add_argument(flag(part.name), required=part.default is REQUIRED, **rules)
-
-
 @dataclass(frozen=True)
 class ModelOption(Options):
     """Which model."""
@@ -289,7 +278,12 @@ class FolderOptions(Options):
 def parse(some: type[SomeOptions], description: str) -> SomeOptions:
     """Read the command line of a command that has these options. With --resume, what is not given is as in the run's folder."""
     parser = Parser(description)
-    add(parser, some)
+    for part in sorted(fields(some), key=lambda part: part.default is not REQUIRED):  # what must be given is told first
+        rules = {"default": part.default, **part.metadata}
+        if rules.pop("positional", False):
+            parser.add_argument(part.name, **rules)
+        else:
+            parser.add_argument(flag(part.name), required=part.default is REQUIRED, **rules)
     args = parser.parse_args()
     if issubclass(some, FolderOptions) and is_resuming(args):
         args = parser.parse_args(namespace=recorded_options(some, args.out))  # what it holds is the default

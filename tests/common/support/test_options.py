@@ -3,8 +3,9 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,14 @@ from ch_instruct.pipeline import FineTuning
 from common.pretrained import save_pretrained
 from common.support.files import InputError, out_of_memory, write_json
 from common.support.options import (
+    REQUIRED,
+    SamplingOptions,
     default_lr,
     natural,
     new_file,
     not_negative,
+    option,
+    parse,
     positive,
     recorded_options,
     seconds,
@@ -61,6 +66,44 @@ def test_values_from_a_notebook_are_checked_like_those_of_the_command_line(name,
 
 def test_defaults_need_no_check():
     assert all(getattr(FineTuning(), part.name) == part.default for part in fields(FineTuning))
+
+
+@dataclass(frozen=True)
+class Copying(SamplingOptions):
+    """Of a command that is none."""
+
+    texts: tuple[int, ...] = option(REQUIRED, "what is copied", whole, positional=True, nargs="+", metavar="TEXT")
+    times: int = option(REQUIRED, "how often", whole, metavar="N")
+    temperature: float = 0.0
+
+
+def test_options_that_must_be_given_and_those_given_by_their_place(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["copy.py", "3", "4", "--times", "2"])
+    assert vars(parse(Copying, "")) == vars(SamplingOptions()) | {"texts": [3, 4], "times": 2, "temperature": 0.0}
+    for line, words in ((["3"], "the following arguments are required: --times"), (["--times", "2"], "required: TEXT"),
+                        (["--times", "2", "0"], "argument TEXT: '0' is not allowed"),
+                        (["3", "--times", "x"], "argument --times: 'x' is not allowed")):
+        monkeypatch.setattr(sys, "argv", ["copy.py", *line])
+        with pytest.raises(SystemExit):
+            parse(Copying, "")
+        assert words in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["copy.py", "--help"])
+    with pytest.raises(SystemExit):
+        parse(Copying, "")
+    assert re.match(r"usage: copy\.py \[-h\] --times N \[--max-new-tokens", capsys.readouterr().out)
+
+
+def test_an_inherited_option_with_another_default_is_the_same_otherwise(monkeypatch, capsys):
+    texts = {}
+    for some in (SamplingOptions, Copying):
+        monkeypatch.setattr(sys, "argv", ["copy.py", "--help"])
+        with pytest.raises(SystemExit):
+            parse(some, "")
+        texts[some] = re.search(r"(?s)\n  --temperature X .*?\n  --top-k", capsys.readouterr().out)[0]
+    assert texts[Copying] == texts[SamplingOptions].replace("default: 0.8", "default: 0.0")
+    with pytest.raises(InputError, match="--temperature: '-1' is not allowed"):
+        Copying(texts=(1,), times=1, temperature=-1)
+    assert SamplingOptions().temperature == 0.8
 
 
 @pytest.mark.parametrize(("value", "words"), [
