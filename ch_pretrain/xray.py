@@ -39,7 +39,7 @@ class XrayOptions(ServerOptions, ModelOption):
     view: str = option("sentence", "which tab is opened or saved, by its first word: sentence, two, growing, record, between "
                        "or example (default: %(default)s)")
     save: Path | None = option(None, "write the view as an HTML file, and end", new_file, metavar="FILE")
-    sentence: str | None = option(None, "what is shown first", positional=True, nargs="?")
+    sentence: str | None = option(None, "what is shown first", positional=True)
 
 
 if __name__ == "__main__":

@@ -281,7 +281,7 @@ def parse(some: type[SomeOptions], description: str) -> SomeOptions:
     for part in sorted(fields(some), key=lambda part: part.default is not REQUIRED):  # what must be given is told first
         rules = {"default": part.default, **part.metadata}
         if rules.pop("positional", False):
-            parser.add_argument(part.name, **rules)
+            parser.add_argument(part.name, **{"nargs": None if part.default is REQUIRED else "?"} | rules)
         else:
             parser.add_argument(flag(part.name), required=part.default is REQUIRED, **rules)
     args = parser.parse_args()

@@ -33,7 +33,7 @@ class CheckOptions(Options):
     """The options of this command."""
 
     number: str = option(REQUIRED, "01, 02, ...", positional=True, metavar="NUMBER")
-    file: Path | None = option(None, "the student's notebook (default: the one in release/)", Path, positional=True, nargs="?",
+    file: Path | None = option(None, "the student's notebook (default: the one in release/)", Path, positional=True,
                                metavar="FILE")
     csv: Path | None = option(None, "grade all notebooks in this folder; prints a row for each", Path, metavar="FOLDER")
 

@@ -72,16 +72,20 @@ def test_defaults_need_no_check():
 class Copying(SamplingOptions):
     """Of a command that is none."""
 
-    texts: tuple[int, ...] = option(REQUIRED, "what is copied", whole, positional=True, nargs="+", metavar="TEXT")
+    text: int = option(REQUIRED, "what is copied", whole, positional=True, metavar="TEXT")
+    more: tuple[int, ...] | None = option(None, "what else", whole, nargs="+")
+    last: int | None = option(None, "what is copied last", whole, positional=True)
     times: int = option(REQUIRED, "how often", whole, metavar="N")
     temperature: float = 0.0
 
 
 def test_options_that_must_be_given_and_those_given_by_their_place(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["copy.py", "3", "4", "--times", "2"])
-    assert vars(parse(Copying, "")) == vars(SamplingOptions()) | {"texts": [3, 4], "times": 2, "temperature": 0.0}
+    for line, given in (([], {}), (["4"], {"last": 4}), (["--more", "5", "6"], {"more": [5, 6]})):
+        monkeypatch.setattr(sys, "argv", ["copy.py", "3", "--times", "2", *line])
+        assert parse(Copying, "") == Copying(text=3, times=2, **given)
     for line, words in ((["3"], "the following arguments are required: --times"), (["--times", "2"], "required: TEXT"),
                         (["--times", "2", "0"], "argument TEXT: '0' is not allowed"),
+                        (["--times", "2", "1", "0"], "argument last: '0' is not allowed"),
                         (["3", "--times", "x"], "argument --times: 'x' is not allowed")):
         monkeypatch.setattr(sys, "argv", ["copy.py", *line])
         with pytest.raises(SystemExit):
@@ -102,7 +106,7 @@ def test_an_inherited_option_with_another_default_is_the_same_otherwise(monkeypa
         texts[some] = re.search(r"(?s)\n  --temperature X .*?\n  --top-k", capsys.readouterr().out)[0]
     assert texts[Copying] == texts[SamplingOptions].replace("default: 0.8", "default: 0.0")
     with pytest.raises(InputError, match="--temperature: '-1' is not allowed"):
-        Copying(texts=(1,), times=1, temperature=-1)
+        Copying(text=1, times=1, temperature=-1)
     assert SamplingOptions().temperature == 0.8
 
 
