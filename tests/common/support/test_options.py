@@ -81,7 +81,7 @@ class Copying(SamplingOptions):
 
 def test_options_that_must_be_given_and_those_given_by_their_place(monkeypatch, capsys):
     for line, given in (([], {}), (["4"], {"last": 4}), (["--more", "5", "6"], {"more": [5, 6]})):
-        monkeypatch.setattr(sys, "argv", ["copy.py", "3", "--times", "2", *line])
+        monkeypatch.setattr(sys, "argv", ["copy.py", "3", *line, "--times", "2"])
         assert parse(Copying, "") == Copying(text=3, times=2, **given)
     for line, words in ((["3"], "the following arguments are required: --times"), (["--times", "2"], "required: TEXT"),
                         (["--times", "2", "0"], "argument TEXT: '0' is not allowed"),
