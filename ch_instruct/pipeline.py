@@ -214,7 +214,7 @@ def take_subset(training: list[int], file: Path, data_hash: str, records: int) -
 
 
 def answer(model: GPT2, tokenizer: Tokenizer, records: list[dict], style: str, max_new_tokens: int,
-           batch_size: int = 32, precision: str = "fp32", how: Sampling = GREEDY, seed: int = 0) -> list[dict]:
+           batch_size: int | None = None, precision: str = "fp32", how: Sampling = GREEDY, seed: int = 0) -> list[dict]:
     """Answers, greedy ones by default: each record with "answer" and "stopped" (whether the model ended by itself) added."""
     prompts = [encode_prompt(record, tokenizer, style) for record in distributed.my_share(records)]
     with evaluating(model, precision):

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import notebooks  # noqa: F401  # before nbformat is loaded
 from common.support import options
 from common.support.console import say
 from common.support.files import InputError, parse_json, reading, write_text

@@ -19,6 +19,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+import notebooks  # noqa: F401  # before nbformat is loaded
 from common.support import options
 from common.support.console import say
 

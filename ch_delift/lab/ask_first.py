@@ -11,13 +11,14 @@ most, the second less, and the third hardly. More targets come from two families
 question (`HELD_OUT` in `ch_pretrain/pages.py`): is it the example that helps, or a known family? If your records name no
 family, the questions most similar to a target's (by ROUGE-L) count as its family. If you have many records, we take the
 shorter half, and never more than eight families. So a model of gpt2's size takes minutes on two cores.
-Needs transformers (pip install -r requirements-dev.txt).
+A model that is no GPT-2 needs transformers (pip install -r requirements-dev.txt).
 """
 
 import argparse
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
@@ -55,6 +56,7 @@ from ch_pretrain.pages import HELD_OUT
 from common.gpt2 import GPT2
 from common.pretrained import find_folder, load_pretrained
 from common.support.device import autocast
+from common.support.public_form import count_parameters
 from common.tokenizer import Tokenizer
 
 OWN_TARGETS = 8  # from records of one's own: a trial of minutes, whatever their number and length
@@ -66,47 +68,53 @@ OF_HELD_OUT = 8  # targets of each family that stood in no interview
 class TheirTokenizer(Tokenizer):
     """What `encode_record` needs of a tokenizer, from one of transformers."""
 
-    def __init__(self, tokenizer, context: int):
+    def __init__(self, tokenizer):
         self.tokenizer, self.eot_id = tokenizer, tokenizer.eos_token_id
-        self.context = context  # tokens that the model reads
 
     def encode(self, text: str) -> list[int]:
         """Text -> ids, without special tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def read_model(name: str) -> tuple[Callable[[Tensor], Tensor], int, TheirTokenizer]:
-    """Any causal language model: classroom, a public GPT-2, a hub id, a folder, or a .gguf file.
+class Asked(NamedTuple):
+    """A model that is asked."""
 
-    Returns:
-        A function from ids to logits, the number of parameters, and the tokenizer.
+    model: Callable[[Tensor], Tensor]  # from ids to logits
+    tokenizer: Tokenizer
+    parameters: int
+    context: int  # tokens that it reads
+
+
+def read_model(name: str) -> Asked:
+    """Any causal language model: classroom, a public GPT-2, a hub id, a folder, or a .gguf file. A GPT-2 is read as our own:
+    its utilities are measured ten times as fast.
 
     Raises:
-        InputError: if there is no such model, or transformers cannot read it.
+        InputError: if there is no such model, or it cannot be read.
     """
+    path = Path(name) if Path(name).is_file() else find_folder(name)
+    config = path / "config.json"
+    if path.is_file() or (config.exists() and read_json(config, {str: object}).get("model_type") != "gpt2"):
+        with needs("transformers"):
+            import transformers  # noqa: F401
+        return read_by_transformers(path)
+    ours, tokenizer = load_pretrained(path)  # says what is wrong with it, where there is something
+    return Asked(ours, tokenizer, count_parameters(ours.config), ours.config.n_positions)
+
+
+def read_by_transformers(path: Path) -> Asked:
+    """A model of any kind that transformers reads: its folder, or a .gguf file."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     disable_progress_bar()
     set_verbosity_error()
-    folder, extra = (Path(name).parent, {"gguf_file": Path(name).name}) if Path(name).is_file() else (find_folder(name), {})
-    with reading(name, "not to be read by transformers", "use another model"):
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **extra).eval()
-        return (lambda ids: model(ids, use_cache=False).logits, model.num_parameters(),
-                TheirTokenizer(AutoTokenizer.from_pretrained(folder, **extra), model.config.max_position_embeddings))
-
-
-def read_gpt2(name: str) -> tuple[GPT2, Tokenizer] | None:
-    """The same model as our own, if it is a GPT-2: its utilities are measured ten times as fast. None for another kind.
-
-    Raises:
-        InputError: says what is wrong with a GPT-2, where there is something.
-    """
-    if Path(name).is_file():
-        return None
-    config = (folder := find_folder(name)) / "config.json"
-    is_ours = not config.exists() or read_json(config, {str: object}).get("model_type") == "gpt2"
-    return load_pretrained(folder) if is_ours else None
+    folder, how = (path.parent, {"gguf_file": path.name}) if path.is_file() else (path, {})
+    with reading(str(path), "not to be read by transformers", "use another model"):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **how).eval()
+        tokenizer = TheirTokenizer(AutoTokenizer.from_pretrained(folder, **how))
+        return Asked(lambda ids: model(ids, use_cache=False).logits, tokenizer, model.num_parameters(),
+                     model.config.max_position_embeddings)
 
 
 def choose_records(records: list[dict], per_family: int, families: tuple[str, ...] = (),
@@ -132,7 +140,7 @@ def group_by_likeness(records: list[dict], per_family: int) -> list[dict]:
 
 
 def choose_parts(args: argparse.Namespace, records: list[dict],
-                 tokenizer: TheirTokenizer) -> dict[str, tuple[list[dict], list[dict]]]:
+                 asked: Asked) -> dict[str, tuple[list[dict], list[dict]]]:
     """What is measured with the training records: its name -> targets and other examples.
 
     Raises:
@@ -142,9 +150,9 @@ def choose_parts(args: argparse.Namespace, records: list[dict],
         return {"one target of each family": choose_records(records, args.per_family),
                 f"{OF_HELD_OUT} targets each of {' and '.join(HELD_OUT)}": choose_records(
                     records, args.per_family, HELD_OUT, OF_HELD_OUT)}
-    lengths = [len(encode_record(record, tokenizer).ids) for record in records]
+    lengths = [len(encode_record(record, asked.tokenizer).ids) for record in records]
     plenty = len(records) >= 2 * OWN_TARGETS * (args.per_family + 1)
-    most = min((tokenizer.context - ROOM) // 2, int(np.median(lengths)) if plenty else max(lengths))
+    most = min((asked.context - ROOM) // 2, int(np.median(lengths)) if plenty else max(lengths))
     fit = [record for record, length in zip(records, lengths) if length <= most]
     if not all("family" in record for record in fit):
         fit = group_by_likeness(fit, args.per_family)
@@ -156,9 +164,9 @@ def choose_parts(args: argparse.Namespace, records: list[dict],
     return {f"{len(targets)} targets of {args.data}": (targets, others)}
 
 
-def utilities(model: Callable[[Tensor], Tensor], tokenizer: Tokenizer, targets: list[dict], examples: list[dict],
-              precision: str) -> np.ndarray:
+def utilities(asked: Asked, targets: list[dict], examples: list[dict], precision: str) -> np.ndarray:
     """How much each example helps with each target, float [targets, examples]."""
+    model, tokenizer = asked.model, asked.tokenizer
     encoded_targets, encoded = ([encode_record(record, tokenizer) for record in records] for records in (targets, examples))
     if isinstance(model, GPT2):
         return utility_matrix(model, tokenizer, encoded_targets, encoded, precision)
@@ -184,20 +192,16 @@ def summary(U: np.ndarray, targets: list[dict], examples: list[dict]) -> dict[st
 
 def main() -> None:
     args = parse()
-    with needs("transformers"):
-        import transformers  # noqa: F401
     records = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows).records
     records = [records[i] for i in split_places(records, 0)["train"]]
     columns: dict[str, list[dict]] = {}
     sizes = []
     for name in args.models:
-        ours = read_gpt2(name)
-        model, parameters, tokenizer = read_model(name)
-        fastest, its_tokenizer = ours or (model, tokenizer)
-        sizes.append(f"{parameters:,}")
-        for part, (targets, others) in choose_parts(args, records, tokenizer).items():
+        asked = read_model(name)
+        sizes.append(f"{asked.parameters:,}")
+        for part, (targets, others) in choose_parts(args, records, asked).items():
             say(f"{name}: {len(targets)} targets, {len(targets + others)} examples")
-            U = utilities(fastest, its_tokenizer, targets, targets + others, args.precision)
+            U = utilities(asked, targets, targets + others, args.precision)
             columns.setdefault(part, []).append(summary(U, targets, targets + others))
     rows = [["parameters", *sizes]]
     for part, found in columns.items():

@@ -15,7 +15,7 @@ import torch
 
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.pipeline import Work
-from common.fast.answering import continue_all
+from common.fast.answering import continue_all, texts_at_once
 from common.lora import add_lora, remove_lora
 from common.losses import Loss, evaluate, next_token_loss
 from common.pretrained import load_weights
@@ -28,7 +28,7 @@ FEWEST_PASSES = 100  # a run of fewer is not worth the four or five that a trial
 SHORT = 60  # seconds; a shorter training is better begun than estimated
 KEPT = {"cpu": 9e8}  # bytes that PyTorch's kernels come to keep for batches of many shapes, measured; a trial sees few of them
 PART = 0.5  # seconds that each part of a trial should take: of a batch that takes longer, it reads fewer rows
-ROWS, TOKENS = 32, 8  # of the trial of answers: as many texts at once as in the test, and how many tokens of each
+TOKENS = 8  # of each text in the trial of answers
 
 
 class Training(NamedTuple):
@@ -177,13 +177,14 @@ def time_answers(work: Work, trainings: int, reading: float) -> float:
     answers are taken to be as long as the expected ones. reading: seconds that evaluating a token takes."""
     test, most = work.examples["test"], work.max_new_tokens
     prompts = [encode_prompt(record, work.tokenizer, work.options.style) for record in work.records["test"]]
+    rows = min(len(prompts), texts_at_once(work.model, prompts, most))  # as in the test
     times = []
     for tokens in (1, 1 + TOKENS):
         start = time.monotonic()
         with evaluating(work.model, work.precision):  # the prompts' ends alone: how long it takes to read them is known
-            continue_all(work.model, [ids[-TOKENS:] for ids in prompts[:ROWS]], tokens, work.tokenizer.eot_id, ROWS)
+            continue_all(work.model, [ids[-TOKENS:] for ids in prompts[:rows]], tokens, work.tokenizer.eot_id, rows)
         times.append(time.monotonic() - start)
-    token = (times[1] - times[0]) / TOKENS / min(ROWS, len(prompts))  # seconds
+    token = (times[1] - times[0]) / TOKENS / rows  # seconds
     length = fmean(min(example.response_tokens, most) for example in test)
     return ((1 + trainings) * reading * sum(map(len, prompts))
             + len(test) / distributed.world_size() * (most + trainings * length) * token)

@@ -19,6 +19,7 @@ from common.support.console import Progress
 from common.support.device import send
 
 ROOM = 64  # columns of the cache that are kept free, so that old ones need not be dropped after every step
+FEW, MANY, CACHE = 32, 64, 2**30  # texts at once; bytes of keys and values that many may take
 
 
 class Continuation(NamedTuple):
@@ -33,11 +34,20 @@ def text_generator(model: GPT2, seed: int, number: int) -> torch.Generator:
     return torch.Generator(model.device).manual_seed(random.Random(f"text {seed} {number}").getrandbits(63))
 
 
-def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot_id: int, batch_size: int = 32,
+def texts_at_once(model: GPT2, prompts: list[list[int]], max_new_tokens: int) -> int:
+    """How many texts to continue together: many, where their cache takes at most a gigabyte. Then a small model takes half as
+    many steps, and in each its threads wait for each other as often."""
+    tokens = ROOM + min(max(map(len, prompts), default=0) + max_new_tokens, model.config.n_positions)
+    size = 4 * 2 * model.config.n_layer * model.config.n_embd  # bytes of a token's keys and values, at most
+    return MANY if MANY * tokens * size <= CACHE else FEW
+
+
+def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot_id: int, batch_size: int | None = None,
                  what: str = "answering", how: Sampling = GREEDY, seed: int = 0) -> list[Continuation]:
     """Continuations of any number of prompts, in their order: the same as one by one.
 
     Args:
+        batch_size: texts at once (None: `texts_at_once`).
         how: as for `next_tokens`. A sampled text does not depend on the others beside it.
         seed: of the sampling; see `text_generator`.
 
@@ -47,6 +57,7 @@ def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot
     for prompt in prompts:
         if not 0 < len(prompt) < model.config.n_positions:
             raise ValueError(f"A prompt of {len(prompt)} tokens leaves no room in a context of {model.config.n_positions}.")
+    batch_size = batch_size or texts_at_once(model, prompts, max_new_tokens)
     with Progress(what, len(prompts), "text") as progress, torch.no_grad(), prepacked_weights(model):
         return _Relay(model, prompts, max_new_tokens, eot_id, batch_size, how, seed).run(progress)
 

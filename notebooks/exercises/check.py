@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import notebooks  # noqa: F401  # before nbformat is loaded
 from common.support import options
 from common.support.console import say, table
 from common.support.files import InputError

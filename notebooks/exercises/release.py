@@ -17,6 +17,7 @@ import os
 import shutil
 from pathlib import Path
 
+import notebooks  # noqa: F401  # before nbformat is loaded
 from common.support import options
 from common.support.console import say
 from common.support.files import InputError

@@ -25,7 +25,7 @@ LLAMAS = {"GQA, tied": ("llama", {}), "a head of its own": ("llama", {"tie_word_
           "Qwen2": ("qwen2", {}), "Qwen2, a head of its own": ("qwen2", {"tie_word_embeddings": False})}
 
 
-def make_peer(kind: str = "llama", noise: float = 0.2, **settings: object) -> transformers.PreTrainedModel:
+def make_peer(kind: str = "llama", noise: float = 0.2, **settings: object) -> "transformers.PreTrainedModel":
     """A random model of transformers, with clearly different outputs for different inputs."""
     torch.manual_seed(1)
     config = {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -37,7 +37,7 @@ def make_peer(kind: str = "llama", noise: float = 0.2, **settings: object) -> tr
     return model
 
 
-def written(peer: transformers.PreTrainedModel, tokenizer, folder, **how: object):
+def written(peer: "transformers.PreTrainedModel", tokenizer, folder, **how: object):
     tokenizer.save(folder, model_max_length=64)
     peer.save_pretrained(folder, **how)
     return folder

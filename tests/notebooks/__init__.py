@@ -1,0 +1,1 @@
+import notebooks  # noqa: F401  # before nbformat is loaded

@@ -13,7 +13,7 @@ from ch_delift.lab import ask_first
 from ch_delift.utility import plain_utility
 from ch_pretrain import classroom
 from ch_pretrain.pages import HELD_OUT
-from common.pretrained import load_pretrained
+from common.pretrained import CLASSROOM_FOLDER, load_pretrained
 from tests.ch_delift.test_utility import encoded, matrix
 from tests.conftest import assert_refused, save_tiny
 
@@ -50,8 +50,10 @@ def test_summary_of_utilities_by_hand():
 @pytest.mark.slow
 def test_utilities_of_transformers_model_are_ours():
     targets, others = ask_first.choose_records(TRAINING, 1)
-    model, parameters, their_tokenizer = ask_first.read_model("classroom")
-    our_model, tokenizer = load_pretrained("classroom")
+    model, their_tokenizer, parameters, context = ask_first.read_by_transformers(CLASSROOM_FOLDER)
+    asked = ask_first.read_model("classroom")
+    our_model, tokenizer = asked.model, asked.tokenizer
+    assert asked[2:] == (parameters, context)
     assert encoded(targets, their_tokenizer) == encoded(targets, tokenizer) and parameters == 4_011_520
     assert their_tokenizer.eot_id == tokenizer.eot_id
     few = targets[::3]

@@ -1,6 +1,7 @@
 """lm-evaluation-harness on our folders, offline. Its numbers and ours must be the same."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import huggingface_hub
@@ -18,12 +19,10 @@ from common.losses import next_token_loss
 from common.pretrained import load_pretrained
 from tests.conftest import assert_refused, run_here
 
-lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (requirements-eval.txt)")
-datasets = pytest.importorskip("datasets")
-from lm_eval.tasks._index import TaskIndex
-
-pytestmark = pytest.mark.slow
-HARNESS_TASKS = Path(lm_eval.__file__).parent / "tasks"
+HARNESS = find_spec("lm_eval")  # is loaded in the tests: it takes seconds
+HARNESS_TASKS = Path(str(HARNESS and HARNESS.origin)).parent / "tasks"
+pytestmark = [pytest.mark.slow,
+              pytest.mark.skipif(HARNESS is None, reason="lm-evaluation-harness is not installed (requirements-eval.txt)")]
 LIMIT = 40
 
 
@@ -130,6 +129,8 @@ def test_task_files_hold_the_prompts_of_training_and_four_choices(tmp_path):
 
 def test_every_benchmark_is_known_to_the_installed_harness(monkeypatch):
     """Of the harness's 15,000 files, which take a quarter of a minute to read, those in the folders of these benchmarks."""
+    from lm_eval.tasks._index import TaskIndex
+
     folders = {"mmlu", "glue", "super_glue", "bigbench", "squadv2", "triviaqa", "humaneval", "medqa", "medmcqa"}
     files_in = TaskIndex._iter_yaml_files
     monkeypatch.setattr(TaskIndex, "_iter_yaml_files", staticmethod(lambda root: (
@@ -174,6 +175,8 @@ def test_measures_are_flat_and_know_their_group():
 
 
 def test_public_questions_without_a_network_are_one_sentence(in_process, monkeypatch):
+    import datasets
+
     for place in (huggingface_hub.constants, datasets.config):  # as HF_HUB_OFFLINE=1 sets it at the start
         monkeypatch.setattr(place, "HF_HUB_OFFLINE", True)
     done = in_process("ch_instruct/evaluation/benchmarks.py", "--tasks", "pubmedqa", "--out", "o.json")

@@ -1,11 +1,14 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.fast import answering
-from common.fast.answering import continue_all, text_generator
+from common.fast.answering import continue_all, text_generator, texts_at_once
 from common.generation import stream
+from common.gpt2 import GPT2Config
 from common.sampling import Sampling
 from tests.common.test_generation import plain_greedy
 from tests.conftest import EOT
@@ -49,6 +52,14 @@ def test_memory_is_for_what_fits_into_the_context(stopping_model, monkeypatch):
     unlimited = continue_all(stopping_model, prompts, 10**9, EOT)
     assert [tuple(c) for c in unlimited] == [plain_greedy(stopping_model, prompt, 10**9) for prompt in prompts]
     assert len(unlimited[0].ids) == 30 and taken == [32 + answering.ROOM]
+
+
+def test_many_texts_at_once_where_their_cache_is_small():
+    prompts = [[1] * 40] * 100
+    small, large = (SimpleNamespace(config=config) for config in (GPT2Config(n_layer=4, n_embd=256, n_head=4), GPT2Config()))
+    assert texts_at_once(small, prompts, 128) == texts_at_once(large, prompts, 64) == 64
+    assert texts_at_once(large, prompts, 10**9) == 32  # 64 x 1,088 x 24 x 768 x 4 bytes are 5 GB
+    assert texts_at_once(small, [], 10**9) == 64
 
 
 def test_a_prompt_that_fills_the_context_is_refused(stopping_model):
