@@ -5,8 +5,9 @@ filled up to one of few numbers, and `flex_attention` computes attention among t
 lengths is made on the CPU, where batches come from, so a step never waits for the GPU.
 
 Its numbers are tested on the CPU. **Its speed is not measured**: `python ch_instruct/lab/gpu.py` does that, where there is a
-CUDA GPU. Until somebody has run it, nothing else uses this file. If it is faster, one line makes it the rule: `states_for` in
-`losses.py` calls `run_packed` if the model is on a GPU and there is no cache.
+CUDA GPU. Until somebody has run it, nothing else uses this file. If it is faster, a line in two places makes it the rule on a
+GPU: `losses.states_for` calls `run_packed` (without a cache, and without dropout), and `training.fit` begins with
+`compile_blocks`. Without the second, `flex_attention` computes all N² scores.
 """
 
 from collections.abc import Callable

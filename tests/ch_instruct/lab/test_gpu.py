@@ -29,6 +29,7 @@ def tiny(monkeypatch):
         monkeypatch.setattr(gpu, name, 1)
 
 
+@pytest.mark.slow
 def test_all_ways_compute_the_same(tiny, capsys):
     gpu.main()
     told = capsys.readouterr().out
@@ -53,6 +54,7 @@ def test_a_way_that_differs_or_fails_is_told_and_the_others_go_on(broken, senten
     assert end.value.code == 1 and told.count(sentence) == 4 and told.count("today's") == 4 and "All ways work" not in told
 
 
+@pytest.mark.slow
 def test_what_fails_altogether_or_is_too_late_is_told(tiny, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "in_turns", lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")))
     for seconds, sentence in ((60, "RuntimeError: CUDA out of memory"), (-1, "left out, as -1 seconds were over")):
@@ -75,6 +77,7 @@ def test_a_row_that_sees_the_one_before_it_would_be_noticed():
     assert float((wrong - right).norm() / right.norm()) > 2 * gpu.TOLERANCE["bf16"][1]
 
 
+@pytest.mark.slow
 def test_all_ways_have_the_loss_of_training_and_share_weights(monkeypatch):
     monkeypatch.setattr(flex, "_validate_device", lambda *_: None)
     model, batch = make_model(), gpu.random_batch(3, 20, 30, 250, seed=1)
