@@ -18,7 +18,7 @@ TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py"
 OTHERS = ["ch_pretrain/generate.py", "ch_pretrain/classroom.py", "ch_pretrain/xray.py", "ch_pretrain/lab/growing.py",
           "ch_instruct/respond.py", "ch_instruct/chat.py",
           *(EVALUATION + name for name in ("two_turn.py", "judge.py", "to_alpaca_eval.py", "arena.py", "benchmarks.py")),
-          "ch_instruct/lab/bench.py", "ch_sftmix/lab/where_it_pays.py", "ch_delift/lab/few_shot.py",
+          "ch_instruct/lab/bench.py", "ch_instruct/lab/gpu.py", "ch_sftmix/lab/where_it_pays.py", "ch_delift/lab/few_shot.py",
           "ch_delift/lab/where_it_pays.py", "ch_delift/lab/bench.py", "tests/first_run.py", "common/support/verify.py",
           "common/support/compare.py", "notebooks/execute.py", "notebooks/exercises/release.py", "notebooks/exercises/check.py"]
 RECORD = {"instruction": "Say hello.", "input": "", "output": "Hello."}
