@@ -195,7 +195,7 @@ def ask_all(server: JudgeServer, prompts: list[str], replies: Journal) -> tuple[
                 in_a_row += 1
                 if in_a_row == GIVE_UP:
                     raise InputError(f"{GIVE_UP} requests in a row failed, the last with: {problem}; see to the server, then "
-                                     f"go on with the same command and --resume --out {replies.path.parent}.") from problem
+                                     f"go on with --resume --out {replies.path.parent}.") from problem
             progress.advance(1)
     return [known.get(key) for key in keys], failures
 

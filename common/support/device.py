@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from common.support import threads
 from common.support.files import InputError
 
 if TYPE_CHECKING:
     from common.gpt2 import GPT2
 
+threads.watch()
 BF16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")  # what processors (x86 twice, ARM) call instructions that multiply bfloat16
 
 

@@ -277,16 +277,18 @@ class FolderOptions(Options):
 
 def parse(some: type[SomeOptions], description: str) -> SomeOptions:
     """Read the command line of a command that has these options. With --resume, what is not given is as in the run's folder."""
-    parser = Parser(description)
+    parser, resuming = Parser(description), "--resume" in sys.argv
     for part in sorted(fields(some), key=lambda part: part.default is not REQUIRED):  # what must be given is told first
         rules = {"default": part.default, **part.metadata}
         if rules.pop("positional", False):
             parser.add_argument(part.name, **{"nargs": None if part.default is REQUIRED else "?"} | rules)
         else:
-            parser.add_argument(flag(part.name), required=part.default is REQUIRED, **rules)
+            parser.add_argument(flag(part.name), required=part.default is REQUIRED and not resuming, **rules)
     args = parser.parse_args()
     if issubclass(some, FolderOptions) and is_resuming(args):
         args = parser.parse_args(namespace=recorded_options(some, args.out))  # what it holds is the default
+    if missing := [flag(name) for name, value in vars(args).items() if value is REQUIRED]:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
     return some(**vars(args))
 
 

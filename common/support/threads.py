@@ -2,27 +2,87 @@
 
 Between two pieces of work, threads wait by spinning: they ask in a loop whether there is more to do. So they begin at once. But
 where another program needs a core, they may wait for a thread that has none, and take the core that it needs. Then training
-takes three times as long as with a short spin followed by sleep. Without another program the short spin is as fast.
+takes two to three times as long as with a short spin followed by sleep. Without another program a short spin costs a tenth.
+
+LLVM's and Intel's OpenMP can always spin for a millisecond only. GNU's (Linux) spins a thousand times shorter by itself as
+soon as it has more threads than there are cores. So while others compute, we keep some that sleep (`watch`).
 """
 
 import math
 import os
+import threading
+import time
 from collections.abc import MutableMapping
 from pathlib import Path
 
-SHORT_SPIN = {"GOMP_SPINCOUNT": "1000",  # GNU's OpenMP (Linux): turns of the loop, by default 300,000
-              "KMP_BLOCKTIME": "1"}  # LLVM's (macOS) and Intel's: milliseconds, by default 200
+SPIN = {"KMP_BLOCKTIME": "1"}  # of LLVM's (macOS) and Intel's OpenMP: milliseconds, by default 200
+THEIRS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # with one of these, the user has said how threads wait
+STAT = Path("/proc/stat")  # Linux
+SECONDS = 1.0  # between two looks at what the cores do
+CROWDED = 0.25  # of a core, that others take from our threads
 
 
 def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
     """Set what the user has not set: a short spin; and where a container may take less than all cores, that many threads."""
     if "OMP_WAIT_POLICY" not in environment:  # the user's word for all of them
-        for name, value in SHORT_SPIN.items():
+        for name, value in SPIN.items():
             environment.setdefault(name, value)
     # PyTorch looks at the cores on which this process may run, but not at the share of them that its container may take.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if (share := cpu_share()) < cores:
         environment.setdefault("OMP_NUM_THREADS", str(math.ceil(share)))
+
+
+def watch(environment: MutableMapping[str, str] = os.environ) -> None:
+    """From here on, let threads spin shortly while other programs compute on our cores. PyTorch is loaded."""
+    if STAT.exists() and not any(name in environment for name in THEIRS):
+        threading.Thread(target=_watch, daemon=True).start()
+
+
+class Team(threading.Thread):
+    """OpenMP gives each thread that computes a team of its own. This one's sleeps, until `dismissed` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.dismissed = threading.Event()
+
+    def run(self) -> None:
+        import torch
+
+        torch.ones(2**20).sum()  # too much for one thread, so the team is called
+        self.dismissed.wait()
+
+
+def teams_needed(others: float, cores: int, threads: int) -> int:
+    """So many teams are more than the cores, where others take a part of them that our threads need; 0 where they do not."""
+    crowded = threads > 1 and others > cores - threads + CROWDED
+    return (cores - threads) // (threads - 1) + 1 if crowded else 0
+
+
+def _watch() -> None:
+    import torch
+
+    cores, teams = os.sched_getaffinity(0), list[Team]()
+    before = time.monotonic(), seconds_of(cores), time.process_time()
+    while True:
+        time.sleep(SECONDS)
+        now = time.monotonic(), seconds_of(cores), time.process_time()
+        passed, all_of_them, ours = (new - old for new, old in zip(now, before))
+        needed, before = teams_needed((all_of_them - ours) / passed, len(cores), torch.get_num_threads()), now
+        for team in teams[needed:]:
+            team.dismissed.set()
+        teams = teams[:needed] + [Team() for _ in range(needed - len(teams))]
+        for team in teams:
+            if not team.is_alive():
+                team.start()
+
+
+def seconds_of(cores: set[int], stat: Path = STAT) -> float:
+    """Seconds that these cores have computed since the machine was started, whoever for."""
+    lines = (line.split() for line in stat.read_text().splitlines())
+    ticks = [list(map(int, numbers)) for name, *numbers in lines if name in {f"cpu{core}" for core in cores}]
+    # user, nice, system, idle, waiting for a disk, two kinds of interrupts, taken by the machine's host
+    return sum(sum(one[:3] + one[5:8]) for one in ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_share(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:

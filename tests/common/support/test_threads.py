@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from common.support import threads
-from common.support.threads import SHORT_SPIN, cpu_share, prepare
+from common.support.threads import SPIN, STAT, cpu_share, prepare, seconds_of, teams_needed
 from tests.conftest import ROOT
 
 PACKAGES = ["common", "ch_pretrain", "ch_instruct", "ch_sftmix", "ch_delift", "notebooks", "tests"]
@@ -18,8 +18,8 @@ PACKAGES = ["common", "ch_pretrain", "ch_instruct", "ch_sftmix", "ch_delift", "n
 def test_importing_anything_of_ours_settles_it_before_pytorch_is_loaded(package):
     """Python runs a package's own file before any module in it."""
     program = (f"import os, sys, {package}\n"
-               f"print({{name: os.environ.get(name) for name in {list(SHORT_SPIN)}}} == {SHORT_SPIN}, 'torch' in sys.modules)")
-    untouched = {name: value for name, value in os.environ.items() if name not in (*SHORT_SPIN, "OMP_WAIT_POLICY")}
+               f"print({{name: os.environ.get(name) for name in {list(SPIN)}}} == {SPIN}, 'torch' in sys.modules)")
+    untouched = {name: value for name, value in os.environ.items() if name not in (*SPIN, "OMP_WAIT_POLICY")}
     done = subprocess.run([sys.executable, "-c", program], env=untouched | {"PYTHONPATH": str(ROOT)}, capture_output=True,
                           text=True)
     assert done.stdout == "True False\n", done.stderr
@@ -29,14 +29,14 @@ def test_every_package_is_among_them():
     assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("theirs", [{"GOMP_SPINCOUNT": "INFINITY"}, {"KMP_BLOCKTIME": "0"}, {"OMP_NUM_THREADS": "7"},
+@pytest.mark.parametrize("theirs", [{"KMP_BLOCKTIME": "0"}, {"OMP_NUM_THREADS": "7"},
                                     {"OMP_WAIT_POLICY": "ACTIVE"}])
 def test_what_the_user_has_set_stays(theirs, monkeypatch):
     monkeypatch.setattr(threads, "cpu_share", lambda: 0.5)
     environment = dict(theirs)
     prepare(environment)
     assert theirs.items() <= environment.items()
-    assert SHORT_SPIN.keys().isdisjoint(environment) == ("OMP_WAIT_POLICY" in theirs)
+    assert SPIN.keys().isdisjoint(environment) == ("OMP_WAIT_POLICY" in theirs)
 
 
 @pytest.mark.parametrize(("share", "number"), [(math.inf, None), (1.0, "1"), (0.2, "1"), (1.5, "2"), (4.0, None), (3.0, "3")])
@@ -63,3 +63,47 @@ def test_the_share_is_the_smallest_limit_on_the_way_up(limits, own, share, tmp_p
     if own is not None:
         (tmp_path / "own").write_text(own)
     assert cpu_share(tmp_path / "groups", tmp_path / "own") == share
+
+
+@pytest.mark.parametrize(("others", "cores", "ours", "needed"), [
+    (0.1, 2, 2, 0), (0.9, 2, 2, 1),  # one team of two: three threads are more than the cores
+    (0.9, 8, 4, 0), (3.9, 8, 4, 0), (4.5, 8, 4, 2),  # there are cores for the others, until they take more than four
+    (2.0, 2, 1, 0)])  # one thread waits for none
+def test_teams_are_called_when_others_take_our_cores(others, cores, ours, needed):
+    assert teams_needed(others, cores, ours) == needed
+    assert not needed or ours + needed * (ours - 1) > cores >= ours + (needed - 1) * (ours - 1)
+
+
+def test_what_the_cores_have_computed(tmp_path):
+    (tmp_path / "stat").write_text("cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 100 20 3 999 999 40 5 6 7 7\n"
+                                   "cpu1 1000 0 0 0 0 0 0 0 0 0\ncpu12 1 0 0 5 0 0 0 0 0 0\nintr 5\n")
+    ticks = os.sysconf("SC_CLK_TCK")
+    assert seconds_of({0, 12}, tmp_path / "stat") == pytest.approx((100 + 20 + 3 + 40 + 5 + 6 + 1) / ticks)
+
+
+@pytest.mark.skipif(not STAT.exists(), reason="only Linux tells what its cores do")
+@pytest.mark.parametrize("settings", [{}, {"GOMP_SPINCOUNT": "5"}])
+def test_sleeping_threads_come_and_go_with_the_load(settings):
+    """Others take nothing, then one of a process's two cores, then nothing. (Both are made up.)"""
+    program = """
+import os, time
+from common.support import threads
+taken, load, then = 0.0, 0.0, time.monotonic()
+def seconds_of(cores):  # ours, and the load of others since the last time
+    global taken, then
+    taken, then = taken + load * (time.monotonic() - then), time.monotonic()
+    return taken + time.process_time()
+threads.SECONDS, threads.seconds_of = 0.1, seconds_of
+os.sched_getaffinity = lambda process: {0, 1}
+import common.support.device, torch
+torch.ones(2**20).sum()
+found = []
+for load in (0.0, 1.0, 0.0):
+    time.sleep(1)
+    found.append(len(os.listdir("/proc/self/task")))
+print([number - found[0] for number in found])
+"""
+    untouched = {name: value for name, value in os.environ.items() if name not in threads.THEIRS}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          env=untouched | settings | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"})
+    assert done.stdout == ("[0, 0, 0]\n" if settings else "[0, 2, 0]\n"), done.stderr
