@@ -47,6 +47,7 @@ class Team(threading.Thread):
         self.dismissed = threading.Event()
 
     def run(self) -> None:
+        """Call the team, and wait."""
         import torch
 
         torch.ones(2**20).sum()  # too much for one thread, so the team is called
