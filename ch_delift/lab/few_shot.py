@@ -35,7 +35,7 @@ class FewShotOptions(options.PrecisionOption, options.DeviceOption, options.NewT
     shots: int = option(5, "examples in a prompt, with --subset (default: %(default)s)", whole, metavar="K")
     out: Path = option(REQUIRED, "where to write the answers, .json", new_file, metavar="FILE")
     max_new_tokens: int = 32  # the examples need the room
-    batch_size: int = option(32, "records answered together (default: %(default)s)", whole, metavar="N")
+    batch_size: int | None = option(None, "records answered together (default: 32, or 64 for a small model)", whole, metavar="N")
     seed: int = option(0, "seed of the split, as given when the subset was chosen, and of the random subset (default: "
                        "%(default)s)", natural)
 
@@ -94,7 +94,7 @@ def prompts_with_examples(questions: list[list[int]], nearest_ids: np.ndarray, e
 
 
 def answer_after(model: GPT2, tokenizer: Tokenizer, records: list[dict], prompts: list[list[int]], max_new_tokens: int,
-                 batch_size: int, precision: str = "fp32") -> list[dict]:
+                 batch_size: int | None, precision: str = "fp32") -> list[dict]:
     """Greedy answers. An answer ends where the next example would begin: at the separator, or at end-of-text."""
     answers = []
     with evaluating(model, precision):
