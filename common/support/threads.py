@@ -35,7 +35,8 @@ def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
 
 def watch(environment: MutableMapping[str, str] = os.environ) -> None:
     """From here on, let threads spin shortly while other programs compute on our cores. PyTorch is loaded."""
-    if STAT.exists() and not any(name in environment for name in THEIRS):
+    alone = environment.get("OMP_NUM_THREADS") == "1"  # waits for nobody
+    if STAT.exists() and not alone and not any(name in environment for name in THEIRS):
         threading.Thread(target=_watch, daemon=True).start()
 
 
@@ -63,10 +64,10 @@ def teams_needed(others: float, cores: int, threads: int) -> int:
 def _watch() -> None:
     import torch
 
-    cores, teams = os.sched_getaffinity(0), list[Team]()
+    cores, teams, pause = os.sched_getaffinity(0), list[Team](), threading.Event()
     before = time.monotonic(), seconds_of(cores), time.process_time()
     while True:
-        time.sleep(SECONDS)
+        pause.wait(SECONDS)
         now = time.monotonic(), seconds_of(cores), time.process_time()
         passed, all_of_them, ours = (new - old for new, old in zip(now, before))
         needed, before = teams_needed((all_of_them - ours) / passed, len(cores), torch.get_num_threads()), now
