@@ -236,7 +236,9 @@ def test_a_broken_run_goes_on_without_asking_again(server, monkeypatch, tmp_path
 
     server.prompts.clear()
     assert run(monkeypatch, tmp_path, server, *options, "--resume") == report
-    assert server.prompts == []
+    monkeypatch.setattr(sys, "argv", ["judge.py", "--resume", "--out", "out"])
+    judge.main()  # the folder holds the other options
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report and server.prompts == []
     with pytest.raises(InputError, match="has --judge-model oracle, not other"):
         run(monkeypatch, tmp_path, server, *options, "--resume", "--judge-model", "other")
     write_json(tmp_path / "a.json", answers("another"))
