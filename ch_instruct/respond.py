@@ -28,8 +28,8 @@ class RespondOptions(options.AnswerPrecisionOption, options.DeviceOption, option
                        "%(default)s)", choices=["all", "test"])
     temperature: float = 0.0  # the same answers, and so the same scores, every time
     seed: int = option(0, "seed of the sampling (default: %(default)s)", natural, metavar="N")
-    batch_size: int | None = option(None, "records answered together (default: 32, or 64 of a small model)", whole,
-                                    metavar="N")
+    batch_size: int | None = option(None, "records answered together (default: 64 where they take little memory, or 32)",
+                                    whole, metavar="N")
 
 
 if __name__ == "__main__":

@@ -4,5 +4,5 @@ import sys
 
 import common  # noqa: F401  # before anything here loads PyTorch
 
-# nbformat checks files by jsonschema, which would make 38 parsers of internet names from this, three seconds at each start.
+# Where rfc3987_syntax is there, jsonschema (of nbformat) builds 38 parsers with it, three seconds at each start. None is used.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]

@@ -50,6 +50,7 @@ class BrokenOptions(Options):
 
 if __name__ == "__main__":
     options.run_command(options.parse, BrokenOptions, __doc__)  # --help and wrong options end here: imports take seconds
+    os.environ["OMP_NUM_THREADS"] = "1"  # this process is forked, so it has one thread
 
 import torch
 

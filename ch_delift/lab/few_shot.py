@@ -35,8 +35,8 @@ class FewShotOptions(options.PrecisionOption, options.DeviceOption, options.NewT
     shots: int = option(5, "examples in a prompt, with --subset (default: %(default)s)", whole, metavar="K")
     out: Path = option(REQUIRED, "where to write the answers, .json", new_file, metavar="FILE")
     max_new_tokens: int = 32  # the examples need the room
-    batch_size: int | None = option(None, "records answered together (default: 32, or 64 of a small model)", whole,
-                                    metavar="N")
+    batch_size: int | None = option(None, "records answered together (default: 64 where they take little memory, or 32)",
+                                    whole, metavar="N")
     seed: int = option(0, "seed of the split, as given when the subset was chosen, and of the random subset (default: "
                        "%(default)s)", natural)
 

@@ -177,7 +177,7 @@ def time_answers(work: Work, trainings: int, reading: float) -> float:
     answers are taken to be as long as the expected ones. reading: seconds that evaluating a token takes."""
     test, most = work.examples["test"], work.max_new_tokens
     prompts = [encode_prompt(record, work.tokenizer, work.options.style) for record in work.records["test"]]
-    rows = min(len(prompts), texts_at_once(work.model, prompts, most))  # as in the test
+    rows = min(len(distributed.my_share(prompts)), texts_at_once(work.model, prompts, most))  # as in the test
     times = []
     for tokens in (1, 1 + TOKENS):
         start = time.monotonic()

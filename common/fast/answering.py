@@ -19,7 +19,7 @@ from common.support.console import Progress
 from common.support.device import send
 
 ROOM = 64  # columns of the cache that are kept free, so that old ones need not be dropped after every step
-FEW, MANY, CACHE = 32, 64, 2**30  # texts at once; bytes of keys and values that many may take
+FEW, MANY, CACHE = 32, 64, 2**30  # texts at once; bytes of keys and values of many, in one of at most two caches
 
 
 class Continuation(NamedTuple):
@@ -35,8 +35,8 @@ def text_generator(model: GPT2, seed: int, number: int) -> torch.Generator:
 
 
 def texts_at_once(model: GPT2, prompts: list[list[int]], max_new_tokens: int) -> int:
-    """How many texts to continue together: many, where their cache takes at most a gigabyte. Then a small model takes half as
-    many steps, and in each its threads wait for each other as often."""
+    """How many texts to continue together: many, where their cache takes at most a gigabyte. That makes half as many steps; in
+    each one, threads wait for each other as often as with few texts."""
     tokens = ROOM + min(max(map(len, prompts), default=0) + max_new_tokens, model.config.n_positions)
     size = 4 * 2 * model.config.n_layer * model.config.n_embd  # bytes of a token's keys and values, at most
     return MANY if MANY * tokens * size <= CACHE else FEW

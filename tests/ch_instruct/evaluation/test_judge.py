@@ -237,6 +237,7 @@ def test_a_broken_run_goes_on_without_asking_again(server, monkeypatch, tmp_path
     server.prompts.clear()
     assert run(monkeypatch, tmp_path, server, *options, "--resume") == report
     monkeypatch.setattr(sys, "argv", ["judge.py", "--resume", "--out", "out"])
+    (tmp_path / "out" / "report.json").unlink()
     judge.main()  # the folder holds the other options
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report and server.prompts == []
     with pytest.raises(InputError, match="has --judge-model oracle, not other"):

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -46,6 +47,7 @@ def test_a_container_that_may_take_less_than_its_cores_gets_fewer_threads(share,
     environment = {}
     prepare(environment)
     assert environment.get("OMP_NUM_THREADS") == number
+    assert environment.get("GOMP_SPINCOUNT") == (number and "1000")
 
 
 @pytest.mark.parametrize(("limits", "own", "share"), [
@@ -68,7 +70,7 @@ def test_the_share_is_the_smallest_limit_on_the_way_up(limits, own, share, tmp_p
 @pytest.mark.parametrize(("others", "cores", "ours", "needed"), [
     (0.1, 2, 2, 0), (0.9, 2, 2, 1),  # one team of two: three threads are more than the cores
     (0.9, 8, 4, 0), (3.9, 8, 4, 0), (4.5, 8, 4, 2),  # there are cores for the others, until they take more than four
-    (2.0, 2, 1, 0)])  # one thread waits for none
+    (2.0, 2, 1, 0), (130.0, 128, 2, 0)])  # one thread waits for none; 127 teams are too many
 def test_teams_are_called_when_others_take_our_cores(others, cores, ours, needed):
     assert teams_needed(others, cores, ours) == needed
     assert not needed or ours + needed * (ours - 1) > cores >= ours + (needed - 1) * (ours - 1)
@@ -102,8 +104,21 @@ for load in (0.0, 1.0, 0.0):
     time.sleep(1)
     found.append(len(os.listdir("/proc/self/task")))
 print([number - found[0] for number in found])
+load = 1.0
+time.sleep(0.5)  # Python ends while a team sleeps
 """
     untouched = {name: value for name, value in os.environ.items() if name not in threads.THEIRS}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
                           env=untouched | settings | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"})
-    assert done.stdout == ("[0, 0, 0]\n" if settings else "[0, 2, 0]\n"), done.stderr
+    assert (done.stdout, done.returncode, done.stderr) == ("[0, 0, 0]\n" if settings else "[0, 2, 0]\n", 0, "")
+
+
+@pytest.mark.skipif(not STAT.exists(), reason="only Linux tells what its cores do")
+def test_what_cannot_be_read_ends_the_watch_and_nothing_else(monkeypatch):
+    def unreadable(cores):
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(threads, "seconds_of", unreadable)
+    before = threading.active_count()
+    threads._watch()  # returns
+    assert threading.active_count() == before
