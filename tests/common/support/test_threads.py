@@ -83,6 +83,7 @@ def test_what_the_cores_have_computed(tmp_path):
     assert seconds_of({0, 12}, tmp_path / "stat") == pytest.approx((100 + 20 + 3 + 40 + 5 + 6 + 1) / ticks)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not STAT.exists(), reason="only Linux tells what its cores do")
 @pytest.mark.parametrize("settings", [{}, {"GOMP_SPINCOUNT": "5"}])
 def test_sleeping_threads_come_and_go_with_the_load(settings):
