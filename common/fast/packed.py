@@ -7,7 +7,7 @@ lengths is made on the CPU, where batches come from, so a step never waits for t
 Its numbers are tested on the CPU. **Its speed is not measured**: `python ch_instruct/lab/gpu.py` does that, where there is a
 CUDA GPU. Until somebody has run it, nothing else uses this file. If it is faster, a line in two places makes it the rule on a
 GPU: `losses.states_for` calls `run_packed` (without a cache, and without dropout), and `training.fit` begins with
-`compile_blocks`. Without the second, `flex_attention` computes all N² scores.
+`compile_blocks`. Without the second, `flex_attention` computes all N² scores. (Tried with PyTorch 2.13 only.)
 """
 
 from collections.abc import Callable

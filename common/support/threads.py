@@ -1,4 +1,4 @@
-"""How PyTorch's threads wait for each other, and how many there are. OpenMP reads this once, while PyTorch is loaded.
+"""How PyTorch's threads wait for each other, and how many there are. OpenMP reads its settings once, while PyTorch is loaded.
 
 Between two pieces of work, threads wait by spinning: they ask in a loop whether there is more to do. So they begin at once. But
 where another program needs a core, they may wait for a thread that has none, and take the core that it needs. Then training
@@ -27,7 +27,8 @@ END = threading.Event()  # of this process
 
 
 def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set what the user has not set: a short spin; and where a container may take less than all cores, that many threads."""
+    """Set what the user has not set: LLVM's and Intel's short spin; and where a container may take less than all cores, that
+    many threads, which spin shortly, GNU's, too."""
     # PyTorch looks at the cores on which this process may run, but not at the share of them that its container may take.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     spin = SPIN
