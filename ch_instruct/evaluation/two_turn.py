@@ -13,7 +13,6 @@ Answers are greedy. Where a question has a reference, each turn is scored by exa
 """
 
 import json
-import reprlib
 import time
 import uuid
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ if __name__ == "__main__":
     options.run_command(options.parse, TwoTurnOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 from ch_instruct.encoding import encode_prompt
-from ch_instruct.records import check_characters, read_rows
+from ch_instruct.evaluation.response_files import read_questions
 from ch_instruct.scoring import score
 from ch_instruct.support.prompt_style import choose_style
 from common.fast.answering import continue_all
@@ -52,26 +51,17 @@ from common.tokenizer import Tokenizer
 
 
 def load_questions(path: Path) -> list[dict]:
-    """Read and check a question file: question_id, category, two turns, and a reference of up to two texts, if any.
+    """The questions of a file of MT-Bench's form, each with two turns and references to them: two, one or none.
 
     Raises:
         InputError: naming the question that is not so.
     """
-    questions = read_rows(path, "--questions")
-    seen = set()
-    for number, question in enumerate(questions, 1):
-        where = f"--questions {path}, question {number}"
-        if not isinstance(question, dict) or type(question.get("question_id")) not in (int, str):
-            raise InputError(f"{where} is {reprlib.repr(question)}; it must be an object with a question_id and turns.")
-        if question["question_id"] in seen:
-            raise InputError(f"{where} has the question_id {question['question_id']!r} of an earlier one; each needs its own.")
-        seen.add(question["question_id"])
-        for key, allowed in (("turns", (2,)), ("reference", (0, 1, 2))):
-            texts = question.get(key) or []
-            if not (isinstance(texts, list) and len(texts) in allowed and all(isinstance(text, str) for text in texts)):
-                raise InputError(f"{where}: {key!r} is {reprlib.repr(texts)}; it must be a list of two texts.")
-        check_characters(json.dumps(question, ensure_ascii=False), where)
-    return questions
+    questions = read_questions(path)
+    for question_id, question in questions.items():
+        if len(question["turns"]) != 2 or len(question["reference"]) > 2:
+            raise InputError(f"--questions {path}: question_id {question_id!r} has {len(question['turns'])} turns and "
+                             f"{len(question['reference'])} references; it must have two turns, and no more references.")
+    return list(questions.values())
 
 
 def answer_both(model: GPT2, tokenizer: Tokenizer, questions: list[dict], style: str,

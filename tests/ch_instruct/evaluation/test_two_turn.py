@@ -47,12 +47,15 @@ def test_our_questions_have_right_references():
 
 
 @pytest.mark.parametrize(("question", "words"), [
-    ("hello", ["question 2 is 'hello'"]), ({"turns": ["a", "b"]}, ["question 2", "question_id"]),
-    ({"question_id": None, "turns": ["a", "b"]}, ["question_id"]), (ASKED, ["question_id 7 of an earlier one"]),
-    ({"question_id": 1}, ["'turns' is []", "two texts"]), ({"question_id": 1, "turns": ["a"]}, ["'turns' is ['a']"]),
-    ({"question_id": 1, "turns": ["a", 2]}, ["'turns' is ['a', 2]"]), ({"question_id": 1, "turns": "ab"}, ["'turns' is 'ab'"]),
+    ("hello", ["line 2", "it is 'hello', not an object"]), ({"turns": ["a", "b"]}, ["line 2", "it has no 'question_id'"]),
+    ({"question_id": None, "turns": ["a", "b"]}, ["question_id"]),
+    (ASKED, ["line 2", "question_id 7 stands there a second time"]),
+    ({"question_id": 1}, ["line 2", "it has no 'turns'"]),
+    ({"question_id": 1, "turns": ["a"]}, ["question_id 1 has 1 turns", "must have two"]),
+    ({"question_id": 1, "turns": ["a", 2]}, ["number 2 of 'turns' is 2"]),
+    ({"question_id": 1, "turns": "ab"}, ["'turns' is 'ab'"]),
     ({"question_id": 1, "turns": ["a", "b"], "reference": "ab"}, ["'reference' is 'ab'"]),
-    ({"question_id": 1, "turns": ["a", "b"], "reference": [None, "b"]}, ["'reference' is [None, 'b']"])], ids=str)
+    ({"question_id": 1, "turns": ["a", "b"], "reference": [None, "b"]}, ["number 1 of 'reference' is None"])], ids=str)
 def test_bad_question_is_named(tmp_path, question, words):
     with pytest.raises(InputError) as refused:
         load_questions(save(tmp_path, ASKED, question))
