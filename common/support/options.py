@@ -67,81 +67,50 @@ def new_file(text: str) -> Path:
     return path
 
 
-def _integer(text: str, lowest: int, highest: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = lowest - 1
-    if value < lowest:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a whole number from {lowest} up")
-    if value > highest:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be at most {highest}")
-    return value
+def _integer(lowest: int, highest: int) -> Callable[[str], int]:
+    """What makes a whole number in this range of a text, for `option`."""
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = lowest - 1
+        if value < lowest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a whole number from {lowest} up")
+        if value > highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be at most {highest}")
+        return value
+
+    return read
 
 
-def whole(text: str) -> int:
-    """A whole number from 1 up that 32 bits hold."""
-    return _integer(text, 1, 2**31 - 1)
+def _number(allowed: Callable[[float], bool], what: str) -> Callable[[str], float]:
+    """What makes a number of a text, for `option`. what: an allowed one is, for errors."""
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not allowed(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be {what}")
+        return value
+
+    return read
 
 
-def natural(text: str) -> int:
-    """A whole number from 0 up, such as a seed. 63 bits hold it: several seeds count up from there, and PyTorch takes 64."""
-    return _integer(text, 0, 2**63 - 1)
-
-
-def _number(text: str, allowed: Callable[[float], bool], what: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not allowed(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be {what}")
-    return value
-
-
-def positive(text: str) -> float:
-    """A number above 0 whose inverse and product with others float32 can hold."""
-    return _number(text, lambda value: 1e-30 <= value <= 1e30, "a number above 0 (from 1e-30 to 1e30)")
-
-
-def rate(text: str) -> float:
-    """A learning rate. AdamW moves each weight by about as much, so that beyond 1 nothing is learnt."""
-    return _number(text, lambda value: 1e-30 <= value <= 1, "a learning rate above 0, at most 1")
-
-
-def repeats(text: str) -> int:
-    """How often something is done that takes minutes at least."""
-    return _integer(text, 1, 1000)
-
-
-def seconds(text: str) -> float:
-    """A time above 0, a day at most."""
-    return _number(text, lambda value: 0 < value <= 86_400, "a number of seconds above 0, at most 86400")
-
-
-def not_negative(text: str) -> float:
-    """A number from 0 up that float32 can hold."""
-    return _number(text, lambda value: 0 <= value <= 1e30, "a number from 0 up (to 1e30)")
-
-
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    return _number(text, lambda value: 0 <= value <= 1, "a share between 0 and 1")
-
-
-def positive_share(text: str) -> float:
-    """A share above 0, at most 1."""
-    return _number(text, lambda value: 0 < value <= 1, "a share above 0 and at most 1")
-
-
-def temperature(text: str) -> float:
-    """0, or a number by which logits can be divided."""
-    return _number(text, lambda value: value == 0 or 1e-30 <= value <= 1e30, "0 or a number above 0 (from 1e-30 to 1e30)")
-
-
-def penalty(text: str) -> float:
-    """A factor for logits."""
-    return _number(text, lambda value: 0.1 <= value <= 10, "a number from 0.1 to 10")
+whole = _integer(1, 2**31 - 1)  # 32 bits hold it
+natural = _integer(0, 2**63 - 1)  # such as a seed: several seeds count up from there, and PyTorch takes 64 bits
+repeats = _integer(1, 1000)  # how often something is done that takes minutes at least
+seconds = _number(lambda value: 0 < value <= 86_400, "a number of seconds above 0, at most 86400")  # a day
+share = _number(lambda value: 0 <= value <= 1, "a share between 0 and 1")
+positive_share = _number(lambda value: 0 < value <= 1, "a share above 0 and at most 1")
+not_negative = _number(lambda value: 0 <= value <= 1e30, "a number from 0 up (to 1e30)")  # float32 can hold it
+# Float32 can hold its inverse, and products with others.
+positive = _number(lambda value: 1e-30 <= value <= 1e30, "a number above 0 (from 1e-30 to 1e30)")
+# AdamW moves each weight by about as much as the learning rate, so that beyond 1 nothing is learnt.
+rate = _number(lambda value: 1e-30 <= value <= 1, "a learning rate above 0, at most 1")
+# Logits are divided by it, or it is 0.
+temperature = _number(lambda value: value == 0 or 1e-30 <= value <= 1e30, "0 or a number above 0 (from 1e-30 to 1e30)")
+penalty = _number(lambda value: 0.1 <= value <= 10, "a number from 0.1 to 10")  # a factor for logits
 
 
 REQUIRED: Any = MISSING
