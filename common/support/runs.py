@@ -73,12 +73,7 @@ def recorded_precision(args: FolderOptions, precision: str) -> str:
 
 def plain_options(args: object) -> dict[str, Any]:
     """The options as JSON can hold them."""
-    def plain(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [plain(one) for one in value]
-        return str(value) if isinstance(value, Path) else value
-
-    return {name: plain(value) for name, value in vars(args).items()}
+    return json.loads(json.dumps(vars(args), default=str))  # a path becomes a text
 
 
 def open_run(chapter: str, args: FolderOptions, facts: dict[str, object]) -> Path:
