@@ -10,8 +10,7 @@ A view says at which positions tokens stand, and computes attention for its layo
 Letters as in `gpt2.py`, and: S tokens already in the cache, N tokens in all rows together without padding.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +72,11 @@ class View:
         q, k, v = attention.heads(qkv)  # each [B, H, T, Dh]; Llama's k and v have fewer heads
         if self.cache is not None:
             k, v = self.cache.append(attention, k, v)  # [B, H, S+T, Dh]
-        with attention_in_fp32(q, k, v) as (q, k, v):
+        # On the CPU a training step computes attention in float32, whatever the precision: its products are small, and in
+        # bfloat16 their backward pass takes three times as long.
+        exact = q.is_cpu and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
+        with torch.autocast("cpu", enabled=False) if exact else nullcontext():
+            q, k, v = (tensor.float() if exact else tensor for tensor in (q, k, v))
             # Without a mask, "causal" is enough: either S = 0, or the one new token may see everything.
             y = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=self.mask, is_causal=self.mask is None and self.T > 1,
@@ -107,17 +110,6 @@ class Unpadded(View):
     def attend(self, qkv: Tensor, attention: Attention) -> Tensor:
         """Rows for attention, which alone needs to know which tokens make one: [N, 3D] -> [N, D]."""
         return self.pack(super().attend(self.unpack(qkv), attention))
-
-
-@contextmanager
-def attention_in_fp32(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Within this context a training step on the CPU computes attention in float32, whatever the precision: its products are
-    small, and in bfloat16 their backward pass takes three times as long."""
-    if tensors[0].is_cpu and tensors[0].dtype == torch.bfloat16 and torch.is_grad_enabled():
-        with torch.autocast("cpu", enabled=False):
-            yield tuple(tensor.float() for tensor in tensors)
-    else:
-        yield tensors
 
 
 def run(model: GPT2, ids: Tensor, cache: KVCache | None = None, padding: Tensor | None = None,
