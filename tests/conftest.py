@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from common.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
-# Examples that are made up are the same in every run, so that a run of the tests is certain.
-# python -m pytest --hypothesis-profile default tries others.
-settings.register_profile("certain", derandomize=True)
+# Examples that are made up are the same in every run, and none fails for being slow on a busy machine, so that a run of the
+# tests is certain. python -m pytest --hypothesis-profile default tries others.
+settings.register_profile("certain", derandomize=True, deadline=None)
 settings.load_profile("certain")
 gc.disable()  # until all is collected
 os.fsync = lambda descriptor: None  # to wait for the disk takes minutes in all, and no test pulls the plug
