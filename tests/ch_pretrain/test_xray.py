@@ -26,7 +26,8 @@ from common.support.files import InputError
 from common.support.local_server import LocalServer
 from common.support.verify import layer_differences
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, assert_refused, make_model, open_browser, run_here
+from tests.conftest import ROOT, assert_refused, open_browser, run_here
+from tests.models import make_model
 
 TWICE = " mill sun dog lamp tree mill sun dog lamp tree"
 SCRIPT = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
