@@ -74,13 +74,6 @@ def tiny_model() -> "GPT2":
     return make_model()
 
 
-
-
-
-
-
-
-
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory) -> Path:
     """A random Llama with a tokenizer as SmolLM2's: digits one by one, control tokens, a chat template. Written by
@@ -109,8 +102,6 @@ def llama_folder(tmp_path_factory) -> Path:
         initializer_range=0.2)).to(torch.bfloat16)
     model.save_pretrained(folder, max_shard_size="40KB")
     return folder
-
-
 
 
 @pytest.fixture(scope="session")
@@ -231,8 +222,6 @@ def kill_and_resume(script: str, *options: object, folder: Path, when: Sequence[
         process.join()
     assert not (folder / "report.json").exists(), "killed too late to show anything"
     run_here(script, "--out", folder, "--resume", folder=folder.parent)  # run.json knows the other options
-
-
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
