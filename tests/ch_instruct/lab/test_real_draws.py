@@ -6,7 +6,7 @@ import pytest
 from ch_instruct.lab import real_draws, real_plan
 from ch_pretrain import classroom
 from common.support.files import InputError
-from tests.conftest import save_tiny
+from tests.models import save_tiny
 
 PRIMARY = [("a", "b", 5), ("a", "c", 5)]
 
@@ -58,6 +58,7 @@ def given(tmp_path, monkeypatch):
     return real_plan.RealOptions(model=str(tmp_path / "model"), data=tmp_path / "data.json", out=tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_draws_share_no_record_and_hold_short_ones(given):
     work, folder, _ = real_draws.start(given)
     draws = [real_draws.draw(work, number) for number in range(4)]
@@ -68,6 +69,7 @@ def test_draws_share_no_record_and_hold_short_ones(given):
     assert [one.records for one in draws] == [real_draws.draw(work, number).records for number in range(4)]
 
 
+@pytest.mark.slow
 def test_too_few_records_are_refused_before_anything_is_written(given, monkeypatch):
     monkeypatch.setattr(real_plan, "TRAIN", 600)
     with pytest.raises(InputError, match=r"training records of at most 96 tokens .* give a file with 2416 or more"):
@@ -75,6 +77,7 @@ def test_too_few_records_are_refused_before_anything_is_written(given, monkeypat
     assert not given.out.exists()
 
 
+@pytest.mark.slow
 def test_training_takes_some_passes_over_the_records_it_is_given(given):
     work, folder, _ = real_draws.start(given)
     one = real_draws.draw(work, 0)
