@@ -7,7 +7,8 @@ from ch_delift.lab import real_language
 from ch_delift.lab.real_language import CHOSEN, PRIMARY, RULES
 from ch_instruct.lab import real_draws, real_plan
 from ch_pretrain import classroom
-from tests.conftest import assert_refused, save_tiny
+from tests.conftest import assert_refused
+from tests.models import save_tiny
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import pytest
 from ch_instruct.lab import real_draws, real_plan
 from ch_pretrain import classroom
 from common.support.files import InputError
-from tests.conftest import save_tiny
+from tests.models import save_tiny
 
 PRIMARY = [("a", "b", 5), ("a", "c", 5)]
 
