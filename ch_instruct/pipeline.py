@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ch_instruct.collate import collate
-from ch_instruct.encoding import Encoded, Example, encode_prompt, encode_records
+from ch_instruct.encoding import Encoded, Example, encode_prompt, encode_record, encode_records
 from ch_instruct.prompts import chat_template, question_text
 from ch_instruct.records import load_records, save_records, split_places
 from ch_instruct.scoring import score
@@ -187,6 +187,12 @@ def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options:
     if (count := len(parts["test"].records)) < reports.FEW_QUESTIONS and not options.smoke:
         say(reports.few_questions(count))
     return parts
+
+
+def with_records(work: Work, records: dict[str, list[dict]]) -> Work:
+    """The same work with other records, by part."""
+    return replace(work, records=records, examples={part: [encode_record(record, work.tokenizer, work.options.style)
+                                                           for record in found] for part, found in records.items()})
 
 
 def different_questions(records: list[dict]) -> list[dict]:

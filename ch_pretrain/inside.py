@@ -184,8 +184,8 @@ def logit_lens(model: GPT2, ids: Tensor, k: int = 5) -> Lens:
     with hooked([block.register_forward_pre_hook(lambda module, inputs: streams.append(inputs[0][0])) for block in model.h]):
         logits = logits_of(model, ids[None])[0].float()
     head = getattr(model, "lm_head", model.wte).weight  # tied, if there is none of its own
-    rows = [F.linear(model.ln_f(stream), head).float() for stream in streams] + [logits]
-    tops = [row.softmax(dim=-1).topk(k) for row in rows]
+    rows = F.linear(model.ln_f(torch.stack(streams)), head).float()  # [layers, T, V]: in one product the head is read once
+    tops = [row.softmax(dim=-1).topk(k) for row in (*rows, logits)]
     return Lens(torch.stack([top.values for top in tops]), torch.stack([top.indices for top in tops]), logits)
 
 

@@ -59,7 +59,8 @@ from common.support.checkpoints import STATE_FILE, Run, save_state
 from common.support.runs import data_hash
 from common.tokenizer import Tokenizer
 from common.training import TrainOptions, make_optimizer
-from tests.conftest import ENVIRONMENT, ROOT, assert_same_weights, command, make_model
+from tests.conftest import ENVIRONMENT, ROOT, command
+from tests.models import assert_same_weights, make_model
 
 LONGEST = 30  # seconds that a refusal may take
 CLOSED = "http://127.0.0.1:9/v1"  # where no judge listens

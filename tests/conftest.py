@@ -1,6 +1,11 @@
-"""What many tests need: tiny models, a tokenizer without files, and ways to run, refuse, kill and resume a command."""
+"""What many tests need: tiny models, a tokenizer without files, and ways to run, refuse, kill and resume a command.
+
+The process that starts the workers reads this file first, and they wait for it. So what loads PyTorch is imported where it is
+used; the models stand in models.py.
+"""
 
 import contextlib
+import gc
 import io
 import os
 import runpy
@@ -11,29 +16,40 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["OMP_NUM_THREADS"] = "1"  # each process of the tests has a core; PyTorch reads this when imported
 
 import pytest
-import torch
 from hypothesis import settings
-from matplotlib.figure import Figure
 
-from ch_pretrain.pages import pages
-from common.gpt2 import GPT2, GPT2Config
-from common.llama import Llama, LlamaConfig
-from common.pretrained import CLASSROOM_FOLDER, load_pretrained, save_pretrained
-from common.tokenizer import Tokenizer
 from tests.started import start, told
 
-EOT = 256  # of the byte tokenizer
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from common.gpt2 import GPT2
+    from common.tokenizer import Tokenizer
+
 ROOT = Path(__file__).resolve().parents[1]
-# Examples that are made up are the same in every run, so that a run of the tests is certain.
-# python -m pytest --hypothesis-profile default tries others.
-settings.register_profile("certain", derandomize=True)
+# Examples that are made up are the same in every run, and none fails for being slow on a busy machine, so that a run of the
+# tests is certain. python -m pytest --hypothesis-profile default tries others.
+settings.register_profile("certain", derandomize=True, deadline=None)
 settings.load_profile("certain")
+gc.disable()  # until all is collected
 os.fsync = lambda descriptor: None  # to wait for the disk takes minutes in all, and no test pulls the plug
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # one thread, and no hub
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than cores for slow tests: a quarter of their time they wait, for browsers, time-outs and the like."""
+    return (os.cpu_count() or 1) + (config.option.markexpr != "not slow")
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay: to look through them for garbage again and again took a tenth of the quick lane."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,54 +59,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def tokenizer() -> Tokenizer:
+def tokenizer() -> "Tokenizer":
     """Every byte is a token, and end-of-text is 256."""
+    from common.tokenizer import Tokenizer
+
     return Tokenizer.from_merges([])
 
 
 @pytest.fixture
-def tiny_model() -> GPT2:
+def tiny_model() -> "GPT2":
     """A random model of two layers for the byte tokenizer."""
+    from tests.models import make_model
+
     return make_model()
-
-
-def make_model(**sizes: int) -> GPT2:
-    """A random model in evaluation mode, the same one for the same sizes."""
-    torch.manual_seed(0)
-    config = GPT2Config(**{"vocab_size": 257, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4} | sizes)
-    model = GPT2(config).eval()
-    with torch.no_grad():  # larger than at the start of training, so that outputs differ clearly
-        for p in model.parameters():
-            p.add_(torch.randn_like(p) * 0.1)
-    return model
-
-
-def make_llama(**sizes: object) -> Llama:
-    """The same of the other kind, with half as many heads of keys as of queries."""
-    torch.manual_seed(0)
-    model = Llama(LlamaConfig(**{"vocab_size": 257, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48,
-                                 "n_kv_head": 2} | sizes)).eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn_like(p) * 0.1)
-    return model
-
-
-KINDS = {"GPT-2": make_model, "Llama": make_llama, "a head of its own": lambda **sizes: make_llama(tied=False, **sizes),
-         "Qwen2": lambda **sizes: make_llama(qkv_bias=True, **sizes)}
-
-SMOLLM2_TEMPLATE = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
-You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
-' }}{% endif %}{{'<|im_start|>' + message['role'] + '
-' + message['content'] + '<|im_end|>' + '
-'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
-' }}{% endif %}"""  # as the model's tokenizer_config.json has it
 
 
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory) -> Path:
     """A random Llama with a tokenizer as SmolLM2's: digits one by one, control tokens, a chat template. Written by
     transformers, weights in parts and in bfloat16."""
+    import torch
+
+    from ch_pretrain.pages import pages
+    from tests.models import SMOLLM2_TEMPLATE
+
     transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
     folder = tmp_path_factory.mktemp("llama")
     inner = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -112,16 +104,13 @@ def llama_folder(tmp_path_factory) -> Path:
     return folder
 
 
-def save_tiny(folder: Path, **sizes: int) -> None:
-    """Write a random model of two layers with the classroom's tokenizer, in whose tokens records are a quarter as long as in
-    bytes: so a command that trains and answers ends in seconds."""
-    tokenizer = Tokenizer.from_folder(CLASSROOM_FOLDER)
-    save_pretrained(make_model(**{"vocab_size": tokenizer.vocab_size, "n_positions": 256} | sizes), tokenizer, folder)
-
-
 @pytest.fixture(scope="session")
 def stopping_model():
     """A random model that sometimes stops: end-of-text gets a larger embedding, so its logit varies more."""
+    import torch
+
+    from tests.models import EOT, make_model
+
     model = make_model(n_positions=32)
     with torch.no_grad():
         model.wte.weight[EOT] *= 2.5
@@ -145,10 +134,13 @@ def run_command(script: str, *options: object, folder: Path, check: bool = True,
     return done
 
 
-def save_roughly(figure: Figure, path: Path, savefig: Callable = Figure.savefig, **how: object) -> None:
-    """Draw a picture of a command small and without making room for its texts, which would be drawn for that once more."""
-    figure.set_layout_engine("none")
-    savefig(figure, path, **how | {"dpi": 30})
+def roughly(savefig: Callable) -> Callable:
+    """Draws a picture of a command small and without making room for its texts, which would be drawn for that once more."""
+    def save(figure: "Figure", path: Path, **how: object) -> None:
+        figure.set_layout_engine("none")
+        savefig(figure, path, **how | {"dpi": 30})
+
+    return save
 
 
 def run_here(script: str, *options: object, folder: Path, check: bool = True) -> subprocess.CompletedProcess:
@@ -156,9 +148,11 @@ def run_here(script: str, *options: object, folder: Path, check: bool = True) ->
 
     It shows all but what needs a process of its own: several ranks, a kill, the environment, a terminal, what is imported.
     """
+    from matplotlib.figure import Figure
+
     status, out, err = 0, io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(Figure, "savefig", save_roughly)
+        patch.setattr(Figure, "savefig", roughly(Figure.savefig))
         patch.chdir(folder)
         patch.setattr(sys, "argv", [script, *map(str, options)])
         try:
@@ -228,14 +222,6 @@ def kill_and_resume(script: str, *options: object, folder: Path, when: Sequence[
         process.join()
     assert not (folder / "report.json").exists(), "killed too late to show anything"
     run_here(script, "--out", folder, "--resume", folder=folder.parent)  # run.json knows the other options
-
-
-def assert_same_weights(one: Path, two: Path) -> None:
-    """Two checkpoints are equal bit for bit."""
-    (model, _), (other, _) = load_pretrained(one), load_pretrained(two)
-    assert model.state_dict().keys() == other.state_dict().keys()
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, other.state_dict()[name]), f"{name} of {one} and {two}"
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:

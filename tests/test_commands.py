@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ENVIRONMENT, ROOT, assert_refused, make_model
+from tests.conftest import ENVIRONMENT, ROOT, assert_refused
+from tests.models import make_model
 
 EVALUATION = "ch_instruct/evaluation/"
 TRAINING = ["ch_pretrain/train.py", "ch_instruct/train.py", "ch_sftmix/train.py", "ch_delift/train.py"]

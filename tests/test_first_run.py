@@ -10,7 +10,8 @@ from common.fast.answering import Continuation
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
 from tests import first_run
-from tests.conftest import assert_refused, make_model
+from tests.conftest import assert_refused
+from tests.models import make_model
 
 PARTS = ["machine", "weights", "parity", "training", "answers", "utilities"]
 

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
@@ -25,16 +26,21 @@ MAY_IMPORT = {"common": {"common"},
               "notebooks": {"notebooks", "ch_delift", "ch_sftmix", "ch_instruct", "ch_pretrain", "common"}}
 FOLDERS = sorted(path for path in ROOT.iterdir() if path.name in ("common", "notebooks") or path.name.startswith("ch_"))
 SOURCES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py"))
-TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NOT_OURS = {".git", ".venv", "__pycache__", "build", "runs", ".hypothesis", ".pytest_cache", ".ruff_cache",
             ".ipynb_checkpoints", ".mypy_cache"}
 
 
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Parsed once, and only in the worker that checks them."""
+    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+
+
 def nodes(kind: type | tuple[type, ...]) -> Iterator[tuple[str, ast.AST]]:
     """(file, node) for every node of this kind in common and the chapters."""
-    return ((name, node) for name, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, kind))
+    return ((name, node) for name, tree in trees().items() for node in ast.walk(tree) if isinstance(node, kind))
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -77,7 +83,7 @@ def test_there_is_something_to_check():
 def test_imports_go_one_way():
     ours = {folder.name for folder in FOLDERS} | {"tests"}
     assert {folder.name for folder in FOLDERS} <= MAY_IMPORT.keys()
-    wrong = [f"{name} imports {module}" for name, tree in TREES.items()
+    wrong = [f"{name} imports {module}" for name, tree in trees().items()
              for module in imported(tree) & ours - MAY_IMPORT[name.partition("/")[0]]]
     assert wrong == []
 
@@ -127,7 +133,7 @@ def test_no_blanket_except():
 
 @pytest.mark.slow
 def test_no_pickle():
-    assert {name: found for name, tree in TREES.items()
+    assert {name: found for name, tree in trees().items()
             if (found := imported(tree) & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"})} == {}
 
 
@@ -153,7 +159,7 @@ def test_everything_public_has_a_docstring():
                 elif not ast.get_docstring(node):
                     yield where
 
-    found = [where for name, tree in TREES.items() if tree.body for where in undocumented(tree, name)]
+    found = [where for name, tree in trees().items() if tree.body for where in undocumented(tree, name)]
     assert found == [], "\n".join(found)
 
 
@@ -185,7 +191,7 @@ def test_requirements_name_all_that_is_imported():
 
     # What a try or `with needs(...)` encloses is optional: the command says what to install.
     optional = {module for _, node in nodes((ast.Try, ast.With)) for module in imported(node)}
-    needed = {module for tree in TREES.values() for module in imported(tree)}
+    needed = {module for tree in trees().values() for module in imported(tree)}
     assert missing(needed - optional) == set()
     assert missing(optional, "dev", "eval", "gguf") == set()
 
@@ -206,7 +212,7 @@ RECORDS_WAY = ("ch_instruct.records", "ch_instruct.prompts", "ch_instruct.encodi
 def test_a_records_way_never_turns_back():
     """records -> prompts -> encoding -> collate: each may import those before it, none a later one."""
     for i, module in enumerate(RECORDS_WAY):
-        tree = TREES[module.replace(".", "/") + ".py"]
+        tree = trees()[module.replace(".", "/") + ".py"]
         names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert not names & set(RECORDS_WAY[i:]), module
 
@@ -229,7 +235,7 @@ def test_the_way_through_the_code_is_an_evening_and_names_the_right_lines():
         assert path == link
         source = (ROOT / path).read_text(encoding="utf-8").splitlines(keepends=True)
         if first:
-            at = {node.name: node for node in TREES[path].body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+            at = {node.name: node for node in trees()[path].body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
             start = min([at[begins].lineno, *(decorator.lineno for decorator in at[begins].decorator_list)])
             assert (int(first), int(last)) == (start, at[ends or begins].end_lineno), path
             source = source[start - 1:int(last)]

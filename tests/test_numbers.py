@@ -6,15 +6,13 @@ import pytest
 
 from tests.conftest import ROOT
 
-DELIFT = ("ch_delift/README.md", "ch_delift/lab/first_map.md")
+DELIFT = ("ch_delift/README.md", "README.md")
 SFTMIX = ("ch_sftmix/README.md", "README.md", "ch_instruct/recipe.md")
 FIRST = ("ch_sftmix/README.md", "ch_sftmix/lab/first_map.md")
 QUOTED = {  # as it is written -> where it has to stand
-    "| skewed | +12.2 ± 8.5 | 0.012 | 0.058 | -3.4 ± 8.5 | 0.376 | 0.376 |": DELIFT,
-    "| redundant | **+11.2 ± 5.2** | 0.001 | 0.008 | -2.7 ± 3.4 | 0.105 | 0.211 |": DELIFT,
-    "| target | +15.4 ± 10.7 | 0.012 | 0.058 | -9.9 ± 9.2 | 0.038 | 0.115 |": DELIFT,
-    "11 to 15 points": (*DELIFT, "README.md", "ch_instruct/recipe.md", "notebooks/04_delift.ipynb"),
-    "+12.2 on skewed data becomes about +1.4": DELIFT[:1], "+12.2 becomes about +1.4": DELIFT[1:],
+    "11 to 15 points": ("ch_delift/README.md", "ch_delift/lab/first_map.md"), "270 to 290": DELIFT,
+    "8 to 17 points": ("README.md", "ch_instruct/recipe.md"),
+    "17 to 28 points": ("ch_delift/README.md", "ch_instruct/recipe.md"),
     "+1.7": FIRST, "+1.8": FIRST, "-5.7": FIRST,
     "+2.8 ± 1.1": SFTMIX, "+3.0 ± 0.7": SFTMIX, "2.2 ± 1.2": SFTMIX,
     "94.6": ("README.md", "ch_instruct/README.md")}
@@ -42,3 +40,17 @@ def test_sftmixs_readme_quotes_its_results():
         r"^(tenth left out|relative tenth left out) +(\S+% ± .*)$", results.partition("Wrong answers among")[2], flags=re.M)}
     assert f"{float(wrong['tenth left out']):.0f} % are wrong" in text
     assert f"{float(wrong['relative tenth left out']):.0f} % are wrong" in text
+
+
+def test_delifts_readme_quotes_its_results():
+    results = (ROOT / "ch_delift/lab/RESULTS.md").read_text(encoding="utf-8")
+    text = " ".join((ROOT / "ch_delift/README.md").read_text(encoding="utf-8").split())
+    tested = results.partition("p after Holm")[2].partition("Weighted as the pool")[0]
+    for minus in ("DELIFT-ρ - DELIFT", "DELIFT-ρ - SE", "DELIFT - SE"):
+        cells = re.findall(rf": {minus} +(\S+)% ± (\S+)% +(\S+) +(\S+)$", tested, flags=re.M)
+        told = " | ".join(f"{mean} ± {half} | {p} | {after}" for mean, half, p, after in cells)
+        assert len(cells) == 2 and f"| {minus} | {told} |" in text
+    for condition in ("Skewed", "Redundant"):
+        here = results.partition(f"## {condition} data")[2].partition("## ")[0]
+        arms = dict(re.findall(r"^(\S+) +16 of 16 +(\S+)% ±", here, flags=re.M))
+        assert all(arms[arm] in text for arm in ("random", "DELIFT", "DELIFT-ρ", "SE", "oracle"))

@@ -30,7 +30,7 @@ from common.support.options import FolderOptions, RunOptions
 from common.tokenizer import Tokenizer
 from common.training import TrainOptions, make_optimizer
 from notebooks.execute import read_notebook
-from tests.conftest import make_model
+from tests.models import make_model
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -8,6 +8,7 @@ are averaged; intervals and tests are over data sets. What is not measured is to
 are.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,13 @@ class ResultOptions(Options):
 
     map: Path = option(HERE / "map.jsonl", "journal of the map (default: the one that is kept here)", Path, metavar="FILE")
     pilot: Path = option(HERE / "pilot.jsonl", "that of the pilot (default: the one that is kept here)", Path, metavar="FILE")
-    out: Path | None = option(None, "write the page to this file, too", Path, metavar="FILE")
+    out: Path | None = option(None, "write the page to this file, too, and a picture beside it", Path, metavar="FILE")
 
 
 if __name__ == "__main__":
     options.run_command(options.parse, ResultOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
+from ch_delift.lab.conditions import draw_data
 from ch_delift.lab.plan import MAP, MARGIN, PILOT, PILOT_SETS, PRIMARY, Series, Trial
 from ch_delift.lab.plots import draw_differences
 from common.support.plots import save_picture
@@ -51,7 +53,8 @@ from common.support.reports import (
 )
 
 MEASURES = {"macro": "families alike", "pool": "as the pool", "small": "small families"}  # of exact match
-ARM_HEADS = ["exact match", "data sets", *MEASURES.values(), "minus SE", "of the oracle's gain"]  # of `arm_rows`
+BESIDE = ("random", "SE")  # what each arm is compared with
+ARM_HEADS = ["exact match", "data sets", *MEASURES.values(), *(f"minus {arm}" for arm in BESIDE), "of the oracle's gain"]
 CHOSEN = {"seconds": ("seconds to choose", ".1f"), "different": ("different things", ".1f"),
           "wrong": ("wrong answers", ".0%"), "small_share": ("small families", ".0%")}
 HEAD = """# DELIFT's map: what was measured
@@ -60,6 +63,12 @@ HEAD = """# DELIFT's map: what was measured
 `where_it_pays.py` writes. [conditions.md](conditions.md) was fixed before. Exact match on the test questions, means over data
 sets ± half of the 95 % interval: *families alike*, every family of questions counting the same; *as the pool*, each by its
 share in the data; and the small families alone. Seconds are processor seconds of one core."""
+SET_ARMS = ("random", "SE", "DELIFT", "DELIFT-ρ", "oracle")  # of `set_rows`
+SET_HEAD = """## Skewed data, set by set
+
+The largest loss of DELIFT against SE is first. **We looked at this after all tests**: it is a question for new data sets, not a
+result."""
+PICTURE = "differences.png"  # of the primary comparisons, beside the page
 XLABEL = "points of exact match, families alike (95 % interval)"
 CONFIDENT = 0.05  # tests below this are called seen
 WORTH = 0.04  # the difference that should be seen
@@ -95,8 +104,8 @@ def of_arms(plan: Sequence[Sequence[Series]]) -> Iterator[tuple[Series, list[str
 
 
 def arm_rows(entries: Sequence[dict], series: Series, arms: Sequence[str]) -> list[list[str]]:
-    """A row for each arm: on how many data sets it is measured, exact match in each way, the difference to SE, and the share of
-    the oracle's gain over random subsets on the data sets that have all three."""
+    """A row for each arm: on how many data sets it is measured, exact match in each way, the differences to random subsets and
+    to SE, and the share of the oracle's gain over random subsets on the data sets that have all three."""
     chance, best = (by_data_set(entries, series, arm) for arm in ("random", "oracle"))
     rows = []
     for arm in arms:
@@ -106,9 +115,9 @@ def arm_rows(entries: Sequence[dict], series: Series, arms: Sequence[str]) -> li
         gain = sum(best[seed] - chance[seed] for seed in seeds)
         share = sum(macro[seed] - chance[seed] for seed in seeds) / gain if gain > 0 else None
         told = [interval_of([v for v in values.values() if v is not None]) for values in found.values()]
-        minus = "-" if arm == "SE" else interval_of(differences(entries, series, arm, "SE"), "+.1%")
-        rows.append([arm, f"{count} of {len(series.seeds)}", *told, minus, cell(share, ".0%")] if count
-                    else [arm, "not measured", *["-"] * 5])
+        minus = ["-" if arm == other else interval_of(differences(entries, series, arm, other), "+.1%") for other in BESIDE]
+        rows.append([arm, f"{count} of {len(series.seeds)}", *told, *minus, cell(share, ".0%")] if count
+                    else [arm, "not measured", *["-"] * (len(ARM_HEADS) - 2)])
     return rows
 
 
@@ -161,7 +170,8 @@ def primary_text(entries: Sequence[dict]) -> str:
             f"whether the difference is within ± {100 * MARGIN:.0f} points:\n\n" + fenced(table(
                 ["as the pool", "difference", "p (equal)", "p after Holm"],
                 [[row["name"], interval_of(row["differences"], "+.1%"), f"{a:.3f}", f"{b:.3f}"]
-                 for row, a, b in zip(pool, same, p)])))
+                 for row, a, b in zip(pool, same, p)]))
+            + f"\n\n![the six differences, families alike, with their 95 % intervals]({PICTURE})")
 
 
 def pilot_text(entries: Sequence[dict]) -> str:
@@ -204,32 +214,65 @@ def arms_text(plan: Sequence[Sequence[Series]], entries: Sequence[dict]) -> str:
     return "\n\n".join(parts)
 
 
+def set_rows(entries: Sequence[dict], series: Series) -> list[list[str]]:
+    """A row for each data set that has DELIFT and SE: its three largest families, exact match in %, and the family from which
+    DELIFT took most records. The largest loss of DELIFT is first."""
+    macro = {arm: by_data_set(entries, series, arm) for arm in SET_ARMS}
+    places = {e["seed"]: e["places"] for e in entries if (e["condition"], e["arm"]) == (series.condition, "DELIFT")}
+    rows = []
+    for seed in sorted(macro["DELIFT"].keys() & macro["SE"].keys(), key=lambda seed: macro["DELIFT"][seed] - macro["SE"][seed]):
+        families = [record["family"] for record in draw_data(series.condition, seed).training]
+        large = [family for family, _ in Counter(families).most_common(3)]
+        [(most, count)] = Counter(families[i] for i in places[seed]).most_common(1)
+        rows.append([str(seed), ", ".join(sorted(large)), *(cell(macro[arm].get(seed), ".0%") for arm in SET_ARMS),
+                     f"{count} {most}"])
+    return rows
+
+
+def family_rows(entries: Sequence[dict], series: Series) -> list[list[str]]:
+    """A row for each family: exact match in %, means over the data sets. The family that the oracle's choice teaches least is
+    first."""
+    scores: dict[str, dict[str, list[float]]] = {}  # family -> arm -> one for each training
+    for e in entries:
+        if (e["condition"], e["lr"], e["steps"]) == (series.condition, series.lr, series.steps) and e["arm"] in SET_ARMS:
+            for family, match in e["families"].items():
+                scores.setdefault(family, {arm: [] for arm in SET_ARMS})[e["arm"]].append(match)
+    rows = [[fmean(found) if (found := scores[family][arm]) else None for arm in SET_ARMS] for family in scores]
+    return [[family, *(cell(mean, ".0%") for mean in means)]
+            for family, means in sorted(zip(scores, rows), key=lambda row: row[1][-1] or 0)]
+
+
 def page(measured: Sequence[dict], pilot: Sequence[dict]) -> str:
     """RESULTS.md of these entries."""
+    skewed = next(series for series, _ in of_arms(MAP) if series.condition == "skewed")
     return "\n\n".join([HEAD, "## Rates and steps: the pilot", pilot_text(pilot), "## Primary comparisons",
-                        primary_text(measured), arms_text(MAP, measured)]) + "\n"
+                        primary_text(measured), arms_text(MAP, measured), SET_HEAD,
+                        fenced(table(["data set", "large families", *SET_ARMS, "most of DELIFT's choice"],
+                                     set_rows(measured, skewed))), "## Skewed data, family by family",
+                        fenced(table(["family", *SET_ARMS], family_rows(measured, skewed)))]) + "\n"
+
+
+def write_page(file: Path, text: str, entries: Sequence[dict]) -> None:
+    """Write a page and, when the primary comparisons are complete, their picture beside it."""
+    write_text(file, text.rstrip() + "\n")
+    if complete(primary_rows(entries, "macro")):
+        save_picture(file.with_name(PICTURE), lambda ax: draw_differences(ax, primary_points(entries), XLABEL))
 
 
 def show(folder: Path, plan: Sequence[Sequence[Series]], entries: Sequence[dict]) -> None:
     """Print what a run has found so far, and write it to the run's folder."""
-    if plan is PILOT:
-        text = pilot_text(entries)
-    elif plan is MAP:
-        text = page(entries, [])
-        if complete(primary_rows(entries, "macro")):
-            save_picture(folder / "differences.png", lambda ax: draw_differences(ax, primary_points(entries), XLABEL))
-    else:
-        text = arms_text(plan, entries)
+    text = pilot_text(entries) if plan is PILOT else page(entries, []) if plan is MAP else arms_text(plan, entries)
     say("\n" + text)
-    write_text(folder / "RESULTS.md", text.rstrip() + "\n")
+    write_page(folder / "RESULTS.md", text, entries)
 
 
 def main() -> None:
     given = options.parse(ResultOptions, __doc__)
-    text = page(read(given.map), read(given.pilot))
+    measured = read(given.map)
+    text = page(measured, read(given.pilot))
     say(text)
     if given.out is not None:
-        write_text(given.out, text)
+        write_page(given.out, text, measured)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ sets. All pairs of utilities are measured.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,6 @@ from ch_delift.lab.plan import BATCH, MAP, PILOT, SMALL, Series, Trial
 from ch_delift.lab.tables import show
 from ch_delift.selection import Similarities
 from ch_instruct import pipeline
-from ch_instruct.encoding import encode_record
 from ch_instruct.pipeline import FineTuning, Work
 from common.losses import next_token_loss
 from common.pretrained import load_weights
@@ -64,13 +63,6 @@ def trials(plan: Sequence[Series]) -> Iterator[Trial]:
             for arm in series.arms if seed in series.seeds else ():
                 for turn in range(series.trainings):
                     yield Trial(series.condition, seed, arm, series.lr, series.steps, turn)
-
-
-def encoded(work: Work, data: DrawnData) -> Work:
-    """The same work with the records of this data set."""
-    records = {"train": data.training, "validation": [], "test": data.test, "target": data.target}
-    return replace(work, records=records, examples={part: [encode_record(record, work.tokenizer, work.options.style)
-                                                           for record in found] for part, found in records.items()})
 
 
 def choose(trial: Trial, work: Work, data: DrawnData, folder: Path) -> tuple[list[int], float | None]:
@@ -104,7 +96,7 @@ def run_all(todo: list[Trial], work: Work, journal: Journal, folder: Path, recor
     for (condition, seed), trials_here in groupby(todo, key=lambda trial: (trial.condition, trial.seed)):
         data = draw_data(condition, seed)
         data = data._replace(training=data.training[:records])  # they are in random order
-        here = encoded(work, data)
+        here = pipeline.with_records(work, {"train": data.training, "validation": [], "test": data.test, "target": data.target})
         for trial in trials_here:
             done += 1
             say(f"{done} of {len(todo)}: {condition}, data set {seed}, {trial.arm}, {trial.steps} steps at {trial.lr:g}")

@@ -125,6 +125,7 @@ def make_page(responses: list[dict], title: str) -> str:
 <style>{STYLE}</style>
 </head>
 <body>
+<main>
 <h1>Answers: {escape(title)}</h1>
 <p>{len(responses)} questions; right by exact match: {summary}. Where the expected answer has more than {FREE_TEXT} words,
 another wording is not called wrong. In an answer, <ins>underlined</ins> words are not in the expected one,
@@ -144,6 +145,7 @@ another wording is not called wrong. In an answer, <ins>underlined</ins> words a
 {rows}
 </tbody>
 </table>
+</main>
 <script>{SCRIPT}</script>
 </body>
 </html>

@@ -135,7 +135,7 @@ def cell(content: str, p: float, note: str = "", kind: str = "") -> str:
 
 def table(caption: str, headings: Iterable[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
     """A table of HTML that scrolls by itself where it is too wide. The first cell of each row is its heading."""
-    top = "".join(tag("th", heading, scope="col") for heading in headings)
+    top = "".join(tag("th", heading, scope="col") if heading else "<td></td>" for heading in headings)
     body = "".join(tag("tr", tag("th", first, scope="row") + "".join(
         one if one.startswith("<td") else tag("td", one) for one in others)) for first, *others in rows)
     whole = tag("table", tag("thead", tag("tr", top)) + tag("tbody", body), class_=kind)

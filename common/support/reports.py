@@ -170,11 +170,11 @@ def tested(family: Sequence[dict]) -> list[dict[str, Any]]:
             for row, p, corrected in zip(family, p_values, holm(p_values))]
 
 
-def difference_table(rows: Sequence[dict[str, Any]], heading: str) -> str:
-    """Comparisons as `tested` gives them, one row each: their "name", the mean difference with its interval, p before and after
-    Holm's correction."""
+def difference_table(rows: Sequence[dict[str, Any]], heading: str, form: str = "+.1%") -> str:
+    """Comparisons as `tested` gives them, one row each: their "name", the mean difference (in this form) with its interval, p
+    before and after Holm's correction."""
     return table([heading, "difference", "p", "p after Holm"], [
-        [row["name"], plus_minus(row["interval"], "+.1%"), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"] for row in rows])
+        [row["name"], plus_minus(row["interval"], form), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"] for row in rows])
 
 
 def fenced(text: str) -> str:

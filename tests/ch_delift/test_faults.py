@@ -13,7 +13,8 @@ from ch_delift.utility import shown, similarity
 from ch_instruct.encoding import encode_record
 from common.losses import IGNORE_INDEX
 from tests.ch_delift.test_utility import RECORDS, encoded, matrix, plain_matrix, record
-from tests.conftest import ROOT, make_model
+from tests.conftest import ROOT
+from tests.models import make_model
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from ch_delift.selection import (
 )
 from common.support.files import InputError
 from tests.ch_delift.test_utility import RECORDS, encoded, plain_matrix
-from tests.conftest import make_model
+from tests.models import make_model
 
 GROUPS = {"data": RECORDS[:4], "target": RECORDS[4:], "known": RECORDS[3:5]}
 

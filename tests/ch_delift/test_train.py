@@ -15,14 +15,8 @@ from ch_pretrain import classroom
 from common.embedding import cosine, mean_hidden_states
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import (
-    assert_refused,
-    assert_same_weights,
-    kill_and_resume,
-    make_model,
-    run_here,
-    save_tiny,
-)
+from tests.conftest import assert_refused, kill_and_resume, run_here
+from tests.models import assert_same_weights, make_model, save_tiny
 
 pytestmark = pytest.mark.slow
 

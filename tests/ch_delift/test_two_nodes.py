@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ch_pretrain import classroom
-from tests.conftest import run_here, run_together, save_tiny
+from tests.conftest import run_here, run_together
+from tests.models import save_tiny
 from tests.started import start, told
 
 SCRIPT = "ch_delift/train.py"

@@ -12,7 +12,7 @@ from ch_delift.fast.shared_prefix import SharedPrefix, distances, kinds_of_targe
 from ch_delift.utility import SEPARATOR, plain_utility, shown, similarity, utility_matrix
 from ch_instruct.encoding import Example, encode_record
 from common.support.files import InputError
-from tests.conftest import make_model
+from tests.models import make_model
 
 CONTEXT = 700  # Alpaca prompts in bytes are long
 

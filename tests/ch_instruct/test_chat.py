@@ -19,7 +19,8 @@ from ch_pretrain import classroom
 from common.fast.answering import continue_all
 from common.pretrained import load_pretrained, save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ENVIRONMENT, make_model, run_here
+from tests.conftest import ENVIRONMENT, run_here
+from tests.models import make_model
 from tests.started import start
 
 

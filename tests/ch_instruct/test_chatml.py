@@ -14,7 +14,7 @@ from common.losses import IGNORE_INDEX
 from common.pretrained import load_pretrained, save_pretrained
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
-from tests.conftest import SMOLLM2_TEMPLATE
+from tests.models import SMOLLM2_TEMPLATE
 
 TALK = [("system", "Be brief. "), ("user", " Name a color."), ("assistant", "red"), ("user", "12  and\n3?"),
         ("assistant", "15\n")]

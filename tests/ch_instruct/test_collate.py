@@ -8,7 +8,7 @@ from ch_instruct.encoding import Example, encode_prompt, encode_record
 from ch_instruct.prompts import STYLES, format_prompt
 from common.losses import IGNORE_INDEX, next_token_loss
 from common.tokenizer import END_OF_TEXT, Tokenizer
-from tests.conftest import make_model
+from tests.models import make_model
 
 __ = IGNORE_INDEX  # not in the loss
 END = 256  # end-of-text of the byte tokenizer

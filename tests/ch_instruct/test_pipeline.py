@@ -11,7 +11,7 @@ from ch_instruct.support.subset import write_subset
 from common.pretrained import save_pretrained
 from common.support.files import write_json
 from common.tokenizer import Tokenizer
-from tests.conftest import make_model
+from tests.models import make_model
 
 
 def work(*examples: Example, model=None, **options: object) -> Work:

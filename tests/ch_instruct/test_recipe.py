@@ -10,7 +10,8 @@ import pytest
 
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, make_model
+from tests.conftest import ROOT
+from tests.models import make_model
 
 RECIPE = (ROOT / "ch_instruct" / "recipe.md").read_text(encoding="utf-8")
 STEPS = [line.partition("#")[0].split() for line in RECIPE.split("```")[1].splitlines() if line.startswith("python")]

@@ -7,7 +7,8 @@ import pytest
 
 from common.pretrained import save_pretrained
 from common.tokenizer import Tokenizer
-from tests.conftest import assert_refused, make_model
+from tests.conftest import assert_refused
+from tests.models import make_model
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ from ch_instruct.pipeline import merge_responses
 from ch_instruct.prompts import chat_template, format_prompt
 from ch_instruct.support.model_card import QUESTION
 from common.pretrained import load_pretrained
-from tests.conftest import assert_refused, run_here, save_tiny
+from tests.conftest import assert_refused, run_here
+from tests.models import save_tiny
 
 FILES = ["README.md", "answers.html", "config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors",
          "report.json", "responses.json", "run.json", "tokenizer_config.json", "training_state.pt", "vocab.json"]

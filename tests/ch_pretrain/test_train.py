@@ -8,7 +8,8 @@ import torch
 from ch_pretrain.bpe import train_bpe
 from ch_pretrain.train import SMOKE, Pretraining, begin_alike, read_documents, split_documents
 from common.pretrained import load_pretrained
-from tests.conftest import assert_refused, assert_same_weights, kill_and_resume, make_model, run_here
+from tests.conftest import assert_refused, kill_and_resume, run_here
+from tests.models import assert_same_weights, make_model
 
 FILES = ["config.json", "losses.png", "merges.txt", "metrics.csv", "model.safetensors", "report.json", "run.json",
          "tokenizer_config.json", "training_state.pt", "vocab.json"]

@@ -26,7 +26,8 @@ from common.support.files import InputError
 from common.support.local_server import LocalServer
 from common.support.verify import layer_differences
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, assert_refused, make_model, open_browser, run_here
+from tests.conftest import ROOT, assert_refused, open_browser, run_here
+from tests.models import make_model
 
 TWICE = " mill sun dog lamp tree mill sun dog lamp tree"
 SCRIPT = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
@@ -377,6 +378,7 @@ def test_the_sites_saved_pages_are_of_this_page(view):
     """Made by `python ch_pretrain/xray.py --view VIEW --save docs/xray/VIEW.html`, that of the sentence with a list twice."""
     text = (ROOT / "docs" / "xray" / f"{view}.html").read_text(encoding="utf-8")
     assert xray.SCRIPT in text and f'value="{view}" checked' in text and 'id="saved"' in text and len(text) < 200_000
+    assert "<body>\n<main>" in text and '<th scope="col"></th>' not in text  # for screen readers
     for linking in ("ch_*/README.md", "notebooks/0*.ipynb"):
         assert sum(f"](../docs/xray/{view}.html)" in path.read_text(encoding="utf-8") for path in ROOT.glob(linking)) == 1
 

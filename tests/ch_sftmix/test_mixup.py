@@ -12,7 +12,7 @@ from ch_sftmix.mixup import PairDataset, mixup_loss, sftmix_loss, sftmix_terms, 
 from common.losses import IGNORE_INDEX, head_loss, next_token_loss
 from common.training import TrainOptions, accumulate_gradients, fit
 from tests.common.test_training import dataset, ragged_examples
-from tests.conftest import make_model
+from tests.models import make_model
 
 SURE = [Example([1, 2, 3, 10, 11, 256], 3), Example([4, 5, 20, 21, 22, 23, 256], 2)]  # responses of 3 and 5 tokens
 UNSURE = [Example([6, 7, 30, 31, 32, 33, 34, 256], 2), Example([8, 9, 12, 40, 256], 3)]  # of 6 and 2

@@ -7,7 +7,8 @@ import torch
 from ch_instruct.pipeline import FineTuning, prepare
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained
-from tests.conftest import assert_refused, assert_same_weights, kill_and_resume, run_here, save_tiny
+from tests.conftest import assert_refused, kill_and_resume, run_here
+from tests.models import assert_same_weights, save_tiny
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@ import torch
 
 from common.generation import stream
 from common.sampling import Sampling, next_tokens
-from tests.conftest import EOT
+from tests.models import EOT
 
 
 def plain_greedy(model, prompt: list[int], max_new_tokens: int) -> tuple[list[int], bool]:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from common.gpt2 import GPT2Config
-from tests.conftest import make_model
+from tests.models import make_model
 
 
 def some_ids(rows: int, length: int) -> torch.Tensor:

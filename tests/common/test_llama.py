@@ -16,7 +16,7 @@ from common.pretrained import load_pretrained, load_weights, save_pretrained
 from common.support.files import InputError
 from common.support.public_form import count_parameters
 from common.support.verify import layer_differences, likely_cause
-from tests.conftest import KINDS, make_llama
+from tests.models import KINDS, make_llama
 
 IDS = torch.tensor([[5, 200, 31, 31, 7, 90, 256, 0], [1, 2, 3, 4, 5, 6, 7, 8]])
 LLAMAS = {"GQA, tied": ("llama", {}), "a head of its own": ("llama", {"tie_word_embeddings": False}),

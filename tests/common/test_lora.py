@@ -13,7 +13,7 @@ from common.pretrained import load_pretrained, save_pretrained
 from common.support.checkpoints import load_state
 from common.training import TrainOptions, fit, make_optimizer
 from tests.common.test_training import NOTHING, dataset
-from tests.conftest import assert_same_weights, make_model
+from tests.models import assert_same_weights, make_model
 
 RANK = 3
 IDS = torch.arange(24).view(2, 12) * 7 % 257

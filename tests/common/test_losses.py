@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 
 from common.losses import IGNORE_INDEX, head_loss, next_token_loss
-from tests.conftest import make_model
+from tests.models import make_model
 
 
 def ragged_batch() -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,7 +22,7 @@ from common.losses import next_token_loss
 from common.sampling import GREEDY
 from common.training import Dataset, TrainOptions, accumulate_gradients
 from tests.common.test_training import ragged_examples
-from tests.conftest import make_model
+from tests.models import make_model
 
 EXAMPLES = ragged_examples(8)
 MOVES = ("aten._to_copy", "aten.copy_", "aten.index.Tensor", "aten.index_put_")  # may have indices on the CPU

@@ -18,7 +18,7 @@ from common.lora import add_lora, lora_layers, merged_weights, save_adapter
 from common.pretrained import find_folder, load_pretrained, save_pretrained
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
-from tests.conftest import make_model
+from tests.models import make_model
 
 IDS = torch.tensor([[5, 200, 31, 31, 7, 90, 256, 0], [1, 2, 3, 4, 5, 6, 7, 8]])
 

@@ -32,14 +32,8 @@ from common.training import (
     learning_rate,
     take_step,
 )
-from tests.conftest import (
-    assert_same_weights,
-    make_model,
-    run_command,
-    run_here,
-    run_together,
-    save_tiny,
-)
+from tests.conftest import run_command, run_here, run_together
+from tests.models import assert_same_weights, make_model, save_tiny
 
 NOTHING = Dataset([], None, None)
 OPTIONS = TrainOptions(epochs=4, batch_size=4, accumulate=1, lr=1e-2, precision="fp32")
@@ -434,7 +428,7 @@ def plain(history: list[dict]) -> list[dict]:
     return [{key: value for key, value in row.items() if key != "tokens_per_second"} for row in history]
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 @pytest.mark.parametrize("last", [1, 4, 7, 10])
 def test_resumed_after_any_step_equals_never_interrupted(dropout, last, tokenizer, tmp_path):
     """States are saved after steps 3, 6 and 9; what was done since is done again. After step 10 it was all done but told."""

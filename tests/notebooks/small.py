@@ -8,7 +8,7 @@ import pytest
 from nbformat import NotebookNode
 
 from notebooks.execute import find_notebooks, read_notebook, run_notebook
-from tests.conftest import save_tiny
+from tests.models import save_tiny
 
 TINY = ("03", "04")  # what these show in a small run does not depend on what the model knows
 SMALLER = {"01": ("from ch_pretrain.lab.look_back import", "from ch_pretrain.lab import look_back\n\nlook_back.LISTS = 4\n")}

@@ -15,7 +15,8 @@ from ch_pretrain import classroom
 from ch_pretrain.pages import HELD_OUT
 from common.pretrained import CLASSROOM_FOLDER, load_pretrained
 from tests.ch_delift.test_utility import encoded, matrix
-from tests.conftest import assert_refused, save_tiny
+from tests.conftest import assert_refused
+from tests.models import save_tiny
 
 if find_spec("transformers") is None:  # to import it takes seconds
     pytest.skip("transformers is not installed (requirements-dev.txt)", allow_module_level=True)

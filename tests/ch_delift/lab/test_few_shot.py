@@ -6,7 +6,8 @@ from ch_delift.lab.few_shot import answer_after, prompts_with_examples, same_fam
 from common.fast.answering import Continuation
 from common.pretrained import save_pretrained
 from common.support.files import InputError, write_json
-from tests.conftest import assert_refused, make_model, run_here
+from tests.conftest import assert_refused, run_here
+from tests.models import make_model
 
 
 def test_the_nearest_stands_last_and_only_what_fits_is_shown():

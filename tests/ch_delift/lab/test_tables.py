@@ -3,6 +3,7 @@ import json
 import pytest
 
 from ch_delift.lab import tables
+from ch_delift.lab.conditions import draw_data
 from ch_delift.lab.plan import LR, MARGIN, PILOT, SETS, STEPS, Series
 from common.support.files import write_text
 
@@ -11,7 +12,7 @@ SERIES = Series("skewed", ("random", "oracle", "SE", "DELIFT"), range(2))
 
 def entries(condition: str = "skewed", **values: list[float]) -> list[dict]:
     """One training of each arm on each data set, with these scores, a tenth less as the pool."""
-    chosen = {"seconds": 2.0, "different": 4, "wrong": 0.0, "small_share": 0.5}
+    chosen = {"seconds": 2.0, "different": 4, "wrong": 0.0, "small_share": 0.5, "places": [0, 1, 2], "families": {}}
     return [{"condition": condition, "seed": seed, "arm": arm, "lr": LR, "steps": STEPS, "turn": 0, "macro": score,
              "pool": score - 0.1, "small": None} | chosen
             for arm, found in values.items() for seed, score in enumerate(found)]
@@ -34,11 +35,31 @@ def test_differences_are_those_of_data_sets_that_both_have():
 def test_an_arm_is_told_with_its_data_sets_and_its_share_of_the_oracles_gain():
     rows = {row[0]: row[1:] for row in tables.arm_rows(MADE_UP, SERIES, [*SERIES.arms, "k-means"])}
     half = 12.706 * 0.1  # Student's t of one degree of freedom
-    assert rows["SE"] == ["2 of 2", f"30.0% ± {half:.1%}", f"20.0% ± {half:.1%}", "-", "-", "0%"]
-    assert rows["DELIFT"] == ["1 of 2", "55.0%", "45.0%", "-", "+15.0%", "75%"]  # of the gain on that data set
-    assert rows["oracle"][-2:] == ["+20.0% ± 0.0%", "100%"] and rows["k-means"] == ["not measured", *["-"] * 5]
+    assert rows["SE"] == ["2 of 2", f"30.0% ± {half:.1%}", f"20.0% ± {half:.1%}", "-", "+0.0% ± 0.0%", "-", "0%"]
+    assert rows["DELIFT"] == ["1 of 2", "55.0%", "45.0%", "-", "+15.0%", "+15.0%", "75%"]  # of the gain on that data set
+    assert rows["oracle"][-2:] == ["+20.0% ± 0.0%", "100%"] and rows["k-means"] == ["not measured", *["-"] * 6]
     nothing = entries(random=[0.4, 0.2], oracle=[0.4, 0.1])
     assert tables.arm_rows(nothing, SERIES, ["oracle"])[0][-1] == "-"  # where the oracle gains nothing there is no share
+
+
+def test_set_by_set_the_largest_loss_is_first_and_says_what_was_chosen():
+    families = [record["family"] for record in draw_data("skewed", 1).training]
+    common = max(set(families), key=families.count)
+    some = entries(SE=[0.4, 0.5], DELIFT=[0.4, 0.2])
+    places = [i for i, family in enumerate(families) if family == common][:7]
+    for entry in some:
+        entry["places"] = [*places, families.index("addition")]
+    (first, large, *scores, most), second = tables.set_rows(some, SERIES)
+    assert (first, scores, second[0]) == ("1", ["-", "50%", "20%", "-", "-"], "0")
+    assert most == f"7 {common}" and common in large.split(", ") and len(large.split(", ")) == 3
+    assert tables.set_rows(entries(SE=[0.4, 0.5]), SERIES) == []
+
+
+def test_family_by_family_the_one_that_the_oracle_teaches_least_is_first():
+    some = [entry | {"families": {"job": 0.5 + score / 10, "kind": score}} for entry in entries(oracle=[0.1, 0.3], SE=[0.4])
+            for score in [entry["macro"]]]
+    assert tables.family_rows([*some, some[0] | {"steps": 7}, some[0] | {"arm": "k-means"}], SERIES) == [
+        ["kind", "-", "40%", "-", "-", "20%"], ["job", "-", "54%", "-", "-", "52%"]]
 
 
 def test_what_was_chosen_is_told_for_each_arm_that_is_measured():

@@ -9,7 +9,8 @@ from ch_delift.lab.conditions import DrawnData, draw_data, oracle
 from ch_delift.lab.plan import Series, Trial
 from ch_pretrain import classroom
 from common.support.files import read_json
-from tests.conftest import assert_refused, save_tiny
+from tests.conftest import assert_refused
+from tests.models import save_tiny
 
 SERIES = Series("target", ("random", "oracle"), range(300, 302), steps=3, trainings=2)
 FOUND = {"macro": 0.5, "pool": 0.5, "small": None, "seconds": 0.0, "different": 1, "wrong": 0.0, "small_share": 0.0}

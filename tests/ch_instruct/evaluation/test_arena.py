@@ -26,7 +26,8 @@ from common.sampling import Sampling
 from common.support.files import InputError
 from common.support.local_server import MOST_BYTES, LocalServer
 from common.tokenizer import Tokenizer
-from tests.conftest import ENVIRONMENT, assert_refused, make_model
+from tests.conftest import ENVIRONMENT, assert_refused
+from tests.models import make_model
 from tests.started import start, told
 
 SCRIPT = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"

@@ -12,7 +12,8 @@ from common.fast.answering import continue_all
 from common.pretrained import save_pretrained
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, assert_refused, make_model
+from tests.conftest import ROOT, assert_refused
+from tests.models import make_model
 
 ASKED = {"question_id": 7, "category": "math", "turns": ["Add 1 and 2.", "And 4?"], "reference": ["3", "7"]}
 

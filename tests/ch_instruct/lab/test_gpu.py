@@ -9,7 +9,8 @@ import torch.nn.attention.flex_attention as flex
 from ch_instruct.lab import gpu
 from common.gpt2 import GPT2Config
 from common.losses import next_token_loss
-from tests.conftest import assert_refused, make_model
+from tests.conftest import assert_refused
+from tests.models import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
@@ -43,6 +44,7 @@ def test_all_ways_compute_the_same(tiny, capsys):
         assert float(off) < 1e-5 and float(gradient_off) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken, sentence", [
     (lambda model, ids, needed: gpu.run(model, ids.flip(0)), "packed, compiled: loss and gradient are off by"),
     (lambda model, ids, needed: ids.missing, "packed, compiled: AttributeError: 'Tensor' object has no attribute 'missing'")])

@@ -10,7 +10,8 @@ from ch_instruct import pipeline
 from ch_instruct.pipeline import FineTuning, prepare
 from ch_instruct.support import cost
 from common.losses import next_token_loss
-from tests.conftest import ROOT, assert_same_weights, run_here, run_together, save_tiny
+from tests.conftest import ROOT, run_here, run_together
+from tests.models import assert_same_weights, save_tiny
 
 PARTS = ("time_reading", "time_training", "time_answers")
 

@@ -11,7 +11,8 @@ from common.pretrained import save_pretrained
 from common.support import runs
 from common.support.files import InputError, write_json
 from common.tokenizer import Tokenizer
-from tests.conftest import assert_refused, make_model
+from tests.conftest import assert_refused
+from tests.models import make_model
 
 RECORDS = [{"instruction": f"q{n}", "input": "", "output": f"a{n}"} for n in range(60)]
 

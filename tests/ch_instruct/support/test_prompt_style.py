@@ -12,7 +12,7 @@ from ch_instruct.support.prompt_style import choose_style
 from common.pretrained import load_pretrained, save_pretrained
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
-from tests.conftest import make_model
+from tests.models import make_model
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 

@@ -7,7 +7,8 @@ from ch_pretrain.lab.look_back import add_look, copy_losses, losses_of_copies, p
 from common.gpt2 import GPT2Config
 from common.pretrained import load_pretrained, save_pretrained
 from common.support.files import InputError
-from tests.conftest import make_model, run_here
+from tests.conftest import run_here
+from tests.models import make_model
 
 
 class Copier(torch.nn.Module):

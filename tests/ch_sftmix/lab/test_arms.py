@@ -16,7 +16,7 @@ from ch_sftmix.train import SFTMix, mean_states
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained, save_pretrained
 from tests.common.test_training import ragged_examples
-from tests.conftest import make_model
+from tests.models import make_model
 
 N = 20
 PERPLEXITIES = torch.tensor([[1.0 + (7 * i) % N for i in range(N)]] * 2, dtype=torch.float64)  # from 1 to 20, each once

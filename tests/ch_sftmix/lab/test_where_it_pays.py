@@ -13,7 +13,8 @@ from ch_sftmix.lab.arms import ARMS
 from ch_sftmix.lab.tables import ENTRY, NOISE, OTHERS, PRIMARY, SECONDARY, SEEDS
 from ch_sftmix.lab.where_it_pays import ARM_NAMES, MAP_ARMS, MapOptions, draw_data, run_cell
 from common.support.files import InputError, Journal
-from tests.conftest import assert_refused, save_tiny
+from tests.conftest import assert_refused
+from tests.models import save_tiny
 
 
 def test_a_data_set_depends_on_its_seed_and_holds_as_many_wrong_answers_as_asked_for():

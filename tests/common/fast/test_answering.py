@@ -11,7 +11,7 @@ from common.generation import stream
 from common.gpt2 import GPT2Config
 from common.sampling import Sampling
 from tests.common.test_generation import plain_greedy
-from tests.conftest import EOT
+from tests.models import EOT
 
 
 @pytest.mark.slow

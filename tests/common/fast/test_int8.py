@@ -9,7 +9,7 @@ from common.fast.prepacked import prepacked_weights
 from common.pretrained import load_pretrained
 from common.support.device import evaluating
 from common.support.files import InputError
-from tests.conftest import KINDS, make_model
+from tests.models import KINDS, make_model
 
 
 @pytest.mark.parametrize("kind", KINDS)

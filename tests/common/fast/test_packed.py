@@ -11,7 +11,7 @@ from common.fast.views import run
 from common.gpt2 import GPT2, GPT2Config
 from common.losses import IGNORE_INDEX, head_loss, up_to_last_target
 from tests.common.fast.test_views import gradients_of
-from tests.conftest import KINDS, make_model
+from tests.models import KINDS, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 CPU = torch.device("cpu")
@@ -38,6 +38,7 @@ def batch_of(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids[:, :-1], ids[:, 1:].masked_fill(~learnt, IGNORE_INDEX)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, lengths", [("GPT-2", [12, 5]), *((kind, [1, 60, 33, 64, 64, 64]) for kind in KINDS)])
 def test_losses_and_gradients_are_those_of_padded_rows(kind, lengths):
     model, (inputs, targets) = KINDS[kind](), batch_of(lengths)
@@ -54,6 +55,7 @@ def test_losses_and_gradients_are_those_of_padded_rows(kind, lengths):
     assert not hidden[~needed_for(lengths)].any()
 
 
+@pytest.mark.slow
 def test_a_row_does_not_see_the_one_before_it():
     """What the comparison above rests on: in its own row, a text reads as if it were alone."""
     model, (inputs, _) = make_model(), batch_of([40, 50])
@@ -116,6 +118,7 @@ def test_dropout_in_attention_is_refused():
         run_packed(model, inputs, needed_for([9, 5]))
 
 
+@pytest.mark.slow
 def test_a_step_of_the_124m_shape_reads_no_number(monkeypatch):
     """With tensors that have shapes only: what asks for a number, and would wait for the GPU, cannot be answered here."""
     monkeypatch.setattr(flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)  # shapes pass through the operation itself

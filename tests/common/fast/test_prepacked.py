@@ -7,7 +7,7 @@ from common.fast.prepacked import prepacked_weights
 from common.fast.views import run
 from common.lora import add_lora, lora_layers
 from common.support.device import evaluating
-from tests.conftest import KINDS, make_model
+from tests.models import KINDS, make_model
 
 IDS = torch.tensor([[5, 6, 7], [8, 9, 10]])
 

@@ -6,7 +6,7 @@ import torch
 from common.fast.cache import KVCache
 from common.fast.views import recompute_blocks, run
 from tests.common.test_gpt2 import some_ids
-from tests.conftest import KINDS
+from tests.models import KINDS
 
 
 @pytest.fixture(params=KINDS)

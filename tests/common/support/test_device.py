@@ -4,7 +4,7 @@ import torch
 from common.losses import next_token_loss
 from common.support.device import autocast, evaluating, pick_device, pick_precision
 from common.support.files import InputError
-from tests.conftest import make_model
+from tests.models import make_model
 
 BATCH = (torch.arange(20).view(2, 10), torch.arange(1, 21).view(2, 10))
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)

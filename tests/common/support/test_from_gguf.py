@@ -12,7 +12,8 @@ from common.pretrained import load_pretrained
 from common.support.from_gguf import CONFIG, NAMES
 from common.support.public_form import LLAMA_FORM, to_public
 from common.tokenizer import BYTE_TO_CHAR
-from tests.conftest import assert_refused, make_llama
+from tests.conftest import assert_refused
+from tests.models import make_llama
 
 gguf = pytest.importorskip("gguf")
 pytestmark = pytest.mark.slow

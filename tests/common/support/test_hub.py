@@ -27,7 +27,8 @@ from common.support import hub as our_hub
 from common.support.files import InputError
 from common.support.hub import Pin, check_download, dataset_files, download
 from common.tokenizer import Tokenizer
-from tests.conftest import ROOT, make_model
+from tests.conftest import ROOT
+from tests.models import make_model
 from tests.started import run_started
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

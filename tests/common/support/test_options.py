@@ -32,7 +32,8 @@ from common.support.options import (
 )
 from common.support.runs import plain_options
 from common.tokenizer import Tokenizer
-from tests.conftest import ENVIRONMENT, ROOT, assert_refused, command, make_model
+from tests.conftest import ENVIRONMENT, ROOT, assert_refused, command
+from tests.models import make_model
 
 
 def test_lora_takes_larger_steps():

@@ -12,7 +12,8 @@ from ch_sftmix.train import SFTMix
 from common.support import files, options, runs
 from common.support.files import InputError
 from common.support.runs import check_run, data_hash, model_hash, open_run
-from tests.conftest import ROOT, make_model
+from tests.conftest import ROOT
+from tests.models import make_model
 
 # Every option of fine-tuning with a value that is not its default. A new option must be added here, and so be decided on.
 OTHER = {"model": "gpt2", "data": "alpaca", "format": "phi3", "subset": Path("subset.json"), "loss_on": "all", "lr": 1e-3,
