@@ -74,6 +74,7 @@ def dataset_files(repo: str) -> list[str]:
     Raises:
         InputError: if there is no such data set, or it can be found neither there nor here.
     """
+    cache = cache_of(repo, "dataset")
     with telling(repo, repo, "dataset"):
         try:
             with HubWatch():
@@ -84,9 +85,17 @@ def dataset_files(repo: str) -> list[str]:
             return names
         except RepositoryNotFoundError:
             raise
-        except (NoProgress, HTTPError, OfflineModeIsEnabled):
-            folder = Path(snapshot_download(repo, repo_type="dataset", local_files_only=True))
+        except (NoProgress, HTTPError, OfflineModeIsEnabled) as error:
+            newest = cache / "refs" / "main"  # the commit that was the newest when something was fetched
+            if not newest.exists():
+                raise LocalEntryNotFoundError(repo) from error
+            folder = cache / "snapshots" / newest.read_text()
             return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def cache_of(repo: str, kind: str) -> Path:
+    """Where the hub's client keeps this repository."""
+    return HUB_CACHE / f"{kind}s--{repo.replace('/', '--')}"
 
 
 @contextlib.contextmanager
