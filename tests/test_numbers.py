@@ -10,7 +10,7 @@ DELIFT = ("ch_delift/README.md", "README.md")
 SFTMIX = ("ch_sftmix/README.md", "README.md", "ch_instruct/recipe.md")
 FIRST = ("ch_sftmix/README.md", "ch_sftmix/lab/first_map.md")
 QUOTED = {  # as it is written -> where it has to stand
-    "11 to 15 points": ("ch_delift/README.md", "ch_delift/lab/first_map.md"), "270 to 290": DELIFT,
+    "11 to 15 points": ("ch_delift/README.md", "ch_delift/lab/first_map.md"), "270 and 294": DELIFT,
     "8 to 17 points": ("README.md", "ch_instruct/recipe.md"),
     "17 to 28 points": ("ch_delift/README.md", "ch_instruct/recipe.md"),
     "+1.7": FIRST, "+1.8": FIRST, "-5.7": FIRST,

@@ -4,8 +4,8 @@
     python ch_delift/lab/tables.py --map runs/where/trials.jsonl --out mine.md   # of a run of your own, finished or not
 
 An entry of a journal is one training: the fields of a `Trial` and what `run_trial` tells. Trainings of one arm on one data set
-are averaged; intervals and tests are over data sets. What is not measured is told so, and no test is made before all data sets
-are.
+are averaged; intervals and tests are over data sets. What is not measured is marked so. Nothing is tested before all data sets
+are measured.
 """
 
 from collections import Counter
@@ -56,18 +56,19 @@ MEASURES = {"macro": "families alike", "pool": "as the pool", "small": "small fa
 BESIDE = ("random", "SE")  # what each arm is compared with
 ARM_HEADS = ["exact match", "data sets", *MEASURES.values(), *(f"minus {arm}" for arm in BESIDE), "of the oracle's gain"]
 CHOSEN = {"seconds": ("seconds to choose", ".1f"), "different": ("different things", ".1f"),
-          "wrong": ("wrong answers", ".0%"), "small_share": ("small families", ".0%")}
+          "wrong": ("wrong answers", ".0%"), "small_share": ("of small families", ".0%")}
 HEAD = """# DELIFT's map: what was measured
 
 `python ch_delift/lab/tables.py --out ch_delift/lab/RESULTS.md` makes this page of the journals beside it, which
 `where_it_pays.py` writes. [conditions.md](conditions.md) was fixed before. Exact match on the test questions, means over data
 sets ± half of the 95 % interval: *families alike*, every family of questions counting the same; *as the pool*, each by its
-share in the data; and the small families alone. Seconds are processor seconds of one core."""
+share in the data; and the small families alone. Differences and the oracle's gain are those with families alike. Seconds are
+processor seconds of one core, where a choice was made in one go; DELIFT-ρ uses DELIFT's utilities."""
 SET_ARMS = ("random", "SE", "DELIFT", "DELIFT-ρ", "oracle")  # of `set_rows`
-SET_HEAD = """## Skewed data, set by set
+AFTERWARDS = """## Skewed data, looked at afterwards
 
-The largest loss of DELIFT against SE is first. **We looked at this after all tests**: it is a question for new data sets, not a
-result."""
+**We looked at these two tables after all tests**: they raise questions for new data sets, and answer none. The data set with
+DELIFT's largest loss against SE is first, and the family that the oracle's choice teaches least."""
 PICTURE = "differences.png"  # of the primary comparisons, beside the page
 XLABEL = "points of exact match, families alike (95 % interval)"
 CONFIDENT = 0.05  # tests below this are called seen
@@ -166,9 +167,11 @@ def primary_text(entries: Sequence[dict]) -> str:
         return ("**Not finished: nothing is tested yet.** The differences so far:\n\n" + fenced(table(
             ["so far", "data sets", *list(MEASURES.values())[:2]], found)))
     p = holm(same := [equivalence_p_value(row["differences"], MARGIN) for row in pool])
-    return (fenced(difference_table(tested(rows), "families alike")) + "\n\nWeighted as the pool, with two one-sided tests of "
-            f"whether the difference is within ± {100 * MARGIN:.0f} points:\n\n" + fenced(table(
-                ["as the pool", "difference", "p (equal)", "p after Holm"],
+    spreads = ", ".join(f"{100 * stdev(row['differences']):.1f}" for row in rows)
+    return (fenced(difference_table(tested(rows), "families alike"))
+            + f"\n\nTheir standard deviations from set to set are {spreads} points, in this order.\n\nWeighted as the pool, "
+            f"with two one-sided tests of whether the difference is within ± {100 * MARGIN:.0f} points:\n\n" + fenced(table(
+                ["as the pool", "difference", "p (not within)", "p after Holm"],
                 [[row["name"], interval_of(row["differences"], "+.1%"), f"{a:.3f}", f"{b:.3f}"]
                  for row, a, b in zip(pool, same, p)]))
             + f"\n\n![the six differences, families alike, with their 95 % intervals]({PICTURE})")
@@ -244,12 +247,14 @@ def family_rows(entries: Sequence[dict], series: Series) -> list[list[str]]:
 
 def page(measured: Sequence[dict], pilot: Sequence[dict]) -> str:
     """RESULTS.md of these entries."""
-    skewed = next(series for series, _ in of_arms(MAP) if series.condition == "skewed")
-    return "\n\n".join([HEAD, "## Rates and steps: the pilot", pilot_text(pilot), "## Primary comparisons",
-                        primary_text(measured), arms_text(MAP, measured), SET_HEAD,
-                        fenced(table(["data set", "large families", *SET_ARMS, "most of DELIFT's choice"],
-                                     set_rows(measured, skewed))), "## Skewed data, family by family",
-                        fenced(table(["family", *SET_ARMS], family_rows(measured, skewed)))]) + "\n"
+    parts = [HEAD, "## Rates and steps: the pilot", pilot_text(pilot), "## Primary comparisons", primary_text(measured),
+             arms_text(MAP, measured)]
+    if complete(primary_rows(measured, "macro")):
+        skewed = next(series for series, _ in of_arms(MAP) if series.condition == "skewed")
+        heads = ["data set", "large families", *SET_ARMS, "most of DELIFT's choice"]
+        parts += [AFTERWARDS, fenced(table(heads, set_rows(measured, skewed))),
+                  fenced(table(["family", *SET_ARMS], family_rows(measured, skewed)))]
+    return "\n\n".join(parts) + "\n"
 
 
 def write_page(file: Path, text: str, entries: Sequence[dict]) -> None:
