@@ -41,11 +41,6 @@ os.fsync = lambda descriptor: None  # to wait for the disk takes minutes in all,
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # one thread, and no hub
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than cores for slow tests: a quarter of their time they wait, for browsers, time-outs and the like."""
-    return (os.cpu_count() or 1) + (config.option.markexpr != "not slow")
-
-
 def pytest_collection_finish() -> None:
     """Modules and tests stay: to look through them for garbage again and again took a tenth of the quick lane."""
     gc.freeze()
