@@ -28,7 +28,7 @@ TESTS = {  # source file -> the tests that should notice
     "common/support/checkpoints.py": ["common/test_training.py"],
     "common/fast/views.py": ["common/fast/test_views.py"],
     "common/losses.py": ["common/test_losses.py", "common/test_training.py"],
-    "ch_instruct/encoding.py": ["ch_instruct/test_encoding.py", "ch_instruct/test_collate.py"],
+    "ch_instruct/encoding.py": ["ch_instruct/test_encoding.py", "ch_instruct/test_collate.py", "ch_instruct/test_chatml.py"],
     "ch_instruct/collate.py": ["ch_instruct/test_collate.py"],
     "ch_delift/selection.py": ["ch_delift/test_selection.py", "ch_delift/test_faults.py"],
     "ch_delift/greedy.py": ["ch_delift/test_greedy.py", "ch_delift/test_submodular.py"],

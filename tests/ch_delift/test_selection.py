@@ -12,6 +12,7 @@ from ch_delift.selection import (
     Pairs,
     Similarities,
     budget_of,
+    check_matrices,
     check_pairs,
     check_utility,
     even_rows,
@@ -104,6 +105,15 @@ def test_pairs_that_do_not_fit_are_left_out_of_the_trial(tokenizer, tmp_path):
     groups = examples(GROUPS, tokenizer)
     longest = max(len(example.ids) for example in groups["data"])
     assert Similarities(make_model(n_positions=longest), tokenizer, groups, tmp_path).estimate("data", "data") >= 0
+
+
+def test_a_matrix_of_other_records_is_refused_by_its_name(tmp_path):
+    (tmp_path / "utility").mkdir()
+    np.save(tmp_path / "utility" / "target-data.npy", np.zeros((2, 4), dtype=np.float32))
+    check_matrices(tmp_path, {"target": 2, "data": 4}, Pairs("all"))
+    for sizes, pairs in (({"target": 3, "data": 4}, Pairs("all")), ({"target": 2, "data": 4}, Pairs("neighbours", 3))):
+        with pytest.raises(InputError, match=r"target-data\.npy.*\[2, 4\] instead"):
+            check_matrices(tmp_path, sizes, pairs)
 
 
 @pytest.mark.parametrize("stage", ["instruction", "task", "continual"])

@@ -17,8 +17,9 @@ import torch
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
 from common import training
+from common.lora import add_lora
 from common.losses import evaluate, next_token_loss
-from common.pretrained import load_pretrained
+from common.pretrained import load_pretrained, save_pretrained
 from common.support import checkpoints
 from common.support.checkpoints import Run, read_history
 from common.support.device import check_mps
@@ -123,6 +124,18 @@ def test_one_batch_can_be_learnt_by_heart_and_every_parameter_moves(tiny_model, 
     assert run.best_loss < 0.1 < 2 < run.history[0]["validation_loss"]
     for name, tensor in tiny_model.state_dict().items():
         assert not torch.equal(tensor, before[name]), f"{name} was not trained"
+
+
+def test_with_lora_the_update_alone_is_kept_too_and_gives_the_same_model(tokenizer, tmp_path):
+    save_pretrained(make_model(), tokenizer, tmp_path / "base")
+    model, _ = load_pretrained(tmp_path / "base")
+    add_lora(model, 2)
+    options = TrainOptions(2, 4, 1, 1e-2, "fp32", lora=2, base=str(tmp_path / "base"))
+    fit(model, tokenizer, dataset(8), dataset(2, 1), next_token_loss, options, tmp_path / "run")
+    (whole, _), (merged, _), (before, _) = (load_pretrained(tmp_path / name) for name in ("run", "run/adapter", "base"))
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(merged.state_dict()[name], tensor, atol=1e-6, rtol=1e-5)
+    assert not torch.equal(whole.h[0].attn.c_attn.weight, before.h[0].attn.c_attn.weight)
 
 
 def test_the_best_checkpoint_is_kept_and_training_stops(tiny_model, tokenizer, tmp_path):

@@ -37,6 +37,11 @@ def test_the_fused_kernel_is_the_plain_attention(tiny_model):
         torch.testing.assert_close(fast, plain, atol=2e-5, rtol=1e-4)
 
 
+def test_a_look_up_touches_its_rows_only_where_the_head_is_tied(tiny_model):
+    run(tiny_model, some_ids(1, 6)).square().sum().backward()
+    assert tiny_model.wte.weight.grad.is_sparse != hasattr(tiny_model, "lm_head")
+
+
 @pytest.mark.parametrize("cached", [0, 4])
 @pytest.mark.parametrize("lengths", [[12, 12], [12, 5], [1, 12], [3, 7]])
 def test_leaving_out_padding_changes_nothing(tiny_model, lengths, cached):
