@@ -13,7 +13,7 @@ ASKED, NEW_TOKENS = 40, 64  # test questions that are answered, too, and the lon
 PILOT_DRAWS, DRAWS = range(0, 2), range(2, 8)  # of records; no two share one
 RANK, EPOCHS, BATCH = 16, 3, 4  # of LoRA; passes of each arm over its own records
 RATES = (1e-4, 3e-4, 1e-3)  # peak learning rates of the pilot
-LR = 3e-4  # of the map: the best for random subsets in the pilot
+LR = 3e-4  # of the map; to be fixed from the pilot before any score of the map (see real_language.md)
 
 
 class Trial(NamedTuple):
