@@ -64,7 +64,7 @@ HEAD = """# DELIFT's map: what was measured
 sets ± half of the 95 % interval: *families alike*, every family of questions counting the same; *as the pool*, each by its
 share in the data; and the small families alone. Differences and the oracle's gain are those with families alike. Seconds are
 processor seconds of one core, where a choice was made in one go; DELIFT-ρ uses DELIFT's utilities."""
-SET_ARMS = ("random", "SE", "DELIFT", "DELIFT-ρ", "oracle")  # of `set_rows`
+SET_ARMS = ("random", "SE", "DELIFT", "DELIFT-ρ", "oracle")  # of `set_rows` and `family_rows`
 AFTERWARDS = """## Skewed data, looked at afterwards
 
 **We looked at these two tables after all tests**: they raise questions for new data sets, and answer none. The data set with
@@ -240,9 +240,9 @@ def family_rows(entries: Sequence[dict], series: Series) -> list[list[str]]:
         if (e["condition"], e["lr"], e["steps"]) == (series.condition, series.lr, series.steps) and e["arm"] in SET_ARMS:
             for family, match in e["families"].items():
                 scores.setdefault(family, {arm: [] for arm in SET_ARMS})[e["arm"]].append(match)
-    rows = [[fmean(found) if (found := scores[family][arm]) else None for arm in SET_ARMS] for family in scores]
-    return [[family, *(cell(mean, ".0%") for mean in means)]
-            for family, means in sorted(zip(scores, rows), key=lambda row: row[1][-1] or 0)]
+    means = {family: [fmean(found) if found else None for found in arms.values()] for family, arms in scores.items()}
+    return [[family, *(cell(mean, ".0%") for mean in found)]
+            for family, found in sorted(means.items(), key=lambda row: row[1][-1] or 0)]
 
 
 def page(measured: Sequence[dict], pilot: Sequence[dict]) -> str:
