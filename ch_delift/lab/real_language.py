@@ -46,10 +46,11 @@ from common.support.reports import cell, fenced
 NEAREST = Pairs("neighbours", 8)  # whose utilities are measured
 CHOSEN = (20, 60)  # records: a tenth and three tenths
 RULES = ("random", "SE", "SE-ρ", "DELIFT", "DELIFT-ρ")
+UNTRAINED = "DELIFT-ρ"  # its choice is looked at alone
 PRIMARY = [(first, second, records) for records in reversed(CHOSEN)
            for first, second in (("DELIFT", "random"), ("DELIFT", "SE"), ("SE-ρ", "random"))]
 LOOK = {"seconds": ("seconds", ".0f"), "copies": ("near-copies", ".1f"), "kinds": ("first words", ".1f"),
-        "question": ("words asked", ".1f"), "answer": ("words answered", ".1f"), "covered": ("pairs covered", ".1%")}
+        "question": ("words asked", ".1f"), "answer": ("words answered", ".1f"), "covered": ("pairs covered", ".1%"), "as_delift": ("as DELIFT", ".1f")}
 
 
 def trials(pilot: bool) -> Iterator[Trial]:
@@ -59,8 +60,8 @@ def trials(pilot: bool) -> Iterator[Trial]:
             yield from (Trial(number, "random", records, lr, turn) for turn in (0, 1) for records in CHOSEN[:2 - turn]
                         for lr in plan.RATES)
         else:
-            yield from (Trial(number, arm, records, plan.LR) for records in CHOSEN for arm in RULES)
-            yield Trial(number, "base", 0, plan.LR)
+            yield from (Trial(number, arm, records, plan.LR[records]) for records in CHOSEN for arm in RULES)
+            yield Trial(number, "base", 0, 0.0)
 
 
 def choose(work: Work, rules: Sequence[str], turn: int, folder: Path) -> dict[str, dict[str, Any]]:
@@ -101,8 +102,13 @@ def run_trial(trial: Trial, work: Work, folder: Path, pilot: bool) -> dict[str, 
         return real.measure(work)
     found = choose(work, ["random"], trial.turn, folder) if pilot else choices(work, trial.draw, folder)
     places = found[trial.arm]["places"][:trial.records]
-    real.train(work, places, folder / "model", trial)
-    return real.measure(work, answers=not pilot) | {
+    measured = {}
+    if trial.arm != UNTRAINED:
+        real.train(work, places, folder / "model", trial)
+        measured = real.measure(work, answers=not pilot)
+    if not pilot:
+        measured["as_delift"] = len({*places} & {*found["DELIFT"]["places"][:trial.records]})
+    return measured | {
         "seconds": found[trial.arm]["seconds"], "places": places, **real.look_of(work.records["train"], places)}
 
 
@@ -115,11 +121,11 @@ def pilot_text(entries: Sequence[dict]) -> str:
             for lr, found in by_rate.items()]
     best = "not decided, as not all is measured"
     if {*trials(pilot=True)} <= {*losses}:
-        best = f"{min(plan.RATES, key=lambda lr: fmean(map(fmean, by_rate[lr]))):g}"
+        best = ", ".join(f"{min(plan.RATES, key=lambda lr: fmean(by_rate[lr][i])):g} with {CHOSEN[i]} records" for i in (0, 1))
     gaps = [f"{losses[trial] - losses[first]:+.4f} at {trial.lr:g}" for trial in losses
             if trial.turn and (first := trial._replace(turn=0)) in losses]
-    return (f"{fenced(table(['rate', *(f'test loss, {n} records' for n in CHOSEN)], rows))}\n\nBest for random subsets, both "
-            f"sizes counting alike: {best}. Second minus first subset, {CHOSEN[0]} records: {', '.join(gaps) or '-'}.")
+    return (f"{fenced(table(['rate', *(f'test loss, {n} records' for n in CHOSEN)], rows))}\n\nBest for random subsets: "
+            f"{best}. Second minus first subset, {CHOSEN[0]} records: {', '.join(gaps) or '-'}.")
 
 
 def page(entries: Sequence[dict]) -> str:

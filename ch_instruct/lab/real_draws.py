@@ -31,7 +31,7 @@ def start(given: RealOptions) -> tuple[Work, Path, Journal]:
     """
     runs.check_run(given)
     work = pipeline.prepare(FineTuning(model=given.model, data=str(given.data), max_length=plan.LONGEST, precision="fp32",
-                                       lora=plan.RANK, epochs=plan.EPOCHS, batch_size=plan.BATCH, lr=plan.LR))
+                                       lora=plan.RANK, epochs=plan.EPOCHS, batch_size=plan.BATCH, lr=plan.LR[plan.TRAIN]))
     pool = pipeline.different_questions(work.records["train"])
     if len(pool) < (needed := plan.DRAWS.stop * (plan.TRAIN + plan.TEST)):
         raise InputError(f"--data {given.data}: {len(pool)} training records of at most {plan.LONGEST} tokens with different "

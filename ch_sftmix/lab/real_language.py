@@ -51,7 +51,7 @@ def main() -> None:
                 perplexities = torch.tensor(read_json(known, [[FROM_0]]), dtype=torch.float64)
                 cell = Cell(work, folder / "model", 0, perplexities)
                 cell.mixup(cell.halves)
-            journal.append(Trial(number, arm, plan.TRAIN, plan.LR)._asdict() | real.measure(work))
+            journal.append(Trial(number, arm, plan.TRAIN, plan.LR[plan.TRAIN])._asdict() | real.measure(work))
     text = page(journal.entries)
     say("\n" + text)
     write_text(folder / "RESULTS.md", text)

@@ -50,7 +50,7 @@ def test_what_a_choice_looks_like_by_hand():
 @pytest.fixture
 def given(tmp_path, monkeypatch):
     """Options of a run with a tiny model on small draws."""
-    for name, value in {"TRAIN": 6, "TEST": 4, "DRAWS": range(2, 4), "LONGEST": 96}.items():
+    for name, value in {"TRAIN": 6, "TEST": 4, "DRAWS": range(2, 4), "LONGEST": 96, "LR": {6: 3e-4, 600: 3e-4}}.items():
         monkeypatch.setattr(real_plan, name, value)
     records = [{name: record[name] for name in ("instruction", "input", "output")} for record in classroom.records()[::9]]
     (tmp_path / "data.json").write_text(json.dumps(records))

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_both_arms_are_trained_on_each_draw_and_an_interrupted_run_goes_on(monkeypatch, tmp_path, llama_folder):
-    sizes = {"TRAIN": 6, "TEST": 4, "ASKED": 2, "NEW_TOKENS": 4, "LONGEST": 300, "DRAWS": range(2, 4)}
+    sizes = {"TRAIN": 6, "TEST": 4, "ASKED": 2, "NEW_TOKENS": 4, "LONGEST": 300, "DRAWS": range(2, 4), "LR": {6: 3e-4}}
     for name, value in sizes.items():
         monkeypatch.setattr(real_plan, name, value)
     records = [{name: record[name] for name in ("instruction", "input", "output")} for record in classroom.records()[::9]]
