@@ -50,7 +50,8 @@ UNTRAINED = "DELIFT-ρ"  # its choice is looked at alone
 PRIMARY = [(first, second, records) for records in reversed(CHOSEN)
            for first, second in (("DELIFT", "random"), ("DELIFT", "SE"), ("SE-ρ", "random"))]
 LOOK = {"seconds": ("seconds", ".0f"), "copies": ("near-copies", ".1f"), "kinds": ("first words", ".1f"),
-        "question": ("words asked", ".1f"), "answer": ("words answered", ".1f"), "covered": ("pairs covered", ".1%"), "as_delift": ("as DELIFT", ".1f")}
+        "question": ("words asked", ".1f"), "answer": ("words answered", ".1f"), "covered": ("pairs covered", ".1%"),
+        "as_delift": ("as DELIFT", ".1f")}
 
 
 def trials(pilot: bool) -> Iterator[Trial]:

@@ -41,15 +41,16 @@ from ch_delift.lab.plots import draw_differences
 from common.support.plots import save_picture
 from common.support.reports import (
     cell,
-    difference_table,
+    complete,
+    difference_text,
     equivalence_p_value,
     fenced,
     holm,
     interval_of,
     mean_interval,
     mean_or_none,
+    paired,
     repetitions_needed,
-    tested,
 )
 
 MEASURES = {"macro": "families alike", "pool": "as the pool", "small": "small families"}  # of exact match
@@ -93,8 +94,7 @@ def by_data_set(entries: Sequence[dict], series: Series, arm: str, measure: str 
 
 def differences(entries: Sequence[dict], series: Series, first: str, second: str, measure: str = "macro") -> list[float]:
     """One arm minus another, on each data set that has both."""
-    one, other = (by_data_set(entries, series, arm, measure) for arm in (first, second))
-    return [one[seed] - other[seed] for seed in one if seed in other]
+    return paired(*(by_data_set(entries, series, arm, measure) for arm in (first, second)))
 
 
 def of_arms(plan: Sequence[Sequence[Series]]) -> Iterator[tuple[Series, list[str]]]:
@@ -153,24 +153,16 @@ def primary_points(entries: Sequence[dict]) -> dict[str, dict[str, tuple[float, 
     return found
 
 
-def complete(rows: Sequence[dict]) -> bool:
-    """Whether all data sets of these comparisons are measured: before that, nothing is tested."""
-    return all(len(row["differences"]) == row["of"] for row in rows)
-
-
 def primary_text(entries: Sequence[dict]) -> str:
     """The primary comparisons: families alike, tested; and as the pool, tested for being equal."""
     rows, pool = primary_rows(entries, "macro"), primary_rows(entries, "pool")
+    told = difference_text(rows, MEASURES["macro"])
     if not complete(rows):
-        found = [[row["name"], f"{len(row['differences'])} of {row['of']}", interval_of(row["differences"], "+.1%"),
-                  interval_of(other["differences"], "+.1%")] for row, other in zip(rows, pool)]
-        return ("**Not finished: nothing is tested yet.** The differences so far:\n\n" + fenced(table(
-            ["so far", "data sets", *list(MEASURES.values())[:2]], found)))
+        return told
     p = holm(same := [equivalence_p_value(row["differences"], MARGIN) for row in pool])
     spreads = ", ".join(f"{100 * stdev(row['differences']):.1f}" for row in rows)
-    return (fenced(difference_table(tested(rows), "families alike"))
-            + f"\n\nTheir standard deviations from set to set are {spreads} points, in this order.\n\nWeighted as the pool, "
-            f"with two one-sided tests of whether the difference is within ± {100 * MARGIN:.0f} points:\n\n" + fenced(table(
+    return (f"{told}\n\nTheir standard deviations from set to set are {spreads} points, in this order.\n\nWeighted as the "
+            f"pool, with two one-sided tests of whether the difference is within ± {100 * MARGIN:.0f} points:\n\n" + fenced(table(
                 ["as the pool", "difference", "p (not within)", "p after Holm"],
                 [[row["name"], interval_of(row["differences"], "+.1%"), f"{a:.3f}", f"{b:.3f}"]
                  for row, a, b in zip(pool, same, p)]))

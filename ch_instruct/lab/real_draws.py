@@ -16,9 +16,8 @@ from ch_instruct.support.fine_tuning_options import FineTuning
 from common.losses import evaluate, next_token_loss
 from common.support import runs
 from common.support.checkpoints import Run
-from common.support.console import table
 from common.support.files import InputError, Journal, sha256
-from common.support.reports import difference_table, fenced, interval_of, tested
+from common.support.reports import difference_text, interval_of, paired
 
 COPY = 0.7  # ROUGE-L of two questions from which one is a near-copy: Self-Instruct (arXiv 2212.10560), which made such records
 
@@ -94,22 +93,12 @@ def by_draw(entries: Sequence[dict], arm: str, records: int, measure: str = "tes
             if (e["arm"], e["records"]) == (arm, records) and e["draw"] in plan.DRAWS and measure in e}
 
 
-def differences(entries: Sequence[dict], first: str, second: str, records: int, measure: str = "test_loss") -> list[float]:
-    """One arm minus another, on each draw that has both."""
-    one, other = (by_draw(entries, arm, records, measure) for arm in (first, second))
-    return [one[number] - other[number] for number in sorted(one.keys() & other.keys())]
-
-
 def primary_text(entries: Sequence[dict], primary: Sequence[tuple[str, str, int]]) -> str:
     """The comparisons that were named beforehand, (arm, minus, records): tested where all draws have both arms."""
-    rows: list[dict[str, Any]] = [
-        {"name": f"{first} - {second}, {records} records", "differences": differences(entries, first, second, records)}
-        for first, second, records in primary]
-    if any(len(row["differences"]) < len(plan.DRAWS) for row in rows):
-        return "**Not finished: nothing is tested yet.** The differences so far:\n\n" + fenced(table(
-            ["so far", "draws", "test loss"], [[row["name"], f"{len(row['differences'])} of {len(plan.DRAWS)}",
-                                                interval_of(row["differences"], "+.4f")] for row in rows]))
-    return fenced(difference_table(tested(rows), "test loss", "+.4f"))
+    return difference_text([
+        {"name": f"{first} - {second}, {records} records", "of": len(plan.DRAWS),
+         "differences": paired(*(by_draw(entries, arm, records) for arm in (first, second)))}
+        for first, second, records in primary], "test loss", "+.4f")
 
 
 def arm_row(entries: Sequence[dict], arm: str, records: int) -> list[str]:

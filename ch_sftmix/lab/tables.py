@@ -37,7 +37,7 @@ import torch
 from ch_sftmix.lab.calibration import calibration_error
 from ch_sftmix.lab.plots import draw_reliability
 from common.support.plots import save_picture
-from common.support.reports import difference_table, fenced, interval_of, tested
+from common.support.reports import complete, difference_text, fenced, interval_of, mean_interval, paired
 
 HEAD = """# SFTMix's map: what was measured
 
@@ -74,8 +74,8 @@ def collect(entries: Sequence[dict]) -> Results:
 
 def differences(results: Results, first: str, second: str, value: Callable[[dict], float]) -> dict[float, list[float]]:
     """One arm minus another, on each data set that has both, at each noise that has any."""
-    found = {noise: [value(arms[first][seed]) - value(arms[second][seed]) for seed in arms.get(first, {})
-                     if seed in arms.get(second, {})] for noise, arms in results.items()}
+    found = {noise: paired(*({seed: value(entry) for seed, entry in arms.get(arm, {}).items()} for arm in (first, second)))
+             for noise, arms in results.items()}
     return {noise: values for noise, values in found.items() if values}
 
 
@@ -84,16 +84,13 @@ def primary_text(results: Results, fixed: bool = True) -> str:
     were `fixed`; and what SFTMix's intervals leave out."""
     found = {pair: differences(results, *pair, MEASURES["Exact match"][0]) for pair in PRIMARY}
     rows: list[dict[str, Any]] = [
-        {"name": f"{first} - {second}, noise {noise:g}", "differences": found[first, second].get(noise, [])}
+        {"name": f"{first} - {second}, noise {noise:g}", "differences": found[first, second].get(noise, []), "of": len(SEEDS)}
         for first, second in PRIMARY for noise in NOISE]
-    if not fixed or any(len(row["differences"]) < len(SEEDS) for row in rows):
-        why = "Not finished: nothing is tested yet." if fixed else "Not the conditions of the map: nothing is tested."
-        told = [[row["name"], f"{len(row['differences'])} of {len(SEEDS)}", interval_of(row["differences"], "+.1%")]
-                for row in rows]
-        return f"**{why}** The differences:\n\n" + fenced(table(["not tested", "data sets", "exact match"], told))
-    done = tested(rows)
-    highest = ", ".join(f"{sum(row['interval']):+.1%} (noise {noise:g})" for row, noise in zip(done, NOISE))
-    return fenced(difference_table(done, "exact match")) + f"\n\nGains of SFTMix above these are excluded: {highest}."
+    told = difference_text(rows, "exact match", untested="" if fixed else "Not the conditions of the map: nothing is tested.")
+    if not fixed or not complete(rows):
+        return told
+    highest = (f"{sum(mean_interval(row['differences'])):+.1%} (noise {noise:g})" for row, noise in zip(rows, NOISE))
+    return f"{told}\n\nGains of SFTMix above these are excluded: {', '.join(highest)}."
 
 
 def difference_rows(results: Results, measure: str, pairs: Sequence[tuple[str, str]]) -> str:

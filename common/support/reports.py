@@ -156,25 +156,33 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def tested(family: Sequence[dict]) -> list[dict[str, Any]]:
-    """Comparisons that were named beforehand, tested together.
+def paired(first: Mapping[Any, float], second: Mapping[Any, float]) -> list[float]:
+    """One arm minus another, on each repetition that has both."""
+    return [value - second[repetition] for repetition, value in first.items() if repetition in second]
+
+
+def complete(family: Sequence[dict]) -> bool:
+    """Whether all repetitions of these comparisons are measured, "of" so many each."""
+    return all(len(row["differences"]) == row["of"] for row in family)
+
+
+def difference_text(family: Sequence[dict], heading: str, form: str = "+.1%", untested: str = "") -> str:
+    """Comparisons that were named beforehand, in Markdown. Where all are complete they are tested together: the mean difference
+    with its interval, p before and after Holm's correction. Otherwise: the differences that are known.
 
     Args:
-        family: each with "differences", those of one repetition after the other.
-
-    Returns:
-        Each with "interval", "p" and "p_holm", of `mean_interval`, `p_value` and `holm`, too.
+        family: each with its "name", its "differences", and "of" how many repetitions there will be.
+        heading: the measure.
+        untested: why nothing is tested, although all is measured.
     """
+    if untested or not complete(family):
+        return f"**{untested or 'Not finished: nothing is tested yet.'}** The differences:\n\n" + fenced(table(
+            ["not tested", "measured", heading], [[row["name"], f"{len(row['differences'])} of {row['of']}",
+                                                   interval_of(row["differences"], form)] for row in family]))
     p_values = [p_value(row["differences"]) for row in family]
-    return [row | {"interval": mean_interval(row["differences"]), "p": p, "p_holm": corrected}
-            for row, p, corrected in zip(family, p_values, holm(p_values))]
-
-
-def difference_table(rows: Sequence[dict[str, Any]], heading: str, form: str = "+.1%") -> str:
-    """Comparisons as `tested` gives them, one row each: their "name", the mean difference (in this form) with its interval, p
-    before and after Holm's correction."""
-    return table([heading, "difference", "p", "p after Holm"], [
-        [row["name"], plus_minus(row["interval"], form), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"] for row in rows])
+    return fenced(table([heading, "difference", "p", "p after Holm"], [
+        [row["name"], interval_of(row["differences"], form), f"{p:.3f}", f"{corrected:.3f}"]
+        for row, p, corrected in zip(family, p_values, holm(p_values))]))
 
 
 def fenced(text: str) -> str:

@@ -31,9 +31,10 @@ def test_nothing_is_tested_before_all_draws_are_there(monkeypatch):
 
 def test_differences_are_those_of_draws_that_both_have_and_of_the_map(monkeypatch):
     monkeypatch.setattr(real_plan, "DRAWS", range(2, 5))
-    found = entries({"a": [1.0, 2.0], "b": [0.5, 0.5, 0.5]}) + entries({"b": [9.0]}, records=7)
+    found = entries({"a": [1.0, 2.0], "b": [0.5, 0.9, 0.5]}) + entries({"b": [9.0]}, records=7)
     found.append({"draw": 0, "arm": "a", "records": 5, "test_loss": 9.0})  # of the pilot
-    assert real_draws.differences(found, "a", "b", 5) == [0.5, 1.5]
+    row = real_draws.primary_text(found, PRIMARY).splitlines()[5]
+    assert row.split() == ["a", "-", "b,", "5", "records", "2", "of", "3", "+0.8000", "±", "3.8119"]  # 12.706 * 0.3
     assert real_draws.arm_row(found, "a", 5) == ["a", "5", "2 of 3", "1.5000 ± 6.3531", "25.0% ± 0.0%"]
 
 
