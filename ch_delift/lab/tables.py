@@ -161,12 +161,11 @@ def primary_text(entries: Sequence[dict]) -> str:
         return told
     p = holm(same := [equivalence_p_value(row["differences"], MARGIN) for row in pool])
     spreads = ", ".join(f"{100 * stdev(row['differences']):.1f}" for row in rows)
+    as_pool = table(["as the pool", "difference", "p (not within)", "p after Holm"], [
+        [row["name"], interval_of(row["differences"], "+.1%"), f"{a:.3f}", f"{b:.3f}"] for row, a, b in zip(pool, same, p)])
     return (f"{told}\n\nTheir standard deviations from set to set are {spreads} points, in this order.\n\nWeighted as the "
-            f"pool, with two one-sided tests of whether the difference is within ± {100 * MARGIN:.0f} points:\n\n" + fenced(table(
-                ["as the pool", "difference", "p (not within)", "p after Holm"],
-                [[row["name"], interval_of(row["differences"], "+.1%"), f"{a:.3f}", f"{b:.3f}"]
-                 for row, a, b in zip(pool, same, p)]))
-            + f"\n\n![the six differences, families alike, with their 95 % intervals]({PICTURE})")
+            f"pool, with two one-sided tests of whether the difference is within ± {100 * MARGIN:.0f} points:\n\n"
+            f"{fenced(as_pool)}\n\n![the six differences, families alike, with their 95 % intervals]({PICTURE})")
 
 
 def pilot_text(entries: Sequence[dict]) -> str:
