@@ -11,8 +11,8 @@ SFTMIX = ("ch_sftmix/README.md", "README.md", "ch_instruct/recipe.md")
 FIRST = ("ch_sftmix/README.md", "ch_sftmix/lab/first_map.md")
 QUOTED = {  # as it is written -> where it has to stand
     "11 to 15 points": ("ch_delift/README.md", "ch_delift/lab/first_map.md"), "270 and 294": DELIFT,
-    "8 to 17 points": ("README.md", "ch_instruct/recipe.md"),
-    "17 to 28 points": ("ch_delift/README.md", "ch_instruct/recipe.md"),
+    "8 to 17 points": ("README.md", "ch_instruct/recipe.md"), "6.7 ± 7.2": DELIFT, "0.8 ± 3.5": DELIFT,
+    "17 to 28 points": (*DELIFT, "ch_instruct/recipe.md"), "1.4 ± 4.1": DELIFT,
     "+1.7": FIRST, "+1.8": FIRST, "-5.7": FIRST,
     "+2.8 ± 1.1": SFTMIX, "+3.0 ± 0.7": SFTMIX, "2.2 ± 1.2": SFTMIX,
     "94.6": ("README.md", "ch_instruct/README.md")}
@@ -27,8 +27,8 @@ def test_a_number_is_the_same_wherever_it_is_quoted(number):
 def test_sftmixs_readme_quotes_its_results():
     results = (ROOT / "ch_sftmix/lab/RESULTS.md").read_text(encoding="utf-8")
     text = " ".join((ROOT / "ch_sftmix/README.md").read_text(encoding="utf-8").split())
-    bounds = re.search(r"excluded: \+(\S+)% .*, \+(\S+)% .*, \+(\S+)% ", results).groups()
-    assert "Their upper ends, before rounding, are {}, {} and {} points".format(*bounds) in text
+    bounds = re.search(r"itself: \+(\S+)% .*, \+(\S+)% .*, \+(\S+)% ", results).groups()
+    assert "Their upper ends are {}, {} and {} points".format(*bounds) in text
     for name in ("sftmix - ntp", "relative tenth left out - tenth left out"):
         rows = re.findall(rf"^{name}, noise \S+ +(\S+)% ± (\S+)% +\S+ +(\S+)$", results, flags=re.M)
         cells = " | ".join(f"{mean} ± {half} | {p}" for mean, half, p in rows)
@@ -54,3 +54,6 @@ def test_delifts_readme_quotes_its_results():
         here = results.partition(f"## {condition} data")[2].partition("## ")[0]
         arms = dict(re.findall(r"^(\S+) +16 of 16 +(\S+)% ±", here, flags=re.M))
         assert all(arms[arm] in text for arm in ("random", "DELIFT", "DELIFT-ρ", "SE", "oracle"))
+        by_arm = {row.split()[0]: re.findall(r"([+-]\S+)% ± (\S+)%", row) for row in here.splitlines() if " of 16 " in row}
+        for arm, minus in (("DELIFT", 0), ("DELIFT-ρ", 0), ("SE", 0), ("SE-ρ", 1), ("SE-ρ", 3), ("oracle", 2)):
+            assert "{} ± {}".format(*by_arm[arm][minus]).lstrip("+") in text, (condition, arm, minus)

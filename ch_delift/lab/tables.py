@@ -55,7 +55,8 @@ from common.support.reports import (
 
 MEASURES = {"macro": "families alike", "pool": "as the pool", "small": "small families"}  # of exact match
 BESIDE = ("random", "SE")  # what each arm is compared with
-ARM_HEADS = ["exact match", "data sets", *MEASURES.values(), *(f"minus {arm}" for arm in BESIDE), "of the oracle's gain"]
+ARM_HEADS = ["exact match", "data sets", *MEASURES.values(),
+             *(f"- {arm}{how}" for how in (", alike", ", pool") for arm in BESIDE), "oracle's gain"]
 CHOSEN = {"seconds": ("seconds to choose", ".1f"), "different": ("different things", ".1f"),
           "wrong": ("wrong answers", ".0%"), "small_share": ("of small families", ".0%")}
 HEAD = """# DELIFT's map: what was measured
@@ -63,7 +64,8 @@ HEAD = """# DELIFT's map: what was measured
 `python ch_delift/lab/tables.py --out ch_delift/lab/RESULTS.md` makes this page of the journals beside it, which
 `where_it_pays.py` writes. [conditions.md](conditions.md) was fixed before. Exact match on the test questions, means over data
 sets ± half of the 95 % interval: *families alike*, every family of questions counting the same; *as the pool*, each by its
-share in the data; and the small families alone. Differences and the oracle's gain are those with families alike. Seconds are
+share in the data; and the small families alone. Differences (-) are told in the first two ways, and the share of the oracle's
+gain over random subsets with families alike. Seconds are
 processor seconds of one core, where a choice was made in one go; DELIFT-ρ uses DELIFT's utilities."""
 SET_ARMS = ("random", "SE", "DELIFT", "DELIFT-ρ", "oracle")  # of `set_rows` and `family_rows`
 AFTERWARDS = """## Skewed data, looked at afterwards
@@ -105,20 +107,22 @@ def of_arms(plan: Sequence[Sequence[Series]]) -> Iterator[tuple[Series, list[str
 
 
 def arm_rows(entries: Sequence[dict], series: Series, arms: Sequence[str]) -> list[list[str]]:
-    """A row for each arm: on how many data sets it is measured, exact match in each way, the differences to random subsets and
-    to SE, and the share of the oracle's gain over random subsets on the data sets that have all three."""
+    """A row for each arm that is measured: on how many data sets, exact match in each way, the differences to random subsets
+    and to SE, and the share of the oracle's gain over random subsets on the data sets that have all three."""
     chance, best = (by_data_set(entries, series, arm) for arm in ("random", "oracle"))
     rows = []
     for arm in arms:
         found = {measure: by_data_set(entries, series, arm, measure) for measure in MEASURES}
-        count, macro = len(found["macro"]), found["macro"]
+        macro = found["macro"]
+        if not macro:
+            continue
         seeds = macro.keys() & chance.keys() & best.keys()
         gain = sum(best[seed] - chance[seed] for seed in seeds)
         share = sum(macro[seed] - chance[seed] for seed in seeds) / gain if gain > 0 else None
         told = [interval_of([v for v in values.values() if v is not None]) for values in found.values()]
-        minus = ["-" if arm == other else interval_of(differences(entries, series, arm, other), "+.1%") for other in BESIDE]
-        rows.append([arm, f"{count} of {len(series.seeds)}", *told, *minus, cell(share, ".0%")] if count
-                    else [arm, "not measured", *["-"] * (len(ARM_HEADS) - 2)])
+        minus = ["-" if arm == other else interval_of(differences(entries, series, arm, other, measure), "+.1%")
+                 for measure in ("macro", "pool") for other in BESIDE]
+        rows.append([arm, f"{len(macro)} of {len(series.seeds)}", *told, *minus, cell(share, ".0%")])
     return rows
 
 
@@ -202,24 +206,29 @@ def arms_text(plan: Sequence[Sequence[Series]], entries: Sequence[dict]) -> str:
     """What each arm reaches and what it chose, condition by condition."""
     parts = []
     for series, arms in of_arms(plan):
-        parts += [f"## {series.condition.capitalize()} data", fenced(table(ARM_HEADS, arm_rows(entries, series, arms)))]
+        parts.append(f"## {series.condition.capitalize()} data")
+        if measured := arm_rows(entries, series, arms):
+            parts.append(fenced(table(ARM_HEADS, measured)))
+        if missing := [arm for arm in arms if arm not in [row[0] for row in measured]]:
+            parts.append(f"Planned and not measured yet: {'; '.join(missing)}.")
         if rows := choice_rows(entries, series, arms):
             parts.append(fenced(table(["what was chosen", *(heading for heading, _ in CHOSEN.values())], rows)))
     return "\n\n".join(parts)
 
 
 def set_rows(entries: Sequence[dict], series: Series) -> list[list[str]]:
-    """A row for each data set that has DELIFT and SE: its three largest families, exact match in %, and the family from which
-    DELIFT took most records. The largest loss of DELIFT is first."""
+    """A row for each data set that has DELIFT and SE: its three largest families, exact match in %, the family from which
+    DELIFT took most records, and from how many families SE and DELIFT took any. The largest loss of DELIFT is first."""
     macro = {arm: by_data_set(entries, series, arm) for arm in SET_ARMS}
-    places = {e["seed"]: e["places"] for e in entries if (e["condition"], e["arm"]) == (series.condition, "DELIFT")}
+    places = {(e["seed"], e["arm"]): e["places"] for e in entries if e["condition"] == series.condition}
     rows = []
     for seed in sorted(macro["DELIFT"].keys() & macro["SE"].keys(), key=lambda seed: macro["DELIFT"][seed] - macro["SE"][seed]):
         families = [record["family"] for record in draw_data(series.condition, seed).training]
         large = [family for family, _ in Counter(families).most_common(3)]
-        [(most, count)] = Counter(families[i] for i in places[seed]).most_common(1)
+        taken = {arm: Counter(families[i] for i in places[seed, arm]) for arm in ("SE", "DELIFT")}
+        [(most, count)] = taken["DELIFT"].most_common(1)
         rows.append([str(seed), ", ".join(sorted(large)), *(cell(macro[arm].get(seed), ".0%") for arm in SET_ARMS),
-                     f"{count} {most}"])
+                     f"{count} {most}", *(str(len(found)) for found in taken.values())])
     return rows
 
 
@@ -242,7 +251,7 @@ def page(measured: Sequence[dict], pilot: Sequence[dict]) -> str:
              arms_text(MAP, measured)]
     if complete(primary_rows(measured, "macro")):
         skewed = next(series for series, _ in of_arms(MAP) if series.condition == "skewed")
-        heads = ["data set", "large families", *SET_ARMS, "most of DELIFT's choice"]
+        heads = ["data set", "large families", *SET_ARMS, "most of DELIFT's choice", "families: SE", "DELIFT"]
         parts += [AFTERWARDS, fenced(table(heads, set_rows(measured, skewed))),
                   fenced(table(["family", *SET_ARMS], family_rows(measured, skewed)))]
     return "\n\n".join(parts) + "\n"

@@ -90,7 +90,7 @@ def primary_text(results: Results, fixed: bool = True) -> str:
     if not fixed or not complete(rows):
         return told
     highest = (f"{sum(mean_interval(row['differences'])):+.1%} (noise {noise:g})" for row, noise in zip(rows, NOISE))
-    return f"{told}\n\nGains of SFTMix above these are excluded: {', '.join(highest)}."
+    return f"{told}\n\nUpper ends of SFTMix's intervals, each for itself: {', '.join(highest)}."
 
 
 def difference_rows(results: Results, measure: str, pairs: Sequence[tuple[str, str]]) -> str:
