@@ -139,7 +139,7 @@ def page(entries: Sequence[dict]) -> str:
                                             for found, (_, form) in zip(values, LOOK.values()))])
     return "\n\n".join([
         "# DELIFT on real language", real.primary_text(entries, PRIMARY), "Described, not tested:",
-        fenced(table(["arm", "records", "draws", "test loss", "ROUGE-L"], [real.arm_row(entries, *arm) for arm in arms])),
+        real.arm_table(entries, arms, "random"),
         fenced(table(["what was chosen", "records", *(heading for heading, _ in LOOK.values())], looks))]) + "\n"
 
 

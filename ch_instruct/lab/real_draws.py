@@ -16,8 +16,9 @@ from ch_instruct.support.fine_tuning_options import FineTuning
 from common.losses import evaluate, next_token_loss
 from common.support import runs
 from common.support.checkpoints import Run
+from common.support.console import table
 from common.support.files import InputError, Journal, sha256
-from common.support.reports import difference_text, interval_of, paired
+from common.support.reports import difference_text, fenced, interval_of, paired
 
 COPY = 0.7  # ROUGE-L of two questions from which one is a near-copy: Self-Instruct (arXiv 2212.10560), which made such records
 
@@ -101,7 +102,13 @@ def primary_text(entries: Sequence[dict], primary: Sequence[tuple[str, str, int]
         for first, second, records in primary], "test loss", "+.4f")
 
 
-def arm_row(entries: Sequence[dict], arm: str, records: int) -> list[str]:
-    """What an arm reaches, means over draws."""
-    losses, overlap = (list(by_draw(entries, arm, records, name).values()) for name in ("test_loss", "rouge_l"))
-    return [arm, str(records), f"{len(losses)} of {len(plan.DRAWS)}", interval_of(losses, ".4f"), interval_of(overlap)]
+def arm_table(entries: Sequence[dict], arms: Sequence[tuple[str, int]], beside: str) -> str:
+    """What arms with so many records reach, means over draws, and the difference of test loss to the arm `beside` them."""
+    rows = []
+    for arm, records in arms:
+        losses, overlap = (by_draw(entries, arm, records, name) for name in ("test_loss", "rouge_l"))
+        if losses:
+            minus = "-" if arm == beside else interval_of(paired(losses, by_draw(entries, beside, records)), "+.4f")
+            rows.append([arm, str(records), f"{len(losses)} of {len(plan.DRAWS)}", interval_of(list(losses.values()), ".4f"),
+                         minus, interval_of(list(overlap.values()))])
+    return fenced(table(["arm", "records", "draws", "test loss", f"- {beside}", "ROUGE-L"], rows))

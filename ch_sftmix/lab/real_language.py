@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ch_instruct.lab import real_plan as plan
 from ch_instruct.lab.real_plan import RealOptions, Trial
 from common.support import options
-from common.support.console import say, table
+from common.support.console import say
 
 if __name__ == "__main__":
     options.run_command(options.parse, RealOptions, __doc__)  # --help and wrong options end here: imports take seconds
@@ -23,15 +23,13 @@ from ch_instruct.lab import real_draws as real
 from ch_sftmix.lab.arms import Cell
 from ch_sftmix.train import reference_run
 from common.support.files import FROM_0, read_json, write_json, write_text
-from common.support.reports import fenced
 
 
 def page(entries: Sequence[dict]) -> str:
     """The results."""
     return "\n\n".join([
         "# SFTMix on real language", real.primary_text(entries, [("sftmix", "ntp", plan.TRAIN)]), "Described, not tested:",
-        fenced(table(["arm", "records", "draws", "test loss", "ROUGE-L"],
-                     [real.arm_row(entries, arm, plan.TRAIN) for arm in ("ntp", "sftmix")]))]) + "\n"
+        real.arm_table(entries, [("ntp", plan.TRAIN), ("sftmix", plan.TRAIN)], "ntp")]) + "\n"
 
 
 def main() -> None:

@@ -35,7 +35,9 @@ def test_differences_are_those_of_draws_that_both_have_and_of_the_map(monkeypatc
     found.append({"draw": 0, "arm": "a", "records": 5, "test_loss": 9.0})  # of the pilot
     row = real_draws.primary_text(found, PRIMARY).splitlines()[5]
     assert row.split() == ["a", "-", "b,", "5", "records", "2", "of", "3", "+0.8000", "±", "3.8119"]  # 12.706 * 0.3
-    assert real_draws.arm_row(found, "a", 5) == ["a", "5", "2 of 3", "1.5000 ± 6.3531", "25.0% ± 0.0%"]
+    rows = real_draws.arm_table(found, [("a", 5), ("b", 5), ("c", 5)], "a").splitlines()[3:-1]
+    assert [" ".join(row.split()) for row in rows] == ["a 5 2 of 3 1.5000 ± 6.3531 - 25.0% ± 0.0%",
+                                                       "b 5 3 of 3 0.6333 ± 0.5737 -0.8000 ± 3.8119 25.0% ± 0.0%"]
 
 
 def test_what_a_choice_looks_like_by_hand():
