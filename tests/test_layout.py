@@ -1,6 +1,7 @@
 """The rules of the house, checked by reading its files."""
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -275,3 +276,13 @@ def test_lines_end_with_line_feeds_alone():
     texts = {path: content for path, content in contents.items() if b"\0" not in content}
     assert len(texts) > 50
     assert [str(path.relative_to(ROOT)) for path, content in texts.items() if b"\r\n" in content] == []
+
+
+def test_no_line_of_text_begins_with_a_percent_sign():
+    pages = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+             for folder in (ROOT, *FOLDERS) for path in folder.glob("*.md" if folder == ROOT else "**/*.md")}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        pages[path.name] = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    texts = {name: re.sub(r"^ *```.*?^ *```", "", page, flags=re.M | re.S) for name, page in pages.items()}
+    assert len(texts) > 20 and [name for name, text in texts.items() if re.search(r"^\s*%", text, flags=re.M)] == []
