@@ -10,9 +10,9 @@ DELIFT = ("ch_delift/README.md", "README.md")
 SFTMIX = ("ch_sftmix/README.md", "README.md", "ch_instruct/recipe.md")
 FIRST = ("ch_sftmix/README.md", "ch_sftmix/lab/first_map.md")
 QUOTED = {  # as it is written -> where it has to stand
-    "11 to 15 points": ("ch_delift/README.md", "ch_delift/lab/first_map.md"), "270 and 294": DELIFT,
+    "11 to 15 points": ("ch_delift/lab/findings.md", "ch_delift/lab/first_map.md"), "270 and 294": DELIFT,
     "8 to 17 points": ("README.md", "ch_instruct/recipe.md"), "6.7 ± 7.2": DELIFT, "0.8 ± 3.5": DELIFT,
-    "17 to 28 points": (*DELIFT, "ch_instruct/recipe.md"), "1.4 ± 4.1": DELIFT,
+    "17 to 28 points": (*DELIFT, "ch_instruct/recipe.md"), "1.4 ± 4.1": ("ch_delift/lab/findings.md", "README.md"),
     "+1.7": FIRST, "+1.8": FIRST, "-5.7": FIRST,
     "+2.8 ± 1.1": SFTMIX, "+3.0 ± 0.7": SFTMIX, "2.2 ± 1.2": SFTMIX,
     "94.6": ("README.md", "ch_instruct/README.md")}
@@ -44,7 +44,8 @@ def test_sftmixs_readme_quotes_its_results():
 
 def test_delifts_readme_quotes_its_results():
     results = (ROOT / "ch_delift/lab/RESULTS.md").read_text(encoding="utf-8")
-    text = " ".join((ROOT / "ch_delift/README.md").read_text(encoding="utf-8").split())
+    pages = [(ROOT / "ch_delift" / page).read_text(encoding="utf-8") for page in ("README.md", "lab/findings.md")]
+    text = " ".join(" ".join(pages).split())
     tested = results.partition("p after Holm")[2].partition("Weighted as the pool")[0]
     for minus in ("DELIFT-ρ - DELIFT", "DELIFT-ρ - SE", "DELIFT - SE"):
         cells = re.findall(rf": {minus} +(\S+)% ± (\S+)% +(\S+) +(\S+)$", tested, flags=re.M)
