@@ -8,6 +8,7 @@ import contextlib
 import gc
 import io
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -51,6 +52,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: a worker that begins with one at the end keeps everybody waiting."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)  # otherwise in their order
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """In the quick lane one worker takes all files that load transformers, which takes seconds."""
+    from xdist.scheduler import LoadFileScheduling
+
+    loads = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")
+             if re.search("transformers|llama_folder", path.read_text(encoding="utf-8"))}
+
+    class OneForTransformers(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "transformers" if file in loads else file
+
+    return OneForTransformers(config, log) if config.option.markexpr == "not slow" else None
 
 
 @pytest.fixture
