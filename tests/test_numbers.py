@@ -1,9 +1,13 @@
 """A number that stands in several places is the same in all of them."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
+from ch_delift.lab import real_language as real_delift
+from ch_sftmix.lab import real_language as real_sftmix
 from tests.conftest import ROOT
 
 DELIFT = ("ch_delift/README.md", "README.md")
@@ -58,3 +62,10 @@ def test_delifts_readme_quotes_its_results():
         by_arm = {row.split()[0]: re.findall(r"([+-]\S+)% ± (\S+)%", row) for row in here.splitlines() if " of 16 " in row}
         for arm, minus in (("DELIFT", 0), ("DELIFT-ρ", 0), ("SE", 0), ("SE-ρ", 1), ("SE-ρ", 3), ("oracle", 2)):
             assert "{} ± {}".format(*by_arm[arm][minus]).lstrip("+") in text, (condition, arm, minus)
+
+
+@pytest.mark.parametrize("chapter", [real_delift, real_sftmix])
+def test_results_on_real_language_are_those_of_the_journal_beside_them(chapter):
+    folder = Path(chapter.__file__).parent
+    journal = [json.loads(line) for line in (folder / "real_language.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (folder / "real_results.md").read_text(encoding="utf-8") == chapter.page(journal)

@@ -138,7 +138,7 @@ def page(entries: Sequence[dict]) -> str:
         looks.append([rule, str(records), *(cell(fmean(found) if found else None, form)
                                             for found, (_, form) in zip(values, LOOK.values()))])
     return "\n\n".join([
-        "# DELIFT on real language", real.primary_text(entries, PRIMARY), "Described, not tested:",
+        "# DELIFT on real language", real.HEAD, real.primary_text(entries, PRIMARY), "Described, not tested:",
         real.arm_table(entries, arms, "random"),
         fenced(table(["what was chosen", "records", *(heading for heading, _ in LOOK.values())], looks))]) + "\n"
 

@@ -28,8 +28,8 @@ from common.support.files import FROM_0, read_json, write_json, write_text
 def page(entries: Sequence[dict]) -> str:
     """The results."""
     return "\n\n".join([
-        "# SFTMix on real language", real.primary_text(entries, [("sftmix", "ntp", plan.TRAIN)]), "Described, not tested:",
-        real.arm_table(entries, [("ntp", plan.TRAIN), ("sftmix", plan.TRAIN)], "ntp")]) + "\n"
+        "# SFTMix on real language", real.HEAD, real.primary_text(entries, [("sftmix", "ntp", plan.TRAIN)]),
+        "Described, not tested:", real.arm_table(entries, [("ntp", plan.TRAIN), ("sftmix", plan.TRAIN)], "ntp")]) + "\n"
 
 
 def main() -> None:
