@@ -55,8 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """In the quick lane one worker takes all files that load transformers, which takes seconds. (The whole suite would wait for
-    this worker.)"""
+    """One worker takes all files that load transformers, as that takes seconds; otherwise a file goes to any worker."""
     from xdist.scheduler import LoadFileScheduling
 
     loads = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")
@@ -67,7 +66,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             file = super()._split_scope(nodeid)
             return "transformers" if file in loads else file
 
-    return OneForTransformers(config, log) if config.option.markexpr == "not slow" else None
+    return OneForTransformers(config, log)
 
 
 @pytest.fixture
