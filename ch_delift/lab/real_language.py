@@ -122,7 +122,8 @@ def pilot_text(entries: Sequence[dict]) -> str:
             for lr, found in by_rate.items()]
     best = "not decided, as not all is measured"
     if {*trials(pilot=True)} <= {*losses}:
-        best = ", ".join(f"{min(plan.RATES, key=lambda lr: fmean(by_rate[lr][i])):g} with {CHOSEN[i]} records" for i in (0, 1))
+        best = ", ".join(f"{min(plan.RATES, key=lambda lr: fmean(by_rate[lr][i])):g} with {records} records"
+                         for i, records in enumerate(CHOSEN))
     gaps = [f"{losses[trial] - losses[first]:+.4f} at {trial.lr:g}" for trial in losses
             if trial.turn and (first := trial._replace(turn=0)) in losses]
     return (f"{fenced(table(['rate', *(f'test loss, {n} records' for n in CHOSEN)], rows))}\n\nBest for random subsets: "
