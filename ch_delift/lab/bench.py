@@ -56,7 +56,7 @@ from ch_delift.greedy import maximize
 from ch_delift.submodular import FacilityLocation
 from ch_delift.utility import plain_utility, shown, similarity, utility_matrix
 from ch_instruct.encoding import Example, encode_record
-from ch_instruct.lab.bench import beside, in_turns, median_ratio, peak_megabytes
+from ch_instruct.lab.bench import beside, in_turns, median_ratio, peak_megabytes, precisions_of
 from ch_instruct.records import load_records
 from ch_pretrain import classroom
 from common.embedding import mean_hidden_states, nearest
@@ -65,7 +65,7 @@ from common.pretrained import CLASSROOM_FOLDER, load_pretrained, save_pretrained
 from common.support.device import autocast, evaluating
 from common.tokenizer import Tokenizer
 
-SIDES = [(who, precision) for precision in ("fp32", "bf16") for who in ("concatenated", "ours")]
+PRECISIONS = precisions_of(torch.device("cpu"))
 KERNEL_SIZES = (2000, 8000)
 NEIGHBOURS, DENSE = (8, 32, 64, 128), 64  # targets for each example
 FRACTION = 0.3
@@ -128,16 +128,17 @@ def one_greedy(who: str, n: int) -> None:
 
 def bench_utilities(folder: Path, targets: list[Example], turns: list[list[Example]]) -> None:
     """Part (a), and its memory: prints a table."""
-    sides = {side: utility_side(*side, folder) for side in SIDES}
+    sides = {(who, precision): utility_side(who, precision, folder)
+             for precision in PRECISIONS for who in ("concatenated", "ours")}
     seconds, first = in_turns("utilities", {side: partial(run, targets) for side, run in sides.items()}, turns)
     pairs = len(targets) * len(turns[0])
     plain = first["concatenated", "fp32"]
-    say("\n" + table(["utilities", "pairs/s", "x concatenated fp32", "x concatenated bf16", "largest difference", "peak MB"], [
+    say("\n" + table(["utilities", "pairs/s", *(f"x concatenated {p}" for p in PRECISIONS), "largest difference", "peak MB"], [
         [" ".join(side), f"{statistics.median(pairs / s for s in seconds[side]):.1f}",
-         *(f"{median_ratio(seconds['concatenated', p], seconds[side]):.2f}" for p in ("fp32", "bf16")),
+         *(f"{median_ratio(seconds['concatenated', p], seconds[side]):.2f}" for p in PRECISIONS),
          f"{np.abs(first[side] - plain).max():.0e}",
          f"{peak_megabytes(one_utility, *side, folder, targets, turns[0][:1]):,.0f}" if side[1] == "fp32" else "-"]
-        for side in SIDES]))
+        for side in sides]))
 
 
 def bench_neighbours(folder: Path, targets: list[Example], examples: list[Example]) -> None:
@@ -148,7 +149,7 @@ def bench_neighbours(folder: Path, targets: list[Example], examples: list[Exampl
     def behind(ready: Targets, number: int, example: Example) -> np.ndarray:
         return ready.distances(shown(example, tokenizer), range(number))
 
-    for precision in ("fp32", "bf16"):
+    for precision in PRECISIONS:
         with evaluating(model, precision):
             ready = Targets(model, targets, tokenizer.eot_id)
             seconds, _ = in_turns("few targets", {number: partial(behind, ready, number) for number in NEIGHBOURS}, examples)

@@ -8,8 +8,8 @@ Training: both sides get the same weights, records, optimizer and precision; our
 same prompts, greedily, until a text ends or has --max-new-tokens. Both take turns, so a change in the machine's speed meets
 both; speeds are medians over the rounds, ratios medians of the ratios within each round. Shares: the work that is needed
 (blocks at real tokens, head at targets, forward and backward) against a large matrix product in the same round; and the
-weights read once for one more token of each text against reading memory. Needs transformers: pip install -r
-requirements-dev.txt.
+weights read once for one more token of each text against reading memory. bf16 is measured where there are instructions for
+it. Needs transformers: pip install -r requirements-dev.txt.
 """
 
 import contextlib
@@ -68,11 +68,11 @@ from common.gpt2 import GPT2, GPT2Config
 from common.lora import add_lora
 from common.losses import IGNORE_INDEX, next_token_loss
 from common.pretrained import CLASSROOM_FOLDER, find_folder, load_pretrained, save_pretrained
-from common.support.device import autocast, evaluating, peak_memory, pick_device, send
+from common.support.device import autocast, evaluating, peak_memory, pick_device, pick_precision, send
 from common.tokenizer import Tokenizer
 from common.training import TrainOptions, accumulate_gradients, make_optimizer, take_step
 
-SIDES = [(who, precision) for precision in ("fp32", "bf16") for who in ("transformers", "ours")]
+WHO = ("transformers", "ours")
 Step = Callable[[list[Example]], float]  # one optimizer step on these examples -> the loss before it
 Side = TypeVar("Side")
 Turn = TypeVar("Turn")
@@ -125,10 +125,16 @@ def in_turns(what: str, sides: dict[Side, Callable[[Turn], Found]],
     return seconds, first
 
 
-def product_rates(device: torch.device) -> dict[str, float]:
+def precisions_of(device: torch.device) -> list[str]:
+    """fp32, and bf16 where there are instructions for it: without them a step takes many times as long, and nobody takes it."""
+    return ["fp32", "bf16"] if pick_precision("auto", device)[0] == "bf16" else ["fp32"]
+
+
+def product_rates(device: torch.device, precisions: Sequence[str] = ("fp32", "bf16")) -> dict[str, float]:
     """Operations a second of a large matrix product in each precision."""
     rates = {}
-    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    for precision in precisions:
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         a, b = torch.randn(1024, 768, device=device, dtype=dtype), torch.randn(768, 3072, device=device, dtype=dtype)
         rates[precision] = 2 * 1024 * 768 * 3072 / min(seconds_of(partial(torch.mm, a, b), device) for _ in range(20))
     return rates
@@ -190,12 +196,14 @@ def training_side(who: str, precision: str, folder: Path, device: torch.device) 
 
 def bench_training(folder: Path, batches: list[list[Example]], device: torch.device, lora: int | None = None) -> None:
     """Steps in turns; the first round is a warm-up and the check that all compute the same. Prints a table."""
-    updates = [] if lora is None else [(f"LoRA {lora}", precision) for precision in ("fp32", "bf16")]
-    sides = {side: training_side(*side, folder, device) for side in [*SIDES, *updates]}
+    precisions = precisions_of(device)
+    updates = [] if lora is None else [(f"LoRA {lora}", precision) for precision in precisions]
+    both = [(who, precision) for precision in precisions for who in WHO]
+    sides = {side: training_side(*side, folder, device) for side in [*both, *updates]}
     rates: list[dict[str, float]] = []  # the machine takes its turn, too: what it can do changes with what else it has to do
 
     def machine(_: list[Example]) -> float:
-        rates.append(product_rates(device))
+        rates.append(product_rates(device, precisions))
         return torch.nan
 
     # A step gives a number, so a GPU has been waited for.
@@ -209,13 +217,14 @@ def bench_training(folder: Path, batches: list[list[Example]], device: torch.dev
                                   for b, t, rate in zip(batches[1:], times, rates[1:]))
         peak = peak_megabytes(one_step, *side, folder, batches[0]) if device.type == "cpu" else torch.nan
         rows.append([" ".join(side), f"{speed:,.0f}", *(f"{median_ratio(counted['transformers', p], times):.2f}"
-                                                        for p in ("fp32", "bf16")),
+                                                        for p in precisions),
                      "-" if side in updates else f"{share:.0%}",  # it leaves out a part of the operations
                      f"{peak:,.0f}", f"{first[side]:.4f}"])
-    say("\n" + table(["training", "tokens/s", "x transformers fp32", "x transformers bf16", "of the machine's rate", "peak MB",
+    say("\n" + table(["training", "tokens/s", *(f"x transformers {p}" for p in precisions), "of the machine's rate", "peak MB",
                       "first loss"], rows))
-    fp32, bf16 = (statistics.median(rate[precision] for rate in rates[1:]) / 1e9 for precision in ("fp32", "bf16"))
-    say(f"\nThis machine, in the same turns: {fp32:,.0f} billion operations a second in fp32, {bf16:,.0f} in bf16.")
+    rate = {p: statistics.median(rate[p] for rate in rates[1:]) / 1e9 for p in precisions}
+    say("\nThis machine, in the same turns: billions of operations a second: "
+        + ", ".join(f"{rate[p]:,.0f} in {p}" for p in precisions) + ".")
 
 
 def answering_side(who: str, precision: str, folder: Path, device: torch.device,
@@ -257,26 +266,28 @@ def answering_side(who: str, precision: str, folder: Path, device: torch.device,
 def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], rounds: int, device: torch.device,
                   max_new_tokens: int) -> None:
     """Answers in turns, at each batch size; prints a table."""
+    precisions = precisions_of(device)
+    both = [(who, precision) for precision in precisions for who in WHO]
     sides = {side: answering_side(*side, folder, device, max_new_tokens)
-             for side in (*SIDES, *[("ours", "int8")] * (device.type == "cpu"))}
+             for side in (*both, *[("ours", "int8")] * (device.type == "cpu"))}
     rows = []
     for size in sizes:
         found, made = in_turns("answering", {side: partial(run, prompts) for side, run in sides.items()}, [size] * (rounds + 1))
         seconds = {side: times[1:] for side, times in found.items()}  # the first is a warm-up
         for side, times in seconds.items():
             rows.append([f"{' '.join(side)}, batch {size}", f"{made[side] / statistics.median(times):,.0f}",
-                         *(f"{median_ratio(seconds['transformers', p], times):.2f}" for p in ("fp32", "bf16"))])
-    say("\n" + table([f"answering {len(prompts)} prompts", "new tokens/s", "x transformers fp32", "x transformers bf16"], rows))
+                         *(f"{median_ratio(seconds['transformers', p], times):.2f}" for p in precisions)])
+    say("\n" + table([f"answering {len(prompts)} prompts", "new tokens/s", *(f"x transformers {p}" for p in precisions)], rows))
     model, _ = load_pretrained(folder, device)
     weights = sum(p.numel() for p in model.parameters())
     rows = []
-    precisions = {"fp32": 4, "bf16": 2} | ({"int8": 1} if device.type == "cpu" else {})  # bytes of a weight
-    for precision, size in itertools.product(precisions, (1, *sizes)):
+    weight_bytes = {"fp32": 4, "bf16": 2, "int8": 1}  # bytes of a weight
+    for precision, size in itertools.product([*precisions, *["int8"] * (device.type == "cpu")], (1, *sizes)):
         if precision == "int8" and size == 1:  # its first turn; the others stay so
             to_int8(model)
         rate = memory_rate(device)
         seconds_a_step = decoding_step(model, (prompts * size)[:size], precision, max_new_tokens)
-        share = weights * precisions[precision] / seconds_a_step / rate
+        share = weights * weight_bytes[precision] / seconds_a_step / rate
         rows.append([f"batch {size}, {precision}", f"{1000 * seconds_a_step:.1f}", f"{share:.0%}", f"{rate / 1e9:.1f}"])
     say("\n" + table(["one more token of each text, ours", "ms", "of the memory's rate", "which is GB/s"], rows))
 
@@ -338,7 +349,8 @@ def main() -> None:
                              f"rounds of {args.batch_size} take {needed}.")
         batches = [examples[i:i + args.batch_size] for i in range(0, needed, args.batch_size)]
         tokens = sum(len(e.ids) - 1 for e in examples[:needed])
-        say(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}, {torch.get_num_threads()} threads, "
+        say(f"{sum(p.numel() for p in model.parameters()):,} parameters on {device} ({pick_precision('auto', device)[1]}), "
+            f"{torch.get_num_threads()} threads, "
             f"{args.busy} other processes compute meanwhile, {args.rounds} rounds. "
             f"{args.batch_size} records of {args.data} have {tokens / len(batches):.0f} tokens, "
             f"{sum(e.response_tokens for e in examples[:needed]) / tokens:.0%} of them in the loss.")

@@ -246,6 +246,7 @@ def test_the_bench_runs(monkeypatch, capsys):
     monkeypatch.setattr(bench, "peak_megabytes", lambda work, *args: work(*args) or 1.0)  # for want of time, not measured
     monkeypatch.setattr(bench, "NEIGHBOURS", (2, 8))
     monkeypatch.setattr(bench, "DENSE", 8)
+    monkeypatch.setattr(bench, "PRECISIONS", ["fp32", "bf16"])
     monkeypatch.setattr("sys.argv", ["bench.py", "--smoke", "--targets", "4", "--candidates", "1", "--rounds", "1"])
     bench.main()
     told = capsys.readouterr().out
