@@ -2,13 +2,14 @@
 
     python ch_delift/lab/bench.py                     # the 124M shape, random weights, classroom records
     python ch_delift/lab/bench.py --data my.json      # your own records: lengths matter
+    python ch_delift/lab/bench.py --model smollm2     # another model
 
-Utilities: ours against transformers' GPT-2 on the same texts, example and target concatenated, padded, run whole, with logits
-everywhere. Few targets: what a pair costs where an example is tried on some neighbours only. Greedy: ours against
-submodlib's LazyGreedy on the same kernels. Cheaper kernels: how much of the objective of all pairs a choice from fewer pairs
-reaches. All sides take turns, so a change in the machine's speed meets all of them; ratios are medians of the ratios within
-each turn. Peak memory is that of a process of its own which does only this. Needs transformers and submodlib-py
-(pip install -r requirements-dev.txt).
+Utilities: ours against transformers' model on the same texts, example and target concatenated, padded, run whole, with logits
+everywhere; in bf16, too, where there are instructions for it. Few targets: what a pair costs where an example is tried on
+some neighbours only. Greedy: ours against submodlib's LazyGreedy on the same kernels. Cheaper kernels: how much of the
+objective of all pairs a choice from fewer pairs reaches. All sides take turns, so a change in the machine's speed meets all
+of them; ratios are medians of the ratios within each turn. Peak memory is that of a process of its own which does only this.
+Needs transformers and submodlib-py (pip install -r requirements-dev.txt).
 """
 
 import contextlib
@@ -34,6 +35,7 @@ class BenchOptions(RecordOptions):
 
     data: str = option("classroom", "classroom, or a .json or .jsonl file of Alpaca records (default: %(default)s)",
                        metavar="D")
+    model: str | None = option(None, "a model as for --model elsewhere (default: the shape of gpt2, random)", metavar="M")
     targets: int = option(64, "targets (default: %(default)s)", whole, metavar="N")
     candidates: int = option(4, "candidates tried on them in each turn (default: %(default)s)", whole, metavar="N")
     rounds: int = option(3, "turns of each side (default: %(default)s)", whole, metavar="N")
@@ -61,7 +63,7 @@ from ch_instruct.records import load_records
 from ch_pretrain import classroom
 from common.embedding import mean_hidden_states, nearest
 from common.gpt2 import GPT2, GPT2Config
-from common.pretrained import CLASSROOM_FOLDER, load_pretrained, save_pretrained
+from common.pretrained import CLASSROOM_FOLDER, find_folder, load_pretrained, save_pretrained
 from common.support.device import autocast, evaluating
 from common.tokenizer import Tokenizer
 
@@ -208,15 +210,19 @@ def main() -> None:
     if len(records) < needed:
         raise InputError(f"--data {args.data} has {len(records)} records; {args.targets} targets and {args.rounds} rounds of "
                          f"{args.candidates} candidates take {needed}.")
-    tokenizer = Tokenizer.from_folder(CLASSROOM_FOLDER) if args.smoke else Tokenizer.gpt2()
+    if args.model:
+        model, tokenizer = load_pretrained(find_folder(args.model))
+    else:
+        tokenizer = Tokenizer.from_folder(CLASSROOM_FOLDER) if args.smoke else Tokenizer.gpt2()
+        shape = {"n_layer": 2, "n_embd": 64, "n_head": 2} if args.smoke else {}
+        torch.manual_seed(0)
+        model = GPT2(GPT2Config(vocab_size=tokenizer.vocab_size, **shape))
     examples = [encode_record(record, tokenizer) for record in records[:needed]]
     targets, rest = examples[:args.targets], examples[args.targets:]
     turns = [rest[i:i + args.candidates] for i in range(0, len(rest), args.candidates)]
-    torch.manual_seed(0)
-    shape = {"n_layer": 2, "n_embd": 64, "n_head": 2, "vocab_size": tokenizer.vocab_size} if args.smoke else {}
     say(f"{torch.get_num_threads()} threads, {args.busy} other processes compute meanwhile, {args.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder, beside(args.busy):
-        save_pretrained(GPT2(GPT2Config(**shape)), tokenizer, folder)
+        save_pretrained(model, tokenizer, folder)
         bench_utilities(Path(folder), targets, turns)
         bench_neighbours(Path(folder), (examples[:args.targets] * max(NEIGHBOURS))[:max(NEIGHBOURS)], rest)
     bench_greedy((100, 200) if args.smoke else KERNEL_SIZES, args.rounds)

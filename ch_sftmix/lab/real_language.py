@@ -20,16 +20,21 @@ if __name__ == "__main__":
 import torch
 
 from ch_instruct.lab import real_draws as real
-from ch_sftmix.lab.arms import Cell
+from ch_sftmix.lab.arms import ARMS, Cell
 from ch_sftmix.train import reference_run
 from common.support.files import FROM_0, read_json, write_json, write_text
+
+CONTROLS = ("ntp, twice as long", "random halves", "mu = 0")  # what else could have lowered the loss
 
 
 def page(entries: Sequence[dict]) -> str:
     """The results."""
     return "\n\n".join([
         "# SFTMix on real language", real.HEAD, real.primary_text(entries, [("sftmix", "ntp", plan.TRAIN)]),
-        "Described, not tested:", real.arm_table(entries, [("ntp", plan.TRAIN), ("sftmix", plan.TRAIN)], "ntp")]) + "\n"
+        "**Controls.** We chose them when the result above was known, and before any of them was trained. They are a family of "
+        "their own:", real.primary_text(entries, [("sftmix", arm, plan.TRAIN) for arm in CONTROLS]),
+        "Described, not tested:", real.arm_table(entries, [(arm, plan.TRAIN) for arm in ("ntp", "sftmix", *CONTROLS)], "ntp"),
+    ]) + "\n"
 
 
 def main() -> None:
@@ -38,7 +43,7 @@ def main() -> None:
     done = {(entry["draw"], entry["arm"]) for entry in journal.entries}
     for number in plan.DRAWS:
         work, known = real.draw(everything, number), folder / "perplexities" / f"{number}.json"
-        for arm in ("ntp", "sftmix"):
+        for arm in ("ntp", "sftmix", *CONTROLS):
             if (number, arm) in done:
                 continue
             say(f"draw {number} of {plan.DRAWS.start} to {plan.DRAWS[-1]}: {arm}")
@@ -47,8 +52,7 @@ def main() -> None:
                 write_json(known, perplexities.tolist())
             else:
                 perplexities = torch.tensor(read_json(known, [[FROM_0]]), dtype=torch.float64)
-                cell = Cell(work, folder / "model", 0, perplexities)
-                cell.mixup(cell.halves)
+                ARMS[arm](Cell(work, folder / "model", 0, perplexities))
             journal.append(Trial(number, arm, plan.TRAIN, plan.LR[plan.TRAIN])._asdict() | real.measure(work))
     text = page(journal.entries)
     say("\n" + text)

@@ -25,8 +25,8 @@ def test_both_arms_are_trained_on_each_draw_and_an_interrupted_run_goes_on(monke
 
     whole = start("whole")
     assert [(e["draw"], e["arm"], e["records"]) for e in whole] == [
-        (draw, arm, 6) for draw in (2, 3) for arm in ("ntp", "sftmix")]
-    assert whole[0]["test_loss"] != whole[1]["test_loss"]
+        (draw, arm, 6) for draw in (2, 3) for arm in ("ntp", "sftmix", *real_language.CONTROLS)]
+    assert len({entry["test_loss"] for entry in whole[:5]}) == 5
     measure, count = real_draws.measure, []
 
     def interrupted(work):
@@ -38,6 +38,6 @@ def test_both_arms_are_trained_on_each_draw_and_an_interrupted_run_goes_on(monke
     monkeypatch.setattr(real_draws, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         start("parts")
-    assert start("parts", "--resume") == whole and len(count) == 5
+    assert start("parts", "--resume") == whole and len(count) == 11
     page = (tmp_path / "parts" / "RESULTS.md").read_text()
-    assert "sftmix - ntp, 6 records" in page and "Not finished" not in page
+    assert "sftmix - ntp, 6 records" in page and "sftmix - mu = 0, 6 records" in page and "Not finished" not in page
