@@ -2,13 +2,15 @@
 more example adds.
 
 A similarity s[i, j] >= 0 says how well candidate j covers row i. All functions here are one,
-facility location, on a changed matrix (one of them with a bonus for each candidate). That is also
+facility location, on a changed matrix (two of them with a bonus for each candidate). That is also
 how they are computed. In DELIFT's three stages (arXiv 2411.04425):
 
     instruction tuning   FacilityLocation                    cover all of the data
     task-specific        FacilityLocationMutualInformation   cover a target set
+                         (our default of three forms; the others: `Saturating...`, `Data...`)
     continual            FacilityLocationConditionalGain     cover what known data does not
 
+Letters: A is what is chosen, D the data, T the target set, E the known examples.
 s may be rectangular and need not be symmetric. It is an array, or a SciPy sparse matrix where most
 pairs were never compared (they count as 0).
 """
@@ -91,7 +93,7 @@ class FacilityLocation:
 class FacilityLocationMutualInformation(FacilityLocation):
     """FLMI, query form: f(A) = Σ_{q∈T} max_{j∈A} s_qj + η Σ_{j∈A} max_{q∈T} s_qj.
 
-    Cover every target q, and choose nothing that helps no target.
+    Cover every target q, and choose nothing that helps no target. submodlib's "variant".
 
     Args:
         similarity: [targets, candidates].
@@ -100,40 +102,7 @@ class FacilityLocationMutualInformation(FacilityLocation):
 
     def __init__(self, similarity: Matrix, eta: float = 1.0):
         super().__init__(similarity)
-        self.bonus = eta * largest(self.columns, axis=1).astype(np.float64)
-
-
-class SaturatingMutualInformation(FacilityLocation):
-    """FLMI, saturating form: f(A) = Σ_{i∈D} min( max_{j∈A} s_ij, η max_{q∈T} s_iq ).
-
-    Cover the data, but each row only as far as the targets cover it. As min(max_j s_ij, c) = max_j
-    min(s_ij, c), it is facility location on a clipped matrix.
-
-    Args:
-        similarity: [data, candidates].
-        target_similarity: [data, targets]; here the targets are what is shown.
-        eta: η.
-    """
-
-    def __init__(self, similarity: Matrix, target_similarity: Matrix, eta: float = 1.0):
-        super().__init__(by_row(np.minimum, similarity, eta * largest(target_similarity, axis=1)))
-
-
-class DataMutualInformation(FacilityLocation):
-    """FLMI, data form: f(A) = Σ_{i∈D} max_{j∈A} s_ij + η Σ_{j∈A} max_{q∈T} s_qj.
-
-    Cover all of the data, and prefer what helps a target. Only the second sum knows the targets.
-    Third-party notes give the paper's function so.
-
-    Args:
-        similarity: [data, candidates].
-        target_similarity: [targets, candidates].
-        eta: η, the weight of the second sum.
-    """
-
-    def __init__(self, similarity: Matrix, target_similarity: Matrix, eta: float = 1.0):
-        super().__init__(similarity)
-        self.bonus = eta * largest(target_similarity, axis=0).astype(np.float64)
+        self.bonus = eta * largest(similarity, axis=0).astype(np.float64)
 
 
 class FacilityLocationConditionalGain(FacilityLocation):
@@ -158,24 +127,6 @@ class FacilityLocationConditionalGain(FacilityLocation):
         )
 
 
-def alike(similarity: Matrix) -> np.ndarray:
-    """ρ_i = #{ j : s_ij >= ½ max_k s_ik }: how many candidates do for row i at least half of what
-    its best one does.
-
-    Facility location adds up over rows, so what is there a hundred times is covered first. Row i
-    divided by ρ_i ends that: ρ records that are all alike weigh 1/ρ each, together as much as one.
-    A copy of a record changes ρ of the rows that are like it, and of no others.
-
-    Args:
-        similarity: square, [rows, the same as candidates].
-
-    Returns:
-        float32 [rows], at least 1.
-    """
-    enough = by_row(np.greater_equal, similarity, largest(similarity, axis=1) / 2)
-    return np.maximum(np.asarray(enough.sum(axis=1)).ravel(), 1).astype(np.float32)
-
-
 def largest(matrix: Matrix, axis: int) -> np.ndarray:
     """The largest entry of each column (axis 0) or row (axis 1), dense."""
     found = matrix.max(axis=axis)
@@ -192,3 +143,54 @@ def by_row(function: Callable[[np.ndarray, np.ndarray], np.ndarray], matrix: Mat
             entries.shape,
         )
     return function(matrix, per_row[:, None])
+
+
+class SaturatingMutualInformation(FacilityLocation):
+    """FLMI, saturating form: f(A) = Σ_{i∈D} min( max_{j∈A} s_ij, η max_{q∈T} s_iq ).
+
+    DELIFT's public code. Cover the data, but each row only as far as the targets cover it. As
+    min(max_j s_ij, c) = max_j min(s_ij, c), it is facility location on a clipped matrix.
+
+    Args:
+        similarity: [data, candidates].
+        target_similarity: [data, targets]; here the targets are what is shown.
+        eta: η.
+    """
+
+    def __init__(self, similarity: Matrix, target_similarity: Matrix, eta: float = 1.0):
+        super().__init__(by_row(np.minimum, similarity, eta * largest(target_similarity, axis=1)))
+
+
+class DataMutualInformation(FacilityLocation):
+    """FLMI, data form: f(A) = Σ_{i∈D} max_{j∈A} s_ij + η Σ_{j∈A} max_{q∈T} s_qj.
+
+    The paper's, by third-party notes. Cover all of the data, and prefer what helps a target. Only
+    the second sum knows the targets.
+
+    Args:
+        similarity: [data, candidates].
+        target_similarity: [targets, candidates].
+        eta: η, the weight of the second sum.
+    """
+
+    def __init__(self, similarity: Matrix, target_similarity: Matrix, eta: float = 1.0):
+        super().__init__(similarity)
+        self.bonus = eta * largest(target_similarity, axis=0).astype(np.float64)
+
+
+def alike(similarity: Matrix) -> np.ndarray:
+    """ρ_i = #{ j : s_ij >= ½ max_k s_ik }: how many candidates do for row i at least half of what
+    its best one does.
+
+    Facility location adds up over rows, so what is there a hundred times is covered first. Row i
+    divided by ρ_i ends that: ρ records that are all alike weigh 1/ρ each, together as much as one.
+    A copy of a record changes ρ of the rows that are like it, and of no others.
+
+    Args:
+        similarity: square, [rows, the same as candidates].
+
+    Returns:
+        float32 [rows], at least 1.
+    """
+    enough = by_row(np.greater_equal, similarity, largest(similarity, axis=1) / 2)
+    return np.maximum(np.asarray(enough.sum(axis=1)).ravel(), 1).astype(np.float32)

@@ -49,7 +49,8 @@ def plain_utility(model: Callable[[Tensor], Tensor], tokenizer: Tokenizer,
     look up each p_k.
 
     Args:
-        model: token ids int64 [B, T] -> logits float [B, T, V]; ours, or any other.
+        model: token ids int64 [B, T] -> logits float [B, T, V], without dropout; ours, or any
+            other.
 
     Returns:
         float32 [targets, candidates].
@@ -60,7 +61,7 @@ def plain_utility(model: Callable[[Tensor], Tensor], tokenizer: Tokenizer,
             pairs = [target.behind(front) for target in targets[start:start + PAIRS_AT_ONCE]]
             inputs, wanted = collate(pairs, tokenizer.eot_id)  # [B, T] each
             p = model(inputs).float().softmax(dim=-1)  # [B, T, V]
-            # [B, T], of the token that follows
+            # [B, T], of the token that follows (any where there is none: -100 is no place)
             p = p.gather(2, wanted.clamp(min=0)[:, :, None]).squeeze(2)
             has_target = wanted != IGNORE_INDEX
             found.append(

@@ -42,8 +42,8 @@ class Example(NamedTuple):
         return self.response_tokens if loss_on == "response" else len(self.ids) - 1
 
     def behind(self, front: list[int], instead_of: int = 0) -> "Example":
-        """This example with `front` in the place of its first ids, as many as `instead_of`, all of
-        them prompt."""
+        """This example with `front` before it, in the place of its first `instead_of` ids. Both are
+        prompt."""
         by = len(front) - instead_of
         return Example(front + self.ids[instead_of:], self.prompt_length + by,
                        tuple((start + by, end + by) for start, end in self.turns))
@@ -66,7 +66,7 @@ def encode_record(record: dict, tokenizer: Tokenizer, style: str = "alpaca") -> 
     parts = encode_turns(record, tokenizer, style)
     ends = list(accumulate(map(len, parts)))
     turns = tuple(zip(ends[::2], ends[1::2]))  # a response begins where its prompt ends
-    return Example(list(chain(*parts)), ends[0], turns if len(turns) > 1 else ())
+    return Example(list(chain(*parts)), ends[0], turns if len(parts) > 2 else ())
 
 
 def encode_prompt(record: dict, tokenizer: Tokenizer, style: str = "alpaca") -> list[int]:

@@ -20,7 +20,7 @@ def response_perplexities(model: GPT2, data: Dataset, batch_size: int, precision
         data: items that collate to inputs and targets, with the loss on the response only.
 
     Returns:
-        float64 [N], each from 1 up. No random number is drawn.
+        float64 [examples], each from 1 up. No random number is drawn.
     """
     items = distributed.my_share(data.items)
     found = torch.empty(len(items), dtype=torch.float64)
@@ -28,14 +28,14 @@ def response_perplexities(model: GPT2, data: Dataset, batch_size: int, precision
     by_length = sorted(range(len(items)), key=lambda i: data.size(items[i]))
     with Progress("perplexities", len(items), "text") as progress, evaluating(model, precision):
         for start in range(0, len(items), batch_size):
-            ids = by_length[start:start + batch_size]
-            inputs, targets = data.collate([items[i] for i in ids])
-            # [N, V], [N]
+            rows = by_length[start:start + batch_size]
+            inputs, targets = data.collate([items[i] for i in rows])
+            # [N, V], [N], of the N targets in these rows
             logits, wanted = head_logits(model, states_for(model, inputs, targets), targets)
             losses = F.cross_entropy(logits, wanted, reduction="none").cpu().double()  # [N]
             per_example = [
                 part.mean() for part in losses.split((targets != IGNORE_INDEX).sum(dim=1).tolist())
             ]
-            found[ids] = torch.stack(per_example).exp()
-            progress.advance(len(ids))
+            found[rows] = torch.stack(per_example).exp()
+            progress.advance(len(rows))
     return torch.tensor(distributed.put_together(found.tolist()), dtype=torch.float64)

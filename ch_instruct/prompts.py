@@ -14,14 +14,15 @@ def format_prompt(record: dict, style: str = "alpaca") -> str:
 
     Args:
         record: has "instruction" and, optionally, "input"; or has "messages", see `format_turns`.
-        style: "alpaca" (Taori et al., 2023: a preamble and ### headings), "phi3" (<|User|> and
-            <|Assistant|>), or "chatml" (that of SmolLM2 and Qwen: control tokens around each turn).
+        style: "alpaca" (Taori et al., 2023: a preamble and ### headings), "phi3" (after
+            Phi-3's: <|User|> and <|Assistant|>, and no <|end|>), or "chatml" (that of SmolLM2 and
+            Qwen: control tokens around each turn).
 
     Raises:
         ValueError: for another style.
     """
     turns = format_turns(record, style)
-    return "".join(turns if len(turns) % 2 else turns[:-1])
+    return "".join(turns if len(turns) % 2 else turns[:-1])  # odd: the last one asks for an answer
 
 
 def format_turns(record: dict, style: str = "alpaca") -> list[str]:
@@ -65,6 +66,26 @@ def format_turns(record: dict, style: str = "alpaca") -> list[str]:
     return turns
 
 
+def _opening(style: str, context: str = "") -> str:
+    given = ", paired with an input that provides further context" if context else ""
+    return (
+        (
+            f"Below is an instruction that describes a task{given}. "
+            "Write a response that appropriately completes the request.\n\n"
+        )
+        if style == "alpaca"
+        else ""
+    )
+
+
+def _request(style: str, instruction: str, context: str = "") -> str:
+    if style == "alpaca":
+        context = f"### Input:\n{context}\n\n" if context else ""
+        return f"### Instruction:\n{instruction}\n\n{context}### Response:\n"
+    context = f"\n{context}" if context else ""
+    return f"<|User|>\n{instruction}{context}\n\n<|Assistant|>\n"
+
+
 def chatml_turns(record: dict, system: str = "") -> list[list[str]]:
     """`format_turns` in the style chatml, each turn in pieces: text, control token, ..., text.
 
@@ -88,26 +109,6 @@ def chatml_turns(record: dict, system: str = "") -> list[list[str]]:
         if message["role"] == "user":
             turns.append([*pieces, START, "assistant\n"])
     return turns
-
-
-def _opening(style: str, context: str = "") -> str:
-    given = ", paired with an input that provides further context" if context else ""
-    return (
-        (
-            f"Below is an instruction that describes a task{given}. "
-            "Write a response that appropriately completes the request.\n\n"
-        )
-        if style == "alpaca"
-        else ""
-    )
-
-
-def _request(style: str, instruction: str, context: str = "") -> str:
-    if style == "alpaca":
-        context = f"### Input:\n{context}\n\n" if context else ""
-        return f"### Instruction:\n{instruction}\n\n{context}### Response:\n"
-    context = f"\n{context}" if context else ""
-    return f"<|User|>\n{instruction}{context}\n\n<|Assistant|>\n"
 
 
 def question_text(record: dict[str, str], between: str = "\n\n") -> str:

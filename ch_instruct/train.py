@@ -16,6 +16,7 @@ from common.support import options
 
 def parse() -> FineTuning:
     given = options.parse(FineTuning, __doc__)
+    # Before the slow imports, so that a broken file is told at once.
     read_ahead(given.data, fields=given.fields, bad_rows=given.bad_rows)
     return given
 
@@ -34,12 +35,13 @@ def main() -> None:
     work = pipeline.prepare(parse())
     folder = pipeline.open_run("ch_instruct", work)
     data, given = work.dataset("train"), work.options
-    items = given.epochs * len(data)
+    items = given.epochs * len(data)  # in all passes, for the time that it will take
     cost.tell(work, [cost.Training(data, next_token_loss, work.train_options(), items)])
     run = pipeline.train(work, data, next_token_loss, folder, given.seed, patience=PATIENCE)
     tuned, base = pipeline.test(work, run), pipeline.test_base(work)
-    pipeline.finish(work, folder, {"base": base, "ntp": tuned}, {"fine-tuning": run.history}, "ntp",
-                    "plain next-token prediction")
+    pipeline.finish(work, folder, arms={"base": base, "ntp": tuned},
+                    curves={"fine-tuning": run.history}, tuned="ntp",
+                    method="plain next-token prediction")
 
 
 if __name__ == "__main__":

@@ -16,16 +16,15 @@ def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
     )
 
 
-def window_starts(tokens: int, context: int, stride: int | None = None) -> list[int]:
+def window_starts(tokens: int, context: int) -> list[int]:
     """Where windows of `context` tokens begin so that each has a next token for its last position.
 
-    With stride = context (the default) every token but the first is a target at least once. The
-    last window is moved back to end with the text, so it may overlap the one before. With a smaller
-    stride all windows overlap. A text shorter than a window has one window that is shorter too.
+    Every token but the first is a target at least once. The last window is moved back to end with
+    the text, so it may overlap the one before. A text shorter than a window has one window that is
+    shorter too.
     """
     last = max(tokens - 1 - context, 0)
-    starts = list(range(0, last + 1, stride or context))
-    return starts if starts[-1] == last else [*starts, last]
+    return [*range(0, last, context), last]
 
 
 def collate_windows(starts: list[int], row: Tensor, context: int) -> tuple[Tensor, Tensor]:

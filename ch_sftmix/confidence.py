@@ -33,8 +33,8 @@ def negative_loss(perplexities: Tensor) -> Tensor:
 def split(sure: Tensor) -> tuple[list[int], list[int]]:
     """Cut the examples into two equal halves at the median.
 
-    The paper does not say what to do with ties and odd numbers. Here, of equal confidences the
-    lower id counts as surer, and of an odd number the middle one is confident.
+    Ties and odd numbers, our choice: of equal confidences the lower id counts as surer, and of an
+    odd number the middle one is confident.
 
     Args:
         sure: float [N], from `confidence` or `negative_loss`.

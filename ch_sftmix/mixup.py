@@ -36,9 +36,10 @@ class PairDataset(Dataset):
     confident and half unconfident. (Of an odd number, one unconfident example is in two pairs.)
 
     The objective is Σ_NTP / N_NTP + μ Σ_Mixup / N_Mixup, each a mean over its own positions. The
-    training loop divides everything by N_NTP, so Σ_Mixup is scaled by μ N_NTP / N_Mixup. Both
-    numbers are those of the whole epoch, so the result does not depend on how a batch is cut into
-    passes or processes. A batch of P pairs has 2P rows.
+    training loop divides both sums by the N_NTP of the step, so Σ_Mixup is first scaled by
+    μ N_NTP / N_Mixup. These two numbers are of the whole epoch: so a step has the objective only
+    nearly, but however a batch is cut into passes or processes, the result is the same. A batch of
+    P pairs has 2P rows.
     """
 
     def __init__(self, examples: list[Example], halves: tuple[list[int], list[int]], pad_id: int,
@@ -46,10 +47,10 @@ class PairDataset(Dataset):
         def size(pair: Pair) -> int:  # tokens that are read: the last of each row is a target only
             return len(pair.confident.ids) - 1 + len(pair.unconfident.ids) - 1
 
-        super().__init__(range(len(halves[0])), self.collate_pairs, size, seed)
         self.examples, self.halves, self.pad_id, self.loss_on = examples, halves, pad_id, loss_on
-        self.alpha, self.mu = alpha, mu
-        self.items = self.order(0)  # pairs, as many in each epoch
+        self.alpha, self.mu, self.seed = alpha, mu, seed
+        # as many pairs in each epoch
+        super().__init__(self.order(0), self.collate_pairs, size, seed)
 
     def order(self, epoch: int) -> list[Pair]:
         """The pairs of this epoch, each with its λ."""
@@ -62,9 +63,9 @@ class PairDataset(Dataset):
         # λ ~ Beta(α, α), one per pair
         lams = [rng.betavariate(self.alpha, self.alpha) for _ in pairs]
 
-        mixed = sum(min(c.response_tokens, u.response_tokens) for c, u in pairs)
-        targets = sum(example.targets(self.loss_on) for pair in pairs for example in pair)
-        scale = self.mu * targets / mixed  # mixed: positions
+        n_mixup = sum(min(c.response_tokens, u.response_tokens) for c, u in pairs)
+        n_ntp = sum(example.targets(self.loss_on) for pair in pairs for example in pair)
+        scale = self.mu * n_ntp / n_mixup
         return [Pair(c, u, lam, scale) for (c, u), lam in zip(pairs, lams)]
 
     def collate_pairs(self, pairs: list[Pair]) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
@@ -98,7 +99,7 @@ def shared_positions(hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor,
     # [P, T], the first shared[p] response positions of each row
     first_c, first_u = (has & (has.cumsum(dim=1) <= shared[:, None]) for has in (has_c, has_u))
     pair = torch.repeat_interleave(torch.arange(len(shared), device=shared.device), shared)
-    z_c, z_u = (
+    z_c, z_u = (  # as hidden[first], without waiting for a GPU
         take(hidden, places(first, hidden.device))
         for hidden, first in ((hidden_c, first_c), (hidden_u, first_u))
     )
@@ -112,9 +113,9 @@ def mixup_loss(model: GPT2, hidden_c: Tensor, targets_c: Tensor, hidden_u: Tenso
     For each response position n that a pair shares:
 
         z̃_n = λ z^c_n + (1-λ) z^u_n      ỹ_n = λ y^c_n + (1-λ) y^u_n
-        ℓ = -Σ_n ỹ_n · log softmax(head(z̃_n))
+        Σ_Mixup = -Σ_n ỹ_n · log softmax(head(z̃_n))
 
-    As ỹ has at most two entries above zero, the product is -(λ log p̃[y^c] + (1-λ) log p̃[y^u]).
+    As ỹ has at most two entries above zero, each product is λ log p̃[y^c] + (1-λ) log p̃[y^u].
 
     Args:
         hidden_c, hidden_u: float [P, T, D], after the final LayerNorm. The head is linear, so
@@ -135,7 +136,7 @@ def mixup_loss(model: GPT2, hidden_c: Tensor, targets_c: Tensor, hidden_u: Tenso
 
 def sftmix_terms(model: GPT2,
                  batch: tuple[Tensor, Tensor, Tensor, Tensor, float]) -> tuple[Tensor, Tensor, int]:
-    """ℓ_NTP over both halves and μ ℓ_Mixup, each a sum, and the number of NTP targets.
+    """Σ_NTP over both halves, (μ N_NTP / N_Mixup) Σ_Mixup, and the number of NTP targets.
 
     For batches of a PairDataset.
     """
@@ -153,6 +154,6 @@ def sftmix_terms(model: GPT2,
 
 def sftmix_loss(model: GPT2,
                 batch: tuple[Tensor, Tensor, Tensor, Tensor, float]) -> tuple[Tensor, int]:
-    """What SFTMix minimises: ℓ_NTP + μ ℓ_Mixup, a sum, and the number of NTP targets."""
+    """What SFTMix minimises, the sum of both `sftmix_terms`, and the number of NTP targets."""
     ntp, mixed, count = sftmix_terms(model, batch)
     return ntp + mixed, count

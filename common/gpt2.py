@@ -7,8 +7,8 @@ The architecture of "Language Models are Unsupervised Multitask Learners" (Radfo
 - GELU in its tanh form, biases everywhere except in the head
 - the head is the token embedding again ("tied"), after one last LayerNorm
 
-Parameters carry the names that public checkpoints use (`h.0.attn.c_attn.weight`), so loading is a
-renaming, with four matrices of each block transposed (`pretrained.py`).
+Parameters carry the names that public checkpoints use (`h.0.attn.c_attn.weight`). Loading only
+transposes four matrices of each block (`pretrained.py`).
 
 Letters in shape comments: B rows in the batch, T tokens in a row, D width (`n_embd`), H heads
 (`n_head`), Dh = D / H width of a head, V entries in the vocabulary.
@@ -125,7 +125,7 @@ class GPT2(nn.Module):
         self.apply(self._init_weights)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """N(0, 0.02). Each layer adds to the stream twice, so its `c_proj` start smaller."""
+        """Normal, deviation 0.02. Each block adds to x twice, so its `c_proj` start smaller."""
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:

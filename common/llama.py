@@ -5,11 +5,10 @@
                                                            (Zhang and Sennrich, 2019)
     positions  a learned vector,  rotary: queries and      q·k depends on how far two tokens are
                added once         keys are turned          apart, on no table (Su et al., 2021)
-    MLP        GELU               SwiGLU: gate times       a lower loss for the same size
-                                  value                    (Shazeer, 2020)
+    MLP        GELU               SwiGLU: gate * value     a lower loss, same size (Shazeer, 2020)
     attention  H heads of keys    fewer: each serves a     a smaller cache, so faster answers
                and values         group of queries (GQA)   (Ainslie et al., 2023)
-    biases     in every layer     none (Qwen2: q, k, v)    nothing is lost (Chowdhery et al., 2022)
+    biases     in every layer     none (Qwen2: q, k, v)    more stable (Chowdhery et al., 2022)
     head       the embedding      that, or its own matrix  when large, it can afford one (Llama:
                                                            Touvron et al., 2023)
 
@@ -58,9 +57,11 @@ class RMSNorm(nn.LayerNorm):
 class Rotary(nn.Module):
     """Turns queries and keys, so that q·k depends on how far apart the two tokens stand.
 
-    Numbers i and i + Dh/2 of a head are a point in the plane. At position t it is turned by the
-    angle t θ^(-2i / Dh), early points faster. Two points turned alike keep their product.
+    Numbers i and i + Dh/2 of a head (the paper: neighbours) are a point in the plane, turned at
+    position t by the angle t θ^(-2i / Dh). Two points turned alike keep their product.
     """
+
+    table: Tensor  # made on the CPU, whatever is planned (`meta`): no file holds it
 
     def __init__(self, config: LlamaConfig):
         super().__init__()
@@ -72,7 +73,7 @@ class Rotary(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """x [..., heads, Dh] at positions [...] -> the same, turned."""
-        cos, sin = self.get_buffer("table")[:, positions].unsqueeze(-2)  # [..., 1, Dh/2] each
+        cos, sin = self.table[:, positions].unsqueeze(-2)  # [..., 1, Dh/2] each
         a, b = x.chunk(2, dim=-1)  # [..., heads, Dh/2] each
         return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
 

@@ -104,7 +104,7 @@ def accumulate_gradients(model: GPT2, data: Dataset, loss: Loss, items: list,
         The summed loss, a scalar where the model is, and the number of targets.
     """
     total, targets = torch.zeros((), device=model.device), 0
-    with autocast(model.device, options.precision):  # around all passes: weights are cast once
+    with autocast(model.device, options.precision):  # weights stay, so they are cast once
         for start in range(0, len(items), options.batch_size):
             mine = distributed.my_share(items[start:start + options.batch_size])
             if mine:  # with more processes than items, some have nothing to do
@@ -121,7 +121,7 @@ def take_step(model: GPT2, optimizer: torch.optim.Optimizer, targets: int, lr: f
     Returns the norm of the mean's gradient before it was shortened, a scalar where the model is.
     """
     for gradient in [p.grad for p in model.parameters() if p.grad is not None]:
-        gradient /= max(targets, 1)  # of the sum -> of the mean
+        gradient.div_(max(targets, 1))  # of the sum -> of the mean
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -144,11 +144,11 @@ def step_batches(data: Dataset, options: TrainOptions, first: int,
 def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, loss: Loss,
         options: TrainOptions, folder: Path, resume: bool = False,
         after_step: Callable[[dict], None] | None = None) -> Run:
-    """Train `model`; leave its best checkpoint, by validation loss, in the model and in `folder`.
+    """Train `model`, and leave its best checkpoint in the model and in `folder`.
 
     Args:
-        data, validation: what to learn from, and what to stop and choose by (if empty, the last
-            checkpoint is kept). Checkpoints are judged by the plain next-token loss.
+        data, validation: what to learn from, and what to stop and choose by: the plain next-token
+            loss (if it is empty, the last checkpoint is kept).
         loss: gives a sum and a count for one batch.
         folder: gets the checkpoint, `metrics.csv`, with LoRA `adapter/`, and the training state.
         resume: go on from the training state, if it is there. On the CPU in fp32 the result is bit
@@ -174,8 +174,8 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
             lr = learning_rate(step, total, options.lr, options.warmup)
             summed, targets = accumulate_gradients(model, data, loss, items, options)
             norm = take_step(model, optimizer, targets, lr, options.clip)
-            train_loss = summed.item() / max(targets, 1)  # here alone a GPU is waited for
-            if not math.isfinite(train_loss):  # checked late: a GPU is waited for only once a step
+            train_loss = summed.item() / max(targets, 1)  # waits for a GPU; else nothing does
+            if not math.isfinite(train_loss):
                 raise InputError(f"The loss is {train_loss} at step {step}; lower --lr, or use "
                                  "--precision fp32.")
 

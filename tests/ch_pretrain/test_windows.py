@@ -1,5 +1,4 @@
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 import torch
@@ -9,9 +8,9 @@ from hypothesis import strategies as st
 from ch_pretrain.windows import collate_windows, encode_documents, page_dataset, page_starts, window_starts
 
 
-def cut(tokens: int, context: int, stride: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def cut(tokens: int, context: int) -> tuple[torch.Tensor, torch.Tensor]:
     """All windows of the row 0, 1, 2, ..., in which every token is its own position."""
-    return collate_windows(window_starts(tokens, context, stride), torch.arange(tokens), context)
+    return collate_windows(window_starts(tokens, context), torch.arange(tokens), context)
 
 
 def test_windows_that_fit():
@@ -25,11 +24,6 @@ def test_last_window_is_moved_back():
     assert window_starts(11, 4) == [0, 4, 6]
     _, targets = cut(11, 4)
     assert targets.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [7, 8, 9, 10]]
-
-
-def test_overlapping_windows():
-    assert window_starts(11, 4, stride=2) == [0, 2, 4, 6]
-    assert window_starts(10, 4, stride=2) == [0, 2, 4, 5]
 
 
 def test_text_shorter_than_a_window():
@@ -59,17 +53,6 @@ def test_each_token_is_a_target_once_but_in_the_last_overlap(tokens, context):
     assert all(count == 1 for count in before_last.values())
     assert len(targets) == -(-(tokens - 1) // context)
     assert targets[-1, -1] == tokens - 1
-
-
-@pytest.mark.slow
-@given(tokens=st.integers(2, 80), context=st.integers(1, 20), data=st.data())
-def test_smaller_strides_leave_no_token_out(tokens, context, data):
-    stride = data.draw(st.integers(1, context))
-    starts = window_starts(tokens, context, stride)
-    _, targets = cut(tokens, context, stride)
-    assert set(targets.flatten().tolist()) == set(range(1, tokens))
-    assert starts[:-1] == list(range(0, stride * (len(starts) - 1), stride))
-    assert all(0 < b - a <= stride for a, b in pairwise(starts))
 
 
 @pytest.mark.slow
