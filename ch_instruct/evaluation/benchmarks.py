@@ -87,7 +87,8 @@ def write_tasks(folder: Path, name: str, records: list[dict], style: str) -> Non
 
     The first asks which of four answers is likeliest after the prompt: the expected one, or three expected ones of other
     records (of the same family, where records name families). The second lets the model answer greedily and takes the
-    exact match with `scoring.normalise`'s rules.
+    exact match, whatever the case, the space at both ends and a full stop at the end. (`scoring.normalise` also forgives
+    space inside, kinds of apostrophes and of accents.)
 
     Args:
         folder: gets NAME.jsonl and one .yaml file per task; for --tasks-folder.
@@ -114,7 +115,7 @@ def write_tasks(folder: Path, name: str, records: list[dict], style: str) -> Non
     files.write_json(folder / f"{name}_answer.yaml", shared | {
         "task": f"{name}_answer", "output_type": "generate_until", "doc_to_target": "output",
         "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": 64},
-        "metric_list": [{"metric": "exact_match", "ignore_case": True, "regexes_to_ignore": [r"\s*\.?\s*$"]}]})
+        "metric_list": [{"metric": "exact_match", "ignore_case": True, "regexes_to_ignore": [r"^\s+", r"\s*\.?\s*$"]}]})
 
 
 def find_tasks(names: Sequence[str], folders: list[Path]):

@@ -6,7 +6,7 @@
     python ch_instruct/evaluation/judge.py --responses mt_answers.jsonl --questions mt_questions.jsonl --judge-model llama3.2
 
 Answers are what respond.py writes, one arm of a run's responses.json, or (.jsonl) an MT-Bench answer file with its question
-file. For MT-Bench the report has one mean for single turns and one for several turns, also from 0 to 100.
+file. For MT-Bench the report has a mean for each turn, also from 0 to 100.
 
 --url is any OpenAI-compatible server: Ollama (the default address), llama.cpp, `transformers serve`, a hosted one. If it
 needs a key, put that into the environment variable JUDGE_API_KEY.

@@ -89,6 +89,15 @@ def test_generated_answers_score_as_in_our_own_scorer(scored):
     assert value(written, "easy_answer") == pytest.approx(mean, abs=1e-9)
 
 
+@pytest.mark.parametrize("answer, expected", [(" The Goose ", "the goose."), ("\nthe goose", "The goose"), ("a goose", "goose")])
+def test_an_answer_is_right_for_the_harness_when_it_is_for_us(scored, answer, expected):
+    from lm_eval.api.metrics import exact_match_hf_evaluate
+
+    [metric] = json.loads((scored[0] / "tasks" / "easy_answer.yaml").read_text())["metric_list"]
+    assert metric.pop("metric") == "exact_match"
+    assert exact_match_hf_evaluate([answer], [expected], **metric)["exact_match"] == exact_match(answer, expected)
+
+
 def test_chat_puts_questions_as_in_training(scored):
     folder, test, _, written = scored
     (folder / "plain").mkdir()
