@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.support import files, options
-from common.support.console import say
+from common.support.console import CONTROL, say
 from common.support.files import InputError
 from common.support.options import AnswerPrecisionOption, DeviceOption, FormatOption, ModelOption, SamplingOptions, option
 
@@ -102,14 +102,14 @@ class Chat:
                 for token in stream(self.model, ids, room, self.tokenizer.eot_id, asked_for(args)):
                     text = decoder.decode(self.tokenizer.decode_bytes([token]))
                     answer, count = answer + text, count + 1
-                    print(text, end="", flush=True)
+                    print(text.translate(CONTROL), end="", flush=True)
             if count == room:
                 note = f" [stopped after {room} tokens]"
         except KeyboardInterrupt:
             note = " [stopped]"
         rest = decoder.decode(b"", final=True)  # half a character, if the answer ended there
         answer = (answer + rest).strip()
-        print(rest + note + ("" if answer else " [no answer]"), flush=True)
+        print(rest.translate(CONTROL) + note + ("" if answer else " [no answer]"), flush=True)
         if answer:
             self.messages = [*messages, {"role": "assistant", "content": answer}]
 

@@ -181,8 +181,8 @@ def leave_out(work: Work, sure: Tensor, share: float, folder: Path, seed: int) -
             "data_sha256": work.facts["data_sha256"], "model_sha256": work.facts["model_sha256"], "seed": seed,
             "made": f"all training records but the {len(left)} of {len(data)} of which the reference run was least sure, "
                     "compared with similar records"})
-        say(f"{len(left)} of {len(data)} records are left out; read them in {folder / 'left_out.csv'}. Every training command "
-            f"goes without them by --subset {folder / 'subset.json'}")
+        say(f"{len(left)} of {len(data)} records are left out; read them in {folder / 'left_out.csv'}. Every fine-tuning "
+            f"command goes without them by --subset {folder / 'subset.json'}")
     given = work.train_options()
     per_epoch = given.steps_per_epoch(len(data))
     part = pipeline.example_dataset([data[i] for i in kept], work.tokenizer, work.options.loss_on, seed)

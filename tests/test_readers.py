@@ -245,6 +245,9 @@ def test_a_state_with_other_content_is_damaged(number, half_way):
     content = torch.load(folder / STATE_FILE, weights_only=True)
     STATES[number](content)
     torch.save(content, folder / STATE_FILE)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 1  # so that what is put back is seen
     before = [p.clone() for p in model.parameters()]
     with pytest.raises(InputError, match=r"training_state\.pt is damaged .*remove it, and --resume trains from the start"):
         load_state(folder, model, optimizer, OPTIONS)

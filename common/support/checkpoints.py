@@ -211,12 +211,12 @@ def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer, opti
         if not run.done:
             check_tensors(content["model"], trained_parameters(model), "its weights")
             check_optimizer_state(content["optimizer"], optimizer, run.step)
+            torch.set_rng_state(content["rng"])  # refuses what is none, before anything is put back
+            if "cuda_rng" in content:
+                torch.cuda.set_rng_state(content["cuda_rng"])
             for name, p in trained_parameters(model).items():
                 p.data.copy_(content["model"][name])
             optimizer.load_state_dict(content["optimizer"])
-            torch.set_rng_state(content["rng"])
-            if "cuda_rng" in content:
-                torch.cuda.set_rng_state(content["cuda_rng"])
     return run
 
 

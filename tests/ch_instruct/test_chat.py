@@ -238,6 +238,13 @@ def test_characters_of_several_bytes_come_whole(monkeypatch):
     assert talk.messages[-1]["content"] == "Ä🙂z"
 
 
+def test_control_characters_of_an_answer_do_not_reach_the_terminal(monkeypatch, capsys):
+    answer_with(monkeypatch, b"a\x1b[31mred")
+    talk = make_chat()
+    talk.ask("a")
+    assert capsys.readouterr().out == "model> a\ufffd[31mred\n" and talk.messages[-1]["content"] == "a\x1b[31mred"
+
+
 def test_half_a_character_at_the_end_becomes_one_sign(monkeypatch, capsys):
     answer_with(monkeypatch, "Ä🙂".encode()[:-1])
     talk = make_chat()
