@@ -19,6 +19,7 @@ from ch_instruct.encoding import Example
 from common.embedding import cosine, mean_hidden_states, nearest
 from common.gpt2 import GPT2
 from common.support import distributed, files
+from common.support.console import is_main
 from common.support.device import check_memory, evaluating
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
@@ -154,7 +155,7 @@ class Similarities:
 
     Args:
         groups: "data" and maybe "target" or "known" -> examples, as they are trained on.
-        folder: where utility matrices are kept, as ROWS-COLUMNS.npy.
+        folder: where utility matrices are kept, as ROWS-COLUMNS.npy, and ROWS-COLUMNS.neighbours.
     """
 
     def __init__(self, model: GPT2, tokenizer: Tokenizer, groups: dict[str, list[Example]],
@@ -181,10 +182,30 @@ class Similarities:
             )
         return self.found[rows, columns]
 
+    def tried(self, rows: str, columns: str) -> np.ndarray:
+        """The columns that utility tries on each row, [rows, K]: the nearest when the matrix was
+        begun. Kept beside it: cosines computed elsewhere or in another precision may come in
+        another order, and its values would go to others."""
+        file = self.folder / f"{rows}-{columns}.neighbours"
+        matrix = file.with_suffix(".npy")
+        if distributed.from_main(not file.exists() and not matrix.exists()):
+            numbers = self.neighbours(rows, columns)[0].astype(np.int64)
+            if is_main():
+                files.write_whole(file, lambda path: path.write_bytes(numbers.tobytes()))
+            distributed.barrier()
+        if not file.exists():  # a matrix of an earlier version
+            return self.neighbours(rows, columns)[0]
+        shape = len(self.groups[rows]), min(self.pairs.number, len(self.groups[columns]))
+        with files.reading(file, "no list of neighbours", "give another run, or measure again"):
+            numbers = np.frombuffer(file.read_bytes(), np.int64).reshape(shape)
+            if numbers.min() < 0 or numbers.max() >= len(self.groups[columns]):
+                raise ValueError("it names examples that are not there")
+        return numbers
+
     def utility(self, rows: str, columns: str) -> np.ndarray:
         """The utility matrix of two groups, read from its file if it is there. [rows, columns], or
         [rows, K] of neighbours."""
-        tried = self.neighbours(rows, columns)[0] if self.pairs.kind == "neighbours" else None
+        tried = self.tried(rows, columns) if self.pairs.kind == "neighbours" else None
         return utility_matrix(
             self.model,
             self.tokenizer,
@@ -227,20 +248,23 @@ class Similarities:
 
     def by_utility(self, rows: str, columns: str) -> Matrix:
         """DELIFT's similarities."""
-        return self.spread(similarity(self.utility(rows, columns), self.kernel), rows, columns)
+        values = similarity(self.utility(rows, columns), self.kernel)
+        return self.spread(values, rows, columns, self.tried)
 
     def by_hidden_states(self, rows: str, columns: str) -> Matrix:
         """Those of the "SE" baseline: cosines of mean hidden states, 0 instead of negative ones."""
         if self.pairs.kind == "neighbours":
-            return self.spread(np.maximum(self.neighbours(rows, columns)[1], 0), rows, columns)
+            values = np.maximum(self.neighbours(rows, columns)[1], 0)
+            return self.spread(values, rows, columns, lambda *groups: self.neighbours(*groups)[0])
         return np.maximum(cosine(self.hidden(rows), self.hidden(columns)), 0)
 
-    def spread(self, values: np.ndarray, rows: str, columns: str) -> Matrix:
-        """Values [rows, K] of neighbours at their places in a sparse [rows, columns] matrix; other
-        values as they are."""
+    def spread(self, values: np.ndarray, rows: str, columns: str,
+               places: Callable[[str, str], np.ndarray]) -> Matrix:
+        """Values [rows, K] of neighbours at their `places` in a sparse [rows, columns] matrix;
+        other values as they are."""
         if self.pairs.kind != "neighbours":
             return values
-        ids, _ = self.neighbours(rows, columns)  # [rows, K]
+        ids = places(rows, columns)  # [rows, K]
         row = np.repeat(np.arange(len(ids)), ids.shape[1])
         return sparse.coo_array(
             (values.ravel(), (row, ids.ravel())), shape=(len(ids), len(self.groups[columns]))
@@ -253,7 +277,7 @@ class Similarities:
         whole = np.full((len(row_ids), len(self.groups["data"])), np.nan, dtype=np.float32)
         everybody = np.arange(whole.shape[1])[None]
         ids = (
-            self.neighbours(rows, "data")[0][row_ids]
+            self.tried(rows, "data")[row_ids]
             if self.pairs.kind == "neighbours"
             else everybody
         )

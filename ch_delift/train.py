@@ -51,6 +51,7 @@ from ch_instruct import pipeline
 from ch_instruct.pipeline import Work
 from ch_instruct.records import load_records, split_records
 from ch_instruct.support import cost
+from ch_instruct.support.held_out import warn_of_other_split
 from ch_instruct.support.subset import write_subset
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained
@@ -61,6 +62,7 @@ def load_other(work: Work, name: str, path: str) -> Work:
     """Read --target or --known; return the same work with these records instead of the data."""
     loaded = load_records(path, f"--{name}", work.options.fields, bad_rows=work.options.bad_rows)
     say(f"{name.capitalize()} records, {path}: {len(loaded.records)} records")
+    warn_of_other_split(loaded.records, work.options.model, work.options.seed, f"--{name} {path}")
     parts = pipeline.encode_splits(split_records(loaded.records, work.options.seed), work.tokenizer, work.options,
                                    work.model.config.n_positions)
     work.facts[f"{name}_sha256"] = runs.data_hash(loaded.records)

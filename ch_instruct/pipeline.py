@@ -15,10 +15,11 @@ import torch
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Encoded, Example, encode_prompt, encode_record, encode_records
 from ch_instruct.prompts import chat_template, question_text
-from ch_instruct.records import load_records, save_records, split_places
+from ch_instruct.records import different_questions, load_records, save_records, split_places
 from ch_instruct.scoring import score
 from ch_instruct.support import html_page
 from ch_instruct.support.fine_tuning_options import FineTuning
+from ch_instruct.support.held_out import warn_of_other_split
 from ch_instruct.support.model_card import model_card
 from ch_instruct.support.prompt_style import choose_style
 from ch_instruct.support.subset import read_subset
@@ -116,6 +117,7 @@ def prepare(options: FineTuning) -> Work:
         places = {split: ids[:SMOKE[split]] for split, ids in places.items()}
     folder = find_folder(options.model)
     options = replace(options, format=choose_style(options.model, options.format))
+    warn_of_other_split(data, options.model, options.seed, f"--data {options.data}")
     model, tokenizer = load_pretrained(folder, device, dropout=options.dropout)
     if options.lora is not None and options.lora > model.config.n_embd:
         raise InputError(f"--lora {options.lora} is more than the width of {options.model}, which is {model.config.n_embd}; "
@@ -193,14 +195,6 @@ def with_records(work: Work, records: dict[str, list[dict]]) -> Work:
     """The same work with other records, by part."""
     return replace(work, records=records, examples={part: [encode_record(record, work.tokenizer, work.options.style)
                                                            for record in found] for part, found in records.items()})
-
-
-def different_questions(records: list[dict]) -> list[dict]:
-    """The records without those that ask the question of an earlier one again."""
-    found: dict[tuple[str, str], dict] = {}
-    for record in records:
-        found.setdefault((record["instruction"], record.get("input", "")), record)
-    return list(found.values())
 
 
 def take_subset(training: list[int], file: Path, data_hash: str, records: int) -> list[int]:

@@ -4,7 +4,7 @@ import json
 import random
 import reprlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -266,11 +266,51 @@ def split_records(records: list[dict], seed: int) -> dict[str, list[dict]]:
     return {split: [records[i] for i in places] for split, places in split_places(records, seed).items()}
 
 
+def different_questions(records: list[dict]) -> list[dict]:
+    """The records without those that ask the question of an earlier one again."""
+    found: dict[tuple[str, str], dict] = {}
+    for record in records:
+        found.setdefault((record["instruction"], record.get("input", "")), record)
+    return list(found.values())
+
+
+def _groups(records: list[dict]) -> list[list[int]]:
+    """The places of records that share a question, in groups: where one asks what another asks, too, both are in one group."""
+    first: dict[int, int] = {}  # question -> a record that asks it
+    towards = list(range(len(records)))  # the record itself, or another one of its group
+
+    def leader(place: int) -> int:
+        while towards[place] != place:
+            towards[place] = place = towards[towards[place]]
+        return place
+
+    for place, record in enumerate(records):
+        for question in _questions(record):
+            towards[leader(place)] = leader(first.setdefault(question, place))
+    groups: dict[int, list[int]] = {}
+    for place in range(len(records)):
+        groups.setdefault(leader(place), []).append(place)
+    return list(groups.values())
+
+
+def _questions(record: dict) -> Iterator[int]:
+    """What a record asks, each time with all that was said before, as hashes."""
+    if "messages" not in record:
+        yield hash((0, record["instruction"], *filter(None, [record.get("input")])))
+        return
+    before = 0
+    for message in record["messages"]:
+        before = hash((before, message["content"]))
+        if message["role"] == "user":
+            yield before
+
+
 def split_places(records: list[dict], seed: int) -> dict[str, list[int]]:
     """Where the records of each split stand: as the records themselves say, or else at random by `seed`.
 
-    At random, records with the same question stay together, so that no test question has been trained on word for word. A
-    question that more records ask than a part still lacks goes to training. Prints the sizes that result.
+    At random, records with the same question stay together, so that no test question has been trained on word for word (nor
+    as an earlier turn of a conversation). A question that more records ask than a part still lacks goes to training. Prints
+    the sizes that result.
 
     Raises:
         InputError: if only some records name a split, or no record is left for training or for testing.
@@ -283,10 +323,7 @@ def split_places(records: list[dict], seed: int) -> dict[str, list[int]]:
         for place, record in enumerate(records):
             parts[record["split"]].append(place)
     else:
-        groups: dict[tuple, list[int]] = {}
-        for place, record in enumerate(records):
-            groups.setdefault((record["instruction"], record.get("input", "")), []).append(place)
-        shuffled = list(groups.values())
+        shuffled = _groups(records)
         random.Random(f"split {seed}").shuffle(shuffled)
         training = []
         shares = {"test": TEST_SHARE, "validation": VALIDATION_SHARE}

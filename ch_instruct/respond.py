@@ -37,7 +37,7 @@ if __name__ == "__main__":
 
 from ch_instruct import pipeline
 from ch_instruct.encoding import encode_prompt
-from ch_instruct.records import count_rows, load_questions
+from ch_instruct.records import count_rows, different_questions, load_questions
 from ch_instruct.scoring import score
 from ch_instruct.support import html_page
 from ch_instruct.support.held_out import choose_part
@@ -77,7 +77,7 @@ def main() -> None:
     files.write_json(args.out, responses)
     merged = pipeline.merge_responses({args.model: responses})
     files.write_text(page, html_page.make_page(merged, f"{args.model}, {args.data}"))
-    if known := pipeline.different_questions([response for response in responses if response["output"].strip()]):
+    if known := different_questions([response for response in responses if response["output"].strip()]):
         scores = score(known)
         say(table(["", "exact match", "ROUGE-L", "stopped"], [
             [args.model, with_interval(scores["exact_match"], len(known)), f"{scores['rouge_l']:.1%}",

@@ -97,8 +97,9 @@ def lora_layers(model: GPT2) -> dict[str, LoRALinear]:
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, LoRALinear)}
 
 
-def save_adapter(model: GPT2, base: str, folder: Path) -> None:
-    """Write the updates alone, in the format of Hugging Face's `peft`. base: the hub id or folder of the pretrained model."""
+def save_adapter(model: GPT2, base: str, folder: Path, chat_template: str | None = None) -> None:
+    """Write the updates alone, in the format of Hugging Face's `peft`, and the chat template, if there is one. base: the hub id
+    or folder of the pretrained model."""
     layers, tensors = lora_layers(model), {}
     for name, layer in layers.items():
         for part, B in apart(model, f"{name}.weight", layer.B):  # where they are apart, each part has the same A
@@ -111,6 +112,8 @@ def save_adapter(model: GPT2, base: str, folder: Path) -> None:
         "lora_dropout": 0.0, "bias": "none", "target_modules": sorted({name.split(".")[-3] for name in tensors}),
         "fan_in_fan_out": not isinstance(model, Llama),  # public files keep GPT-2's linear layers transposed
         "inference_mode": True})
+    if chat_template:
+        files.write_text(folder / "chat_template.jinja", chat_template)
     files.write_whole(folder / "adapter_model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
 
 

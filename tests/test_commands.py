@@ -110,6 +110,7 @@ REFUSED = [
     ("ch_delift/train.py", ["--fraction", "1.1"], "--fraction: '1.1' is not allowed"),
     ("ch_delift/train.py", ["--fraction", "0.0001"], "--fraction 0.0001 of 1756 training records is less than one record"),
     ("ch_delift/train.py", ["--stage", "task"], "--stage task needs --target"),
+    ("ch_delift/train.py", ["--flmi", "data"], "--stage instruction has no use for --flmi data"),
     ("ch_delift/train.py", ["--stage", "continual"], "--stage continual needs --known"),
     ("ch_delift/train.py", ["--target", "a.json"], "--stage instruction does not use --target"),
     ("ch_delift/train.py", ["--stage", "task", "--target", "a.json"], "--target a.json: there is no such file"),

@@ -99,5 +99,7 @@ class Delift(FineTuning):
                 raise InputError(f"--stage {self.stage} {'needs' if wanted else 'does not use'} --{name}.")
         if self.arm == "se" and (self.utility is not None or self.kernel != Delift.kernel):
             raise InputError("--similarity hidden measures no utilities; leave --utility and --kernel out.")
+        if self.flmi != Delift.flmi and self.stage != "task":
+            raise InputError(f"--stage {self.stage} has no use for --flmi {self.flmi}; give --stage task, or leave it out.")
         if self.curve and "full" not in self.compare:
             raise InputError("--curve needs full among --compare, to know where the curve ends.")

@@ -70,19 +70,20 @@ class BenchmarkOptions(FormatOption, DeviceOption, ModelOption):
 if __name__ == "__main__":
     options.run_command(options.parse, BenchmarkOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
-from ch_instruct.prompts import format_prompt
+from ch_instruct.prompts import chatml_turns, format_prompt
 from ch_instruct.records import load_records
 from ch_instruct.scoring import normalise
-from ch_instruct.support.prompt_style import choose_style
-from common.pretrained import find_folder, load_pretrained
+from ch_instruct.support.prompt_style import choose_style, default_system
+from common.pretrained import find_folder, load_pretrained, read_tokenizer
 from common.support.device import pick_device
 from common.support.reports import cell
 
 OUR_TASKS = Path(__file__).parent / "benchmark_tasks"
+LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # what tasks call the longest answer
 CHOICES = 4
 
 
-def write_tasks(folder: Path, name: str, records: list[dict], style: str) -> None:
+def write_tasks(folder: Path, name: str, records: list[dict], style: str, system: str = "") -> None:
     """Write records as two tasks of the harness, NAME_choice and NAME_answer, which together go by the tag NAME.
 
     The first asks which of four answers is likeliest after the prompt: the expected one, or three expected ones of other
@@ -93,6 +94,7 @@ def write_tasks(folder: Path, name: str, records: list[dict], style: str) -> Non
     Args:
         folder: gets NAME.jsonl and one .yaml file per task; for --tasks-folder.
         style: of the prompts; they are written out, so the harness adds nothing to them.
+        system: the system message that begins them, in the style chatml.
     """
     path = (folder / f"{name}.jsonl").resolve()
     rows = []
@@ -102,7 +104,8 @@ def write_tasks(folder: Path, name: str, records: list[dict], style: str) -> Non
         others.pop(normalise(record["output"]))
         choices = [record["output"], *chance.sample(sorted(others.values()), min(CHOICES - 1, len(others)))]
         chance.shuffle(choices)
-        rows.append({"prompt": format_prompt(record, style), "output": record["output"], "choices": choices,
+        prompt = "".join(chatml_turns(record, system)[0]) if style == "chatml" else format_prompt(record, style)
+        rows.append({"prompt": prompt, "output": record["output"], "choices": choices,
                      "right": choices.index(record["output"])})
     files.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
@@ -158,13 +161,15 @@ def open_model(folder: Path, device: str, batch_size: int):
         def generate_until(self, requests: list, disable_tqdm: bool = False) -> list[str]:
             for request in requests:
                 wishes = request.args[1]
-                wishes["max_gen_toks"] = min(wishes.get("max_gen_toks", self.max_gen_toks), self.max_length // 2)
+                given = [wishes.pop(name) for name in LIMITS if name in wishes]
+                wishes["max_gen_toks"] = min(*given, *[self.max_gen_toks] * (not given), self.max_length // 2)
                 room = self.max_length - wishes["max_gen_toks"]
                 self.cut += len(self.tok_encode(request.args[0])) > room
             return super().generate_until(requests, disable_tqdm)
 
         def _loglikelihood_tokens(self, requests: list, *args: object, **options: object) -> list[tuple[float, bool]]:
-            self.cut += sum(len(question) + len(answer) > self.max_length + 1 for _, question, answer in requests)
+            self.cut += len({tuple(question) for _, question, answer in requests  # each comes with all of its choices
+                             if len(question) + len(answer) > self.max_length + 1})
             return super()._loglikelihood_tokens(requests, *args, **options)
 
     return ShortContextModel(pretrained=str(folder), device=device, batch_size=batch_size)
@@ -182,7 +187,8 @@ def load_tasks(args: BenchmarkOptions, folder: Path) -> dict:
     given = f"--tasks {','.join(args.tasks)}"
     if "classroom" in args.tasks:
         records = [record for record in load_records("classroom").records if record["split"] == "test"]
-        write_tasks(folder, "classroom", records, choose_style(args.model, args.format))
+        template = read_tokenizer(find_folder(args.model)).chat_template
+        write_tasks(folder, "classroom", records, choose_style(args.model, args.format), default_system(template))
     manager, wanted = find_tasks(args.tasks, [OUR_TASKS, folder, *filter(None, [args.tasks_folder])])
     if any((manager.task_index[name].cfg or {}).get("unsafe_code") for name in wanted):
         if not args.confirm_run_unsafe_code:

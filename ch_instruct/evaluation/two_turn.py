@@ -113,7 +113,7 @@ def score_turns(questions: list[dict], turns: list[list[dict]]) -> list[dict | N
     found = []
     for number, answers in enumerate(turns):
         known = [one | {"output": question["reference"][number]} for question, one in zip(questions, answers)
-                 if len(question.get("reference") or []) > number]
+                 if "".join((question.get("reference") or [])[number:number + 1]).strip()]  # "" is none
         found.append(score(known) | {"count": len(known)} if known else None)
     return found
 

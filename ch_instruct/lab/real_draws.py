@@ -11,6 +11,7 @@ from ch_instruct.lab import real_plan as plan
 from ch_instruct.lab.real_plan import RealOptions, Trial
 from ch_instruct.pipeline import Work
 from ch_instruct.prompts import question_text
+from ch_instruct.records import different_questions
 from ch_instruct.scoring import WORD, rouge_l, score
 from ch_instruct.support.fine_tuning_options import FineTuning
 from common.losses import evaluate, next_token_loss
@@ -35,7 +36,7 @@ def start(given: RealOptions) -> tuple[Work, Path, Journal]:
     runs.check_run(given)
     work = pipeline.prepare(FineTuning(model=given.model, data=str(given.data), max_length=plan.LONGEST, precision="fp32",
                                        lora=plan.RANK, epochs=plan.EPOCHS, batch_size=plan.BATCH, lr=plan.LR[plan.TRAIN]))
-    pool = pipeline.different_questions(work.records["train"])
+    pool = different_questions(work.records["train"])
     if len(pool) < (needed := plan.DRAWS.stop * (plan.TRAIN + plan.TEST)):
         raise InputError(f"--data {given.data}: {len(pool)} training records of at most {plan.LONGEST} tokens with different "
                          f"questions are too few; give a file with {needed} or more.")

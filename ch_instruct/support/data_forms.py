@@ -114,7 +114,8 @@ def to_record(row: object, where: str, fields: Sequence[str] | None = None, answ
         if isinstance(record["messages"], list):
             refuse_tools(record, where)
             unused += sorted({f"message {key}" for message in record["messages"] if isinstance(message, dict)
-                              for key in message if message[key] and key not in ("role", "from", "content", "value")})
+                              for key, value in message.items()
+                              if value not in (None, "", [], {}) and key not in ("role", "from", "content", "value")})
             record["messages"] = [_message(message, f"{where}, message {number}")
                                   for number, message in enumerate(record["messages"], 1)]
             if answered and "output" not in keys and _first_and_last(record["messages"][-1:]) == ("user", "user") and (

@@ -15,12 +15,23 @@ def split_seeds(records: list[dict], models: Sequence[str]) -> dict[str, int]:
     of_these, found = runs.data_hash([record for record in records if record["output"].strip()]), {}
     for model in models:
         folder = find_folder(model)
+        # A run's other models lie below it: ntp, seed-0, adapter.
+        folder = next((place for place in (folder, *folder.resolve().parents[:2]) if (place / "run.json").exists()), folder)
         run = read_run(folder) if (folder / "run.json").exists() else {"facts": {}}
         if run["facts"].get("data_sha256") == of_these:
             with reading(folder / "run.json", "no run.json of a run", "put it back as it was"):
                 check(run["options"], {"seed": NATURAL})
             found[model] = run["options"]["seed"]
     return found
+
+
+def warn_of_other_split(records: list[dict], model: str, seed: int, what: str) -> None:
+    """Say so if the model was trained on a part of these very records and they are divided in another way now."""
+    theirs = {} if all("split" in record for record in records) else split_seeds(records, [model])
+    for name, other in theirs.items():
+        if other != seed:
+            say(f"Warning: {name} learnt from {what} divided by --seed {other}; --seed {seed} divides it in another way, so it "
+                f"knows most of the test questions. Use --seed {other}.")
 
 
 def choose_part(loaded: Loaded, models: Sequence[str], part: str) -> Loaded:
@@ -43,6 +54,8 @@ def choose_part(loaded: Loaded, models: Sequence[str], part: str) -> Loaded:
     else:
         raise InputError(f"--part test: {' and '.join(models)} is no run folder that was trained on this file, and its records "
                          "name no split; leave --part out, or give the --data of that run.")
+    if unknown := [model for model in models if seeds and model not in seeds]:
+        say(f"Warning: nothing shows which of these records {' and '.join(unknown)} learnt from.")
     if not held_out:
         raise InputError("--part test: no record was held out from all of these models; ask one of them alone.")
     say(f"Asked are the {len(held_out)} of {len(records)} records that were held out.")

@@ -11,6 +11,7 @@ from html import escape
 from statistics import fmean
 
 from ch_instruct.prompts import question_text
+from ch_instruct.records import different_questions
 from ch_instruct.scoring import exact_match, rouge_l
 from common.support.console import shorten
 from common.support.local_server import only_script
@@ -107,7 +108,7 @@ def make_page(responses: list[dict], title: str) -> str:
     """
     arms = list(responses[0]["answers"])
     families = sorted({r["family"] for r in responses if "family" in r})
-    known = [r for r in responses if r["output"].strip()]
+    known = different_questions([r for r in responses if r["output"].strip()])  # as everywhere, each question counts once
     right = {arm: fmean([exact_match(r["answers"][arm]["answer"], r["output"]) for r in known]) for arm in arms if known}
     summary = ", ".join(f"{escape(arm)} {share:.1%}" for arm, share in right.items()) or "none has an expected answer"
     headings = "".join(f"<th>{name}</th>" for name in ("#", *(["family"] if families else []), "question", "expected"))

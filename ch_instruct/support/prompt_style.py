@@ -5,7 +5,7 @@ from functools import lru_cache
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ch_instruct.prompts import END, EVERY_STYLE, START, format_prompt, format_turns
-from common.pretrained import find_folder
+from common.pretrained import adapted_folder, find_folder
 from common.support.console import say
 from common.support.files import reading
 from common.tokenizer import own_template
@@ -19,7 +19,9 @@ def choose_style(model: str, given: str | None) -> str:
 
     A template is in the style whose response header it holds.
     """
-    template = own_template(find_folder(model)) or ""
+    folder = find_folder(model)
+    base = adapted_folder(folder)  # of an adapter without a template of its own
+    template = own_template(folder) or (own_template(base) if base else None) or ""
     headers = {style: format_prompt({"instruction": ""}, style).strip().splitlines()[-1] for style in EVERY_STYLE}
     own = next((style for style, header in headers.items() if header in template), None)
     if given and own and given != own:

@@ -101,7 +101,7 @@ class Keeper:
             run.best_step, run.best_loss = row["step"], row.get("validation_loss", math.inf)
             if is_main():
                 if self.options.lora is not None:
-                    save_adapter(self.model, self.options.base, self.folder / "adapter")
+                    save_adapter(self.model, self.options.base, self.folder / "adapter", self.tokenizer.chat_template)
                 save_pretrained(self.model, self.tokenizer, self.folder)
         told = f"validation loss {row['validation_loss']:.4f}" if "validation_loss" in row else "no validation set"
         say(f"  epoch {row['epoch']:5.2f}  step {row['step']:5d}  training loss {train_loss:.4f}  {told}"

@@ -234,6 +234,12 @@ class SamplingOptions(NewTokensOption):
                                        "against loops (default: %(default)s, no penalty)", penalty, metavar="X")
     no_repeat_ngram: int | None = option(None, "let no run of N tokens come twice (default: let them)", whole, metavar="N")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.greedy or self.temperature == 0) and (self.top_k is not None or self.top_p != 1):
+            raise InputError("--top-k and --top-p say how to draw, and at temperature 0 nothing is drawn; add --temperature "
+                             "0.8, or leave them out.")
+
 
 @dataclass(frozen=True)
 class FolderOptions(Options):

@@ -81,6 +81,7 @@ def open_run(chapter: str, args: FolderOptions, facts: dict[str, object]) -> Pat
 
     When resuming, the facts must be those of the first time.
     """
+    facts = json.loads(json.dumps(facts))  # as they are when they are read again: a number that is a key becomes a text
     folder = Path(distributed.from_main(str(_make_folder(chapter, args.out)) if is_main() else ""))
     resuming = is_resuming(args)
     if is_main():

@@ -188,6 +188,24 @@ def test_utilities_are_kept_in_a_file_for_each_two_groups(model, tokenizer, tmp_
     np.testing.assert_array_equal(again, found)
 
 
+def test_values_stay_with_the_pairs_that_were_measured(model, tokenizer, tmp_path):
+    """Elsewhere, or in another precision, neighbours may come in another order."""
+    groups, pairs = {"data": encoded(RECORDS, tokenizer, "phi3")}, Pairs("neighbours", 2)
+    first = Similarities(model, tokenizer, groups, tmp_path, pairs=pairs)
+    measured = first.by_utility("data", "data").toarray()
+    again = Similarities(model, tokenizer, groups, tmp_path, pairs=pairs)
+    again.vectors["data"] = first.hidden("data")[::-1].copy()
+    assert (again.neighbours("data", "data")[0] != first.neighbours("data", "data")[0]).any()
+    np.testing.assert_array_equal(again.by_utility("data", "data").toarray(), measured)
+    grid = again.grid("data", [0, 1], [*range(len(RECORDS))])
+    np.testing.assert_array_equal(np.maximum(np.nan_to_num(grid), 0), measured[:2])
+    file = tmp_path / "data-data.neighbours"
+    for damaged in (b"", file.read_bytes()[:-8], file.read_bytes()[:-8] + np.int64(99).tobytes()):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match="no list of neighbours"):
+            again.by_utility("data", "data")
+
+
 def test_negative_cosines_count_as_0(model, tokenizer, tmp_path):
     for pairs in (Pairs("all"), Pairs("neighbours", 9)):
         similarities = Similarities(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=pairs)

@@ -8,12 +8,13 @@ import transformers  # loads its parts where they are used
 
 from ch_instruct.collate import collate
 from ch_instruct.encoding import encode_prompt, encode_record
+from ch_instruct.evaluation.benchmarks import write_tasks
 from ch_instruct.prompts import chat_template, format_prompt, format_turns
-from ch_instruct.support.prompt_style import choose_style, default_system
+from ch_instruct.support.prompt_style import choose_style, default_system, rendered
 from common.losses import IGNORE_INDEX
 from common.pretrained import load_pretrained, save_pretrained
 from common.support.files import InputError
-from common.tokenizer import Tokenizer
+from common.tokenizer import Tokenizer, own_template
 from tests.models import SMOLLM2_TEMPLATE
 
 TALK = [("system", "Be brief. "), ("user", " Name a color."), ("assistant", "red"), ("user", "12  and\n3?"),
@@ -74,6 +75,14 @@ def test_the_style_and_the_system_message_come_from_the_folder(llama_folder, cap
     assert default_system(SMOLLM2_TEMPLATE) == NAMED
     assert default_system(chat_template("chatml")) == default_system(None) == ""
     assert chat_template("chatml", SMOLLM2_TEMPLATE) == SMOLLM2_TEMPLATE
+
+
+def test_the_harness_asks_with_the_system_message_of_the_folder(llama_folder, tmp_path):
+    template = own_template(llama_folder)
+    record = {"instruction": "What is 1 + 1?", "output": "2"}
+    write_tasks(tmp_path, "one", [record], "chatml", default_system(template))
+    prompt = json.loads((tmp_path / "one.jsonl").read_text())["prompt"]
+    assert prompt == rendered(template, [{"role": "user", "content": record["instruction"]}]) and "system" in prompt
 
 
 def test_a_template_with_additions_is_told_of_and_one_that_is_broken_refused(llama_folder, tmp_path, capsys):

@@ -1,4 +1,5 @@
 import gzip
+import itertools
 import json
 import os
 import random
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 
 from ch_instruct.encoding import encode_records
 from ch_instruct.prompts import format_prompt
-from ch_instruct.records import check_characters, load_questions, load_records, read_ahead, split_places, split_records
+from ch_instruct.records import (
+    _groups,
+    check_characters,
+    last_turn,
+    load_questions,
+    load_records,
+    read_ahead,
+    split_places,
+    split_records,
+)
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained
 from common.support import runs
@@ -368,6 +378,24 @@ def test_equal_questions_stay_in_one_part(questions, seed):
     asked = [{(record["instruction"], record["input"]) for record in part} for part in parts.values()]
     assert sum(map(len, asked)) == len(set.union(*asked))
     assert all(parts.values())
+
+
+def test_a_question_within_a_conversation_is_one_too():
+    """Conversations that are written out turn by turn: the first question of the longer one is that of the shorter."""
+    def talk(*texts: str) -> dict:
+        return last_turn({"messages": [{"role": role, "content": text}
+                                       for role, text in zip(itertools.cycle(("user", "assistant")), texts)]})
+
+    records = [one for n in range(20) for one in (
+        talk(f"q{n}", "a"), talk(f"q{n}", "a", "why?", "b"), {"instruction": f"q{n}", "input": "", "output": "c"},
+        talk(f"other {n}", "a", "why?", "b"))]
+    assert _groups(records)[:4] == [[0, 1, 2], [3], [4, 5, 6], [7]]
+    joined = [talk("x", "a"), talk("y", "a"), talk("x", "a", "y", "b"), talk("y", "c", "z", "d"), talk("z", "d")]
+    assert _groups(joined) == [[0, 2], [1, 3], [4]]
+    assert _groups([*joined, talk("x", "c", "x", "d"), talk("y", "e")]) == [[0, 2, 5], [1, 3, 6], [4]]
+    parts = split_places(records, 0)
+    assert all(len({place // 4 for place in part if place % 4 < 3}) * 3 == sum(place % 4 < 3 for place in part)
+               for part in parts.values())
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -142,6 +142,10 @@ def test_skipped_rows_stand_in_the_run_the_report_and_the_card(tiny, in_process,
     assert report["skipped_rows"] == run["facts"]["skipped_rows"] and list(report["skipped_rows"]) == ["8"]
     assert "must be a text" in report["skipped_rows"]["8"]
     assert "; 1 rows could not be used (run.json says which, and why)" in (tmp_path / "run" / "README.md").read_text()
+    again = in_process("ch_instruct/train.py", "--resume", "--out", tmp_path / "run")
+    assert again.returncode == 0, again.stderr
+    other = in_process(*command[:-1], tmp_path / "other", "--bad-rows", "skip", "--model", tmp_path / "run", "--seed", 1)
+    assert f"{tmp_path / 'run'} learnt from --data {tmp_path / 'a.json'} divided by --seed 0" in other.stdout
 
 
 @pytest.mark.slow
@@ -157,8 +161,8 @@ def test_lora_leaves_an_adapter_beside_the_checkpoint(tiny, in_process, tmp_path
     told = in_process("ch_instruct/train.py", "--smoke", "--model", tiny, "--lora", 4, "--out", tmp_path / "run").stdout
     assert "LoRA of rank 4" in told
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == sorted([*FILES, "adapter"])
-    assert sorted(p.name for p in (tmp_path / "run" / "adapter").iterdir()) == ["adapter_config.json",
-                                                                                  "adapter_model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "run" / "adapter").iterdir()) == [
+        "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja"]
     arms = json.loads((tmp_path / "run" / "report.json").read_text())["arms"]
     assert arms["ntp"]["test_loss"] < arms["base"]["test_loss"]
 

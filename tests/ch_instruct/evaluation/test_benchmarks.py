@@ -3,6 +3,7 @@
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -117,6 +118,14 @@ def test_the_table_shows_what_the_file_holds(scored):
     for row in written["measures"]:
         assert f"{row['value']:.4f}" in told and row["questions"] == (2 if row["task"] == "trivia_local" else LIMIT)
     assert written["versions"]["lm_eval"] and written["limit"] == LIMIT
+
+
+@pytest.mark.parametrize(("wishes", "longest"), [({"max_new_tokens": 3}, 3), ({"max_gen_toks": 9}, 9), ({}, 128),
+                                                 ({"max_tokens": 500}, 128)])
+def test_a_task_says_how_long_answers_may_be_by_any_name(scored, monkeypatch, wishes, longest):
+    model = benchmarks.open_model(scored[0] / "run", "cpu", 4)
+    monkeypatch.setattr(type(model).__mro__[1], "generate_until", lambda self, requests, _: [r.args[1] for r in requests])
+    assert model.generate_until([SimpleNamespace(args=("What?", dict(wishes)))]) == [{"max_gen_toks": longest}]
 
 
 def test_too_long_questions_are_cut_and_counted(scored):

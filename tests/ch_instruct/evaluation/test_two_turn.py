@@ -109,7 +109,7 @@ def test_answers_have_the_format_of_mt_bench():
 
 
 def test_turns_are_scored_apart_and_only_where_a_reference_is():
-    questions = [ASKED, ASKED | {"reference": ["3"]}, ASKED | {"reference": []}, ASKED | {"reference": None}]
+    questions = [ASKED, ASKED | {"reference": ["3"]}, ASKED | {"reference": ["", " "]}, ASKED | {"reference": None}]
     first, second = score_turns(questions, [given("3", "4", "3", "3"), given("7.", "8", "8", "8")])
     assert (first["count"], first["exact_match"]) == (2, 0.5)
     assert (second["count"], second["exact_match"], second["rouge_l"]) == (1, 1.0, 1.0)

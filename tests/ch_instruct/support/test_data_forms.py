@@ -69,7 +69,8 @@ def test_each_form_is_recognised_by_its_keys(tmp_path, row, form, record):
     ({"messages": TALK, "system": "Be kind.", "context": "x"}, ["context", "system"]),
     ({"messages": TALK, "instruction": "i", "output": "o"}, ["instruction", "output"]),
     ({"prompt": TALK[1:2], "completion": TALK[2:], "input": "x"}, ["input"]),
-    ({"messages": [TALK[1] | {"name": "Ada"}, TALK[2] | {"weight": 1, "name": ""}]}, ["message name", "message weight"])],
+    ({"messages": [TALK[1] | {"name": "Ada"}, TALK[2] | {"weight": 1, "name": ""}]}, ["message name", "message weight"]),
+    ({"messages": [TALK[1], TALK[2] | {"weight": 0, "train": False}]}, ["message train", "message weight"])],
     ids=str)
 def test_what_is_not_used_is_named(row, unused):
     """Everything that was in the row is in the record, or named."""

@@ -44,6 +44,14 @@ def test_records_that_a_run_learnt_from_are_told_and_left_out(tmp_path, capsys):
             choose_part(RECORDS, [one, two], "test")
 
 
+def test_a_model_below_a_runs_folder_learnt_what_the_run_did(tmp_path, capsys):
+    make_run(tmp_path / "run", RECORDS, 3)
+    below = str(tmp_path / "run" / "seed-0" / "ntp")
+    save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), Path(below))
+    assert choose_part(RECORDS, [below, "classroom"], "test") == [RECORDS[i] for i in sorted(split_places(RECORDS, 3)["test"])]
+    assert "nothing shows which of these records classroom learnt from" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("seed", ["x", None, -1, 2.5])
 def test_a_run_whose_seed_is_damaged_is_refused(seed, tmp_path):
     one = make_run(tmp_path / "one", RECORDS, seed)

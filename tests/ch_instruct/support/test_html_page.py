@@ -66,6 +66,7 @@ def test_an_answer_to_a_question_without_an_expected_one_is_neither_right_nor_wr
     page = Page(make_page([*RESPONSES, open_question], "x"))
     assert page.rows[-1].split() == ["4aAsk", "for", "<b>Nothing", "...did", "not", "stop"]
     assert "base 33.3%, ntp 66.7%" in make_page([*RESPONSES, open_question], "x")  # of the three that have one
+    assert "base 33.3%, ntp 66.7%" in make_page([*RESPONSES, RESPONSES[0]], "x")  # asked again, it counts once
     assert "none has an expected answer" in make_page([open_question], "x")
 
 

@@ -9,6 +9,7 @@ from ch_instruct import pipeline
 from ch_instruct.pipeline import FineTuning
 from ch_instruct.prompts import STYLES, chat_template
 from ch_instruct.support.prompt_style import choose_style
+from common.lora import add_lora, save_adapter
 from common.pretrained import load_pretrained, save_pretrained
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
@@ -38,6 +39,14 @@ def test_a_model_without_a_template_is_asked_in_alpacas_style(tmp_path, capsys):
     name = save(tmp_path / "plain", None)
     assert [choose_style(name, given) for given in (None, "phi3")] == ["alpaca", "phi3"]
     assert choose_style("classroom", None) == "alpaca" and capsys.readouterr().out == ""
+
+
+def test_an_adapter_is_asked_as_it_was_trained_or_else_as_its_base(tmp_path):
+    base, model = save(tmp_path / "base", chat_template("phi3")), make_model(n_positions=512)
+    add_lora(model, 2)
+    save_adapter(model, base, tmp_path / "theirs")
+    save_adapter(model, base, tmp_path / "ours", chat_template("alpaca"))
+    assert [choose_style(str(tmp_path / name), None) for name in ("theirs", "ours")] == ["phi3", "alpaca"]
 
 
 def test_a_template_of_another_style_is_told(tmp_path, capsys):

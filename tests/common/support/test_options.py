@@ -65,6 +65,12 @@ def test_values_from_a_notebook_are_checked_like_those_of_the_command_line(name,
         FineTuning(**{name: value})
 
 
+@pytest.mark.parametrize("given", [{"temperature": 0.0, "top_k": 3}, {"greedy": True, "top_p": 0.9}])
+def test_ways_to_draw_are_refused_where_nothing_is_drawn(given):
+    with pytest.raises(InputError, match=r"nothing is drawn; add --temperature 0\.8"):
+        SamplingOptions(**given)
+
+
 def test_defaults_need_no_check():
     assert all(getattr(FineTuning(), part.name) == part.default for part in fields(FineTuning))
 
