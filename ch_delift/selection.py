@@ -249,22 +249,19 @@ class Similarities:
     def by_utility(self, rows: str, columns: str) -> Matrix:
         """DELIFT's similarities."""
         values = similarity(self.utility(rows, columns), self.kernel)
-        return self.spread(values, rows, columns, self.tried)
+        if self.pairs.kind == "neighbours":
+            return self.spread(values, self.tried(rows, columns), columns)
+        return values
 
     def by_hidden_states(self, rows: str, columns: str) -> Matrix:
         """Those of the "SE" baseline: cosines of mean hidden states, 0 instead of negative ones."""
         if self.pairs.kind == "neighbours":
-            values = np.maximum(self.neighbours(rows, columns)[1], 0)
-            return self.spread(values, rows, columns, lambda *groups: self.neighbours(*groups)[0])
+            ids, cosines = self.neighbours(rows, columns)
+            return self.spread(np.maximum(cosines, 0), ids, columns)
         return np.maximum(cosine(self.hidden(rows), self.hidden(columns)), 0)
 
-    def spread(self, values: np.ndarray, rows: str, columns: str,
-               places: Callable[[str, str], np.ndarray]) -> Matrix:
-        """Values [rows, K] of neighbours at their `places` in a sparse [rows, columns] matrix;
-        other values as they are."""
-        if self.pairs.kind != "neighbours":
-            return values
-        ids = places(rows, columns)  # [rows, K]
+    def spread(self, values: np.ndarray, ids: np.ndarray, columns: str) -> Matrix:
+        """Values [rows, K] at the columns `ids` [rows, K] of a sparse [rows, columns] matrix."""
         row = np.repeat(np.arange(len(ids)), ids.shape[1])
         return sparse.coo_array(
             (values.ravel(), (row, ids.ravel())), shape=(len(ids), len(self.groups[columns]))

@@ -151,8 +151,8 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
             loss (if it is empty, the last checkpoint is kept).
         loss: gives a sum and a count for one batch.
         folder: gets the checkpoint, `metrics.csv`, with LoRA `adapter/`, and the training state.
-        resume: go on from the training state, if it is there. On the CPU in fp32 the result is bit
-            for bit that of a run that was never interrupted.
+        resume: go on from the training state, if it is there. On the CPU in fp32 (with dropout: in
+            one process) the result is bit for bit that of a run that was never interrupted.
         after_step: gets the row of metrics of each step; a method may add columns to it.
 
     Raises:

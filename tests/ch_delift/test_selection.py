@@ -172,9 +172,9 @@ def test_hidden_states_and_neighbours_are_computed_once(model, tokenizer, tmp_pa
 
 def test_sparse_values_stand_where_their_neighbours_do(model, tokenizer, tmp_path):
     similarities = Similarities(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=Pairs("neighbours", 3))
-    spread = similarities.spread(np.arange(6.0).reshape(2, 3) + 1, "target", "data")
-    assert sparse.issparse(spread) and spread.shape == (2, 4)
     ids, _ = similarities.neighbours("target", "data")
+    spread = similarities.spread(np.arange(6.0).reshape(2, 3) + 1, ids, "data")
+    assert sparse.issparse(spread) and spread.shape == (2, 4)
     for row, places in enumerate(ids):
         assert spread.toarray()[row, places].tolist() == [3 * row + 1, 3 * row + 2, 3 * row + 3]
         assert spread.toarray()[row].sum() == 9 * row + 6
