@@ -1,6 +1,7 @@
 """Questions that a model was trained on tell nothing about it: which of a file's records were held out?"""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ch_instruct.records import Loaded, split_places
 from common.pretrained import find_folder
@@ -14,15 +15,24 @@ def split_seeds(records: list[dict], models: Sequence[str]) -> dict[str, int]:
     """The models that were trained on a part of these very records, and the seed by which their run divided them."""
     of_these, found = runs.data_hash([record for record in records if record["output"].strip()]), {}
     for model in models:
-        folder = find_folder(model)
-        # A run's other models lie below it: ntp, seed-0, adapter.
-        folder = next((place for place in (folder, *folder.resolve().parents[:2]) if (place / "run.json").exists()), folder)
-        run = read_run(folder) if (folder / "run.json").exists() else {"facts": {}}
+        folder, run = _run_of(find_folder(model))
         if run["facts"].get("data_sha256") == of_these:
             with reading(folder / "run.json", "no run.json of a run", "put it back as it was"):
                 check(run["options"], {"seed": NATURAL})
             found[model] = run["options"]["seed"]
     return found
+
+
+def _run_of(folder: Path) -> tuple[Path, dict]:
+    """The run that made a model. Its folder is the model's, or lies above it (ntp, seed-0, adapter)."""
+    for place in (folder, *folder.resolve().parents[:2]):
+        if (place / "run.json").exists():
+            try:
+                return place, read_run(place)
+            except InputError:
+                if place == folder:
+                    raise  # above the model, it may be somebody else's
+    return folder, {"facts": {}}
 
 
 def warn_of_other_split(records: list[dict], model: str, seed: int, what: str) -> None:

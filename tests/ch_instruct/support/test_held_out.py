@@ -50,6 +50,8 @@ def test_a_model_below_a_runs_folder_learnt_what_the_run_did(tmp_path, capsys):
     save_pretrained(make_model(n_positions=512), Tokenizer.from_merges([]), Path(below))
     assert choose_part(RECORDS, [below, "classroom"], "test") == [RECORDS[i] for i in sorted(split_places(RECORDS, 3)["test"])]
     assert "nothing shows which of these records classroom learnt from" in capsys.readouterr().out
+    (tmp_path / "run" / "run.json").write_text('["of another program"]')
+    assert choose_part(RECORDS, [below], "all") == RECORDS and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("seed", ["x", None, -1, 2.5])
