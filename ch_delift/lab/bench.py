@@ -58,12 +58,11 @@ from ch_delift.greedy import maximize
 from ch_delift.submodular import FacilityLocation
 from ch_delift.utility import plain_utility, shown, similarity, utility_matrix
 from ch_instruct.encoding import Example, encode_record
-from ch_instruct.lab.bench import beside, in_turns, median_ratio, peak_megabytes, precisions_of
+from ch_instruct.lab.bench import beside, in_turns, median_ratio, model_of, peak_megabytes, precisions_of
 from ch_instruct.records import load_records
 from ch_pretrain import classroom
 from common.embedding import mean_hidden_states, nearest
-from common.gpt2 import GPT2, GPT2Config
-from common.pretrained import CLASSROOM_FOLDER, find_folder, load_pretrained, save_pretrained
+from common.pretrained import load_pretrained, save_pretrained
 from common.support.device import autocast, evaluating
 from common.tokenizer import Tokenizer
 
@@ -210,13 +209,7 @@ def main() -> None:
     if len(records) < needed:
         raise InputError(f"--data {args.data} has {len(records)} records; {args.targets} targets and {args.rounds} rounds of "
                          f"{args.candidates} candidates take {needed}.")
-    if args.model:
-        model, tokenizer = load_pretrained(find_folder(args.model))
-    else:
-        tokenizer = Tokenizer.from_folder(CLASSROOM_FOLDER) if args.smoke else Tokenizer.gpt2()
-        shape = {"n_layer": 2, "n_embd": 64, "n_head": 2} if args.smoke else {}
-        torch.manual_seed(0)
-        model = GPT2(GPT2Config(vocab_size=tokenizer.vocab_size, **shape))
+    model, tokenizer = model_of(args.model, args.smoke)
     examples = [encode_record(record, tokenizer) for record in records[:needed]]
     targets, rest = examples[:args.targets], examples[args.targets:]
     turns = [rest[i:i + args.candidates] for i in range(0, len(rest), args.candidates)]

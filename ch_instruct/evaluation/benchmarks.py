@@ -187,8 +187,9 @@ def load_tasks(args: BenchmarkOptions, folder: Path) -> dict:
     given = f"--tasks {','.join(args.tasks)}"
     if "classroom" in args.tasks:
         records = [record for record in load_records("classroom").records if record["split"] == "test"]
-        template = read_tokenizer(find_folder(args.model)).chat_template
-        write_tasks(folder, "classroom", records, choose_style(args.model, args.format), default_system(template))
+        style = choose_style(args.model, args.format)
+        system = default_system(read_tokenizer(find_folder(args.model)).chat_template) if style == "chatml" else ""
+        write_tasks(folder, "classroom", records, style, system)
     manager, wanted = find_tasks(args.tasks, [OUR_TASKS, folder, *filter(None, [args.tasks_folder])])
     if any((manager.task_index[name].cfg or {}).get("unsafe_code") for name in wanted):
         if not args.confirm_run_unsafe_code:

@@ -130,6 +130,16 @@ def precisions_of(device: torch.device) -> list[str]:
     return ["fp32", "bf16"] if pick_precision("auto", device)[0] == "bf16" else ["fp32"]
 
 
+def model_of(name: str | None, smoke: bool) -> tuple[GPT2, Tokenizer]:
+    """The model of this name; without one, the shape of gpt2 (with smoke, a tiny one) with random weights."""
+    if name:
+        return load_pretrained(find_folder(name))
+    tokenizer = Tokenizer.from_folder(CLASSROOM_FOLDER) if smoke else Tokenizer.gpt2()
+    shape = {"n_layer": 2, "n_embd": 64, "n_head": 2} if smoke else {}
+    torch.manual_seed(0)
+    return GPT2(GPT2Config(vocab_size=tokenizer.vocab_size, **shape)), tokenizer
+
+
 def product_rates(device: torch.device, precisions: Sequence[str] = ("fp32", "bf16")) -> dict[str, float]:
     """Operations a second of a large matrix product in each precision."""
     rates = {}
@@ -222,9 +232,8 @@ def bench_training(folder: Path, batches: list[list[Example]], device: torch.dev
                      f"{peak:,.0f}", f"{first[side]:.4f}"])
     say("\n" + table(["training", "tokens/s", *(f"x transformers {p}" for p in precisions), "of the machine's rate", "peak MB",
                       "first loss"], rows))
-    rate = {p: statistics.median(rate[p] for rate in rates[1:]) / 1e9 for p in precisions}
-    say("\nThis machine, in the same turns: billions of operations a second: "
-        + ", ".join(f"{rate[p]:,.0f} in {p}" for p in precisions) + ".")
+    told = ", ".join(f"{statistics.median(rate[p] for rate in rates[1:]) / 1e9:,.0f} in {p}" for p in precisions)
+    say(f"\nThis machine, in the same turns, in billions of operations a second: {told}.")
 
 
 def answering_side(who: str, precision: str, folder: Path, device: torch.device,
@@ -281,7 +290,7 @@ def bench_answers(folder: Path, prompts: list[list[int]], sizes: Sequence[int], 
     model, _ = load_pretrained(folder, device)
     weights = sum(p.numel() for p in model.parameters())
     rows = []
-    weight_bytes = {"fp32": 4, "bf16": 2, "int8": 1}  # bytes of a weight
+    weight_bytes = {"fp32": 4, "bf16": 2, "int8": 1}
     for precision, size in itertools.product([*precisions, *["int8"] * (device.type == "cpu")], (1, *sizes)):
         if precision == "int8" and size == 1:  # its first turn; the others stay so
             to_int8(model)
@@ -330,15 +339,9 @@ def main() -> None:
     disable_progress_bar()  # theirs; ours stays
     set_verbosity_error()
     device = pick_device(args.device)
-    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as made, beside(args.busy):
         folder = Path(made)
-        if args.model:
-            save_pretrained(*load_pretrained(find_folder(args.model)), folder)  # in a form that both read alike
-        else:
-            shape = {"n_layer": 2, "n_embd": 64, "n_head": 2} if args.smoke else {}
-            tokenizer = Tokenizer.from_folder(CLASSROOM_FOLDER) if args.smoke else Tokenizer.gpt2()
-            save_pretrained(GPT2(GPT2Config(vocab_size=tokenizer.vocab_size, **shape)), tokenizer, folder)
+        save_pretrained(*model_of(args.model, args.smoke), folder)  # in a form that both read alike
         model, tokenizer = load_pretrained(folder)
         context = model.config.n_positions
         records = load_records(args.data, fields=args.fields, bad_rows=args.bad_rows).records
