@@ -15,7 +15,7 @@ from common.gpt2 import GPT2
 from common.lora import add_lora, remove_lora, trained_parameters
 from common.losses import Loss
 from common.pretrained import load_weights
-from common.support import distributed
+from common.support import distributed, memory
 from common.support.checkpoints import Keeper, Run
 from common.support.console import Progress
 from common.support.device import autocast
@@ -167,7 +167,7 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
     run = keeper.begin(resume)
     last = run.step if run.done else total  # what is done is not done again
     tokens = sum(map(data.size, data.items)) * total // per_epoch  # about as many in all
-    with Progress("training", tokens, "tok", done=run.tokens) as progress:
+    with memory.kept(), Progress("training", tokens, "tok", done=run.tokens) as progress:
         model.train()
         for step, items in step_batches(data, options, run.step + 1, last):
             started = time.monotonic()
