@@ -1,5 +1,6 @@
 """The experiment of this chapter: one model, trained on different choices of the data under the same conditions."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from common.support.checkpoints import Run
 from common.support.console import is_main, say
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.5)  # of --curve
+NOTHING = 1e-9  # a gain of no more is rounding
 
 
 class Choice(NamedTuple):
@@ -51,7 +53,15 @@ def greedy_choice(arm: str, similarities: Similarities, given: Delift, budget: i
     similarity_of: SimilarityOf = similarities.by_utility if arm == "delift" else similarities.by_hidden_states
     if given.rows == "even":
         similarity_of = even_rows(similarity_of)
-    return Choice(*maximize(objective(given.stage, similarity_of, given.flmi), budget))
+    function = objective(given.stage, similarity_of, given.flmi)
+    places, gains = maximize(function, budget)
+    useful = sum(gain > NOTHING for gain in gains)
+    if useful < budget:  # greedy would take the others in the order of the file
+        say(f"  Warning: after {useful:,} of {budget:,} choices by {arm} nothing more is gained; the others are drawn at "
+            "random. Lower --fraction, or compare more pairs (--pairs).")
+        rest = sorted({*range(function.n)} - {*places[:useful]})
+        places[useful:] = random.Random(f"rest {given.seed}").sample(rest, budget - useful)
+    return Choice(places, gains)
 
 
 def choose_all(work: Work, other: Work | None, similarities: Similarities, given: Delift, budget: int) -> dict[str, Choice]:

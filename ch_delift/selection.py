@@ -19,7 +19,7 @@ from ch_instruct.encoding import Example
 from common.embedding import cosine, mean_hidden_states, nearest
 from common.gpt2 import GPT2
 from common.support import distributed, files
-from common.support.console import is_main
+from common.support.console import is_main, say
 from common.support.device import check_memory, evaluating
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
@@ -143,9 +143,15 @@ def even_rows(similarity_of: SimilarityOf) -> SimilarityOf:
     """The same similarities, each row divided by how many of its own group are like it
     (`submodular.alike`)."""
     def divided(rows: str, columns: str) -> Matrix:
-        return submodular.by_row(
-            np.divide, similarity_of(rows, columns), submodular.alike(similarity_of(rows, rows))
-        )
+        among = similarity_of(rows, rows)
+        like = submodular.alike(among)
+        compared = among.size / among.shape[0]  # numbers that are stored for a row
+        full = float((like >= compared).mean()) if compared < among.shape[1] else 0
+        if full > 0.1:
+            say(f"  Warning: for {full:.0%} of the records all {compared:.0f} that are compared "
+                "with one are like it. So --rows even cannot count how many there are, and large "
+                "kinds still count more; use --pairs all, or more neighbours.")
+        return submodular.by_row(np.divide, similarity_of(rows, columns), like)
 
     return divided
 
@@ -174,11 +180,17 @@ class Similarities:
             )
         return self.vectors[group]
 
+    @property
+    def centre(self) -> np.ndarray:
+        """Where angles are measured from, float32 [D]: one place for all matrices, as objectives
+        compare their values."""
+        return self.hidden("data").mean(axis=0)
+
     def neighbours(self, rows: str, columns: str) -> tuple[np.ndarray, np.ndarray]:
         """For each row the nearest columns: numbers and cosines, each [rows, K]."""
         if (rows, columns) not in self.found:
             self.found[rows, columns] = nearest(
-                self.hidden(rows), self.hidden(columns), self.pairs.number
+                self.hidden(rows), self.hidden(columns), self.pairs.number, centre=self.centre
             )
         return self.found[rows, columns]
 
@@ -258,7 +270,7 @@ class Similarities:
         if self.pairs.kind == "neighbours":
             ids, cosines = self.neighbours(rows, columns)
             return self.spread(np.maximum(cosines, 0), ids, columns)
-        return np.maximum(cosine(self.hidden(rows), self.hidden(columns)), 0)
+        return np.maximum(cosine(self.hidden(rows), self.hidden(columns), self.centre), 0)
 
     def spread(self, values: np.ndarray, ids: np.ndarray, columns: str) -> Matrix:
         """Values [rows, K] at the columns `ids` [rows, K] of a sparse [rows, columns] matrix."""

@@ -180,7 +180,7 @@ class DataMutualInformation(FacilityLocation):
 
 def alike(similarity: Matrix) -> np.ndarray:
     """ρ_i = #{ j : s_ij >= ½ max_k s_ik }: how many candidates do for row i at least half of what
-    its best one does.
+    its best one does; 1 where none does anything.
 
     Facility location adds up over rows, so what is there a hundred times is covered first. Row i
     divided by ρ_i ends that: ρ records that are all alike weigh 1/ρ each, together as much as one.
@@ -192,5 +192,7 @@ def alike(similarity: Matrix) -> np.ndarray:
     Returns:
         float32 [rows], at least 1.
     """
-    enough = by_row(np.greater_equal, similarity, largest(similarity, axis=1) / 2)
+    enough = by_row(
+        lambda s, half: (s > 0) & (s >= half), similarity, largest(similarity, axis=1) / 2
+    )
     return np.maximum(np.asarray(enough.sum(axis=1)).ravel(), 1).astype(np.float32)

@@ -58,14 +58,20 @@ from common.pretrained import load_pretrained
 from common.support import reports, runs
 
 
-def load_other(work: Work, name: str, path: str) -> Work:
-    """Read --target or --known; return the same work with these records instead of the data."""
-    loaded = load_records(path, f"--{name}", work.options.fields, bad_rows=work.options.bad_rows)
-    say(f"{name.capitalize()} records, {path}: {len(loaded.records)} records")
-    warn_of_other_split(loaded.records, work.options.model, work.options.seed, f"--{name} {path}")
-    parts = pipeline.encode_splits(split_records(loaded.records, work.options.seed), work.tokenizer, work.options,
-                                   work.model.config.n_positions)
-    work.facts[f"{name}_sha256"] = runs.data_hash(loaded.records)
+def load_other(given: Delift, name: str) -> tuple[list[dict], dict[str, list[dict]]]:
+    """Read --target or --known: its records, and the same by split."""
+    path = str(getattr(given, name))
+    records = load_records(path, f"--{name}", given.fields, bad_rows=given.bad_rows).records
+    say(f"{name.capitalize()} records, {path}: {len(records)} records")
+    warn_of_other_split(records, given.model, given.seed, f"--{name} {path}")
+    return records, split_records(records, given.seed)
+
+
+def with_other(work: Work, name: str, records: list[dict], split: dict[str, list[dict]]) -> Work:
+    """The same work with these records instead of the data."""
+    say(f"{name.capitalize()} records:")
+    parts = pipeline.encode_splits(split, work.tokenizer, work.options, work.model.config.n_positions)
+    work.facts[f"{name}_sha256"] = runs.data_hash(records)
     return replace(work, records={split: part.records for split, part in parts.items()},
                    examples={split: part.examples for split, part in parts.items()})
 
@@ -121,10 +127,12 @@ def tell_cost(experiment: Experiment, similarities: Similarities, given: Delift,
 
 def main() -> None:
     given = parse()
-    work = pipeline.prepare(given)
-    n, name = len(work.train_ids), OTHER[given.stage]
+    name = OTHER[given.stage]
+    others, split = load_other(given, name) if name else ([], {})
+    work = pipeline.prepare(given, split.get("validation", []) + split.get("test", []))
+    n = len(work.train_ids)
     budget = budget_of(given.fraction, n)
-    other = load_other(work, name, getattr(given, name)) if name else None
+    other = with_other(work, name, others, split) if name else None
     folder, similarities = open_similarities(work, other, given)
     goal = other if other and name == "target" else work
     experiment = Experiment(work, goal, {"known": other} if other and name == "known" else {})

@@ -4,7 +4,7 @@
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Encoded, Example, encode_prompt, encode_record, encode_records
 from ch_instruct.prompts import chat_template, question_text
-from ch_instruct.records import different_questions, load_records, save_records, split_places
+from ch_instruct.records import different_questions, load_records, save_records, split_places, without_questions
 from ch_instruct.scoring import score
 from ch_instruct.support import html_page
 from ch_instruct.support.fine_tuning_options import FineTuning
@@ -100,8 +100,11 @@ def check_new_file(options: FineTuning) -> None:
         raise InputError(f"--save-data {file}: give a new file that ends in .json or .jsonl, outside of --out.")
 
 
-def prepare(options: FineTuning) -> Work:
-    """Check the options, read and encode the data, load the model. Prints a report; writes nothing."""
+def prepare(options: FineTuning, held_out: Sequence[dict] = ()) -> Work:
+    """Check the options, read and encode the data, load the model. Prints a report; writes nothing.
+
+    held_out: records of another file that is tested, too; the training part asks none of their questions.
+    """
     if options.smoke:
         options = replace(options, epochs=1, batch_size=min(options.batch_size, 8))
     runs.check_run(options)
@@ -111,6 +114,7 @@ def prepare(options: FineTuning) -> Work:
     loaded = load_records(options.data, fields=options.fields, bad_rows=options.bad_rows)
     data = loaded.records
     places, data_hash = split_places(data, options.seed), runs.data_hash(data)
+    places["train"] = without_questions(data, places["train"], held_out)
     if options.subset is not None:
         places["train"] = take_subset(places["train"], options.subset, data_hash, len(data))
     if options.smoke:
@@ -140,7 +144,8 @@ def prepare(options: FineTuning) -> Work:
                 precision, train_ids, [loaded.rows[i] for i in train_ids], understood=loaded.records)
 
     supervised, tokens = (sum(e.targets(loss_on) for e in examples["train"]) for loss_on in (options.loss_on, "all"))
-    work.facts = {"data_sha256": data_hash, "model_sha256": runs.model_hash(model), "precision": precision,
+    work.facts = {"data_sha256": data_hash, "train_sha256": runs.data_hash(train_ids),
+                  "model_sha256": runs.model_hash(model), "precision": precision,
                   "records": {split: len(part) for split, part in work.records.items()},
                   "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised}
     if loaded.skipped:

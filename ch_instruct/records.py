@@ -293,6 +293,23 @@ def _groups(records: list[dict]) -> list[list[int]]:
     return list(groups.values())
 
 
+def without_questions(records: list[dict], places: list[int], held_out: Sequence[dict]) -> list[int]:
+    """Those of the places whose records ask nothing that is asked in `held_out`. Says how many others there are.
+
+    Raises:
+        InputError: if all of them do.
+    """
+    asked = {question for record in held_out for question in _questions(record)}
+    kept = [place for place in places if asked.isdisjoint(_questions(records[place]))]
+    if not kept:
+        raise InputError("Every training record asks a question that the other file holds out for validation or testing; "
+                         "choose from other records.")
+    if len(kept) < len(places):
+        say(f"  {len(places) - len(kept):,} of {len(places):,} training records ask what the other file holds out for "
+            "validation or testing; they are left out")
+    return kept
+
+
 def _questions(record: dict) -> Iterator[int]:
     """What a record asks, each time with all that was said before, as hashes."""
     if "messages" not in record:

@@ -27,7 +27,7 @@ from ch_instruct.support.fine_tuning_options import FineTuning
 from common.support import files, options
 from common.support.console import is_main, say
 from common.support.files import InputError
-from common.support.options import not_negative, option, positive, positive_share, repeats, whole
+from common.support.options import beta_shape, not_negative, option, positive_share, repeats, whole
 
 TEXTS = ("instruction", "input", "output")
 
@@ -37,7 +37,7 @@ class SFTMix(FineTuning):
     """The options of this command."""
 
     alpha: float = option(0.5, "λ ~ Beta(α, α): below 1 mixtures lie near one example, above 1 near the middle (default: "
-                          "%(default)s, as reported for the paper)", positive, metavar="X")
+                          "%(default)s, as reported for the paper)", beta_shape, metavar="X")
     mu: float = option(0.2, "weight of the mixup loss; 0 is plain training (default: %(default)s, as reported for the paper)",
                        not_negative, metavar="X")
     split: str = option("confidence", "how the halves are made: by minus the mean perplexity, at random (the control), or by "

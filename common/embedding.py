@@ -62,9 +62,10 @@ def unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-def nearest(a: np.ndarray, b: np.ndarray, k: int,
-            rows_at_once: int = 1024) -> tuple[np.ndarray, np.ndarray]:
-    """The k rows of b [N, D] with the largest cosine for every row of a [M, D], nearest first.
+def nearest(a: np.ndarray, b: np.ndarray, k: int, rows_at_once: int = 1024,
+            centre: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of b [N, D] with the largest cosine for every row of a [M, D], nearest first;
+    `centre` as for `cosine`.
 
     Of equal cosines the lower number comes first. A part of a is compared at a time, so memory
     grows with M · k.
@@ -74,7 +75,7 @@ def nearest(a: np.ndarray, b: np.ndarray, k: int,
         all of them.
     """
     k = min(k, len(b))
-    centre, ids, cosines = b.mean(axis=0), [], []
+    centre, ids, cosines = b.mean(axis=0) if centre is None else centre, [], []
     a, columns = unit(a - centre), unit(b - centre).T
     with Progress("neighbours", len(a), "text") as progress:
         for i in range(0, len(a), rows_at_once):

@@ -26,6 +26,8 @@ def stream(model: GPT2, prompt: list[int], max_new_tokens: int, eot_id: int, how
         prompt: token ids.
         how: greedy, or how to sample. generator: the randomness of the sampling.
     """
+    if len(prompt) > (most := model.config.n_positions - 1):
+        raise ValueError(f"The prompt has {len(prompt)} tokens; the model reads at most {most}.")
     room = min(max_new_tokens, model.config.n_positions - len(prompt))
     cache = KVCache(len(prompt) + room)
     tokens = list(prompt)

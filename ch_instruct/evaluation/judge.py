@@ -61,6 +61,7 @@ if __name__ == "__main__":
 from ch_instruct.evaluation.judge_server import MAX_TOKENS, JudgeServer, NoReply
 from ch_instruct.evaluation.response_files import read_mt_bench, read_responses
 from ch_instruct.prompts import question_text
+from ch_instruct.records import different_questions
 from common.support import reports, runs
 
 REPLY = {"request": str, "reply": str}  # of a line in replies.jsonl
@@ -304,6 +305,10 @@ def main() -> None:
     if compared:
         theirs = read_responses(args.against or args.responses, "--against", args.against_arm, "--against-arm")
         check_same_questions(ours, theirs)
+    if not args.questions:
+        told, ours, theirs = len(ours), different_questions(ours), different_questions(theirs)
+        if len(ours) < told:
+            say(f"{told - len(ours)} of {told} questions repeat an earlier one and are judged once")
     runs.check_run(args)
     server = JudgeServer(args.url, args.judge_model, args.timeout)
     listed = server.probe()

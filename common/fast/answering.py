@@ -1,6 +1,6 @@
 """Many continuations at once: a batch that is kept full, beginnings that are read once, weights in reading order.
 
-Each text is what `generation.stream` gives for its prompt alone.
+Each text is what `generation.stream` gives for its prompt alone (but for weights of 8 bits; see int8.py).
 """
 
 import random

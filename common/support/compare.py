@@ -4,6 +4,7 @@
     python common/support/compare.py runs/ch_instruct/001 runs/ch_instruct/002 --out lora.png
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
@@ -41,6 +42,7 @@ ARM = dict.fromkeys(("test_loss", "perplexity", "seconds"), (files.FROM_0, None)
     ("exact_match", "rouge_l", "stopped"), SHARE)
 FILES = ("run.json", "report.json")  # of a finished run
 NO_MATTER = {"out", "resume", "save_data"}  # options that say nothing about what was done
+OTHER_TOKENS = ("model", "format", "loss_on")  # options that may change which tokens the test's loss counts
 
 
 def read_report(folder: Path) -> tuple[dict, dict, dict]:
@@ -61,8 +63,8 @@ def read_report(folder: Path) -> tuple[dict, dict, dict]:
 def differences(done: dict[str, dict]) -> str:
     """A table of the options and facts that are not the same in all runs, a column per run; empty if there are none."""
     names = dict.fromkeys(name for run in done.values() for name in run)
-    rows = [[name, *(_cell(run.get(name)) for run in done.values())] for name in names]
-    rows = [row for row in rows if len(set(row[1:])) > 1]
+    different = [name for name in names if len({json.dumps(run.get(name), sort_keys=True) for run in done.values()}) > 1]
+    rows = [[name, *(_cell(run.get(name)) for run in done.values())] for name in different]
     return table(["", *done], rows, WIDTH) if rows else ""
 
 
@@ -71,16 +73,19 @@ def score_rows(found: dict[str, tuple[dict, dict, dict]]) -> str:
     letters: dict[str, str] = {}
     arms: dict[str, dict] = {}
     questions: dict[str, int] = {}
-    sets = dict.fromkeys(test["sha256"] for _, _, tests in found.values() for test in tests.values())
+    sets = {tests.get(arm, {}).get("sha256") for _, results, tests in found.values() for arm in results}
     for name, (_, results, tests) in found.items():
         for arm, result in results.items():
             row, test = f"{name}: {arm}", tests.get(arm)
-            if test and len(sets) > 1:
-                row += f" [{letters.setdefault(test['sha256'], ascii_uppercase[len(letters) % 26])}]"
+            if len(sets) > 1:  # A to Z, then AA to ZZ, ...; a report of an earlier version does not tell its test
+                n = len(letters)
+                row += f" [{letters.setdefault(test['sha256'], ascii_uppercase[n % 26] * (1 + n // 26)) if test else '?'}]"
             arms[row] = result
             questions |= {row: test["questions"]} if test else {}
-    note = f"\n[{'], ['.join(letters.values())}]: different tests; compare only rows of the same letter." if letters else ""
-    return report_table(arms, questions) + note
+    notes = [f"[{'], ['.join(letters.values())}]: different tests; compare only rows of the same letter."] * bool(letters)
+    if others := [name for name in OTHER_TOKENS if len({done.get(name) for done, _, _ in found.values()}) > 1]:
+        notes.append(f"Losses and perplexities may be those of different tokens ({', '.join(others)}); compare exact matches.")
+    return "\n".join([report_table(arms, questions), *notes])
 
 
 def _cell(value: object) -> str:

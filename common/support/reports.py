@@ -220,7 +220,8 @@ def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, di
             | {"families": first["families"] and {f: mean_or_none([r[arm]["families"][f] for r in repeats])
                                                   for f in first["families"]}}
             for arm, first in repeats[0].items()}
-    files.write_json(folder / "report.json", {"seeds": seeds, "arms": arms, "summary": summaries})
+    one = files.read_json(folder / f"seed-{seeds[0]}" / "report.json", {"tests": dict})  # all seeds take the same tests
+    files.write_json(folder / "report.json", {"seeds": seeds, "tests": one["tests"], "arms": arms, "summary": summaries})
     say(f"\n{len(seeds)} seeds, mean ± half of the 95 % interval")
     say(table(["", "test loss", "exact match", "ROUGE-L", "stopped", "seconds"], rows))
 

@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from ch_delift.experiment import differences, greedy_choice
 from ch_delift.support.delift_options import Delift
@@ -18,6 +19,22 @@ def test_the_choice_is_of_utilities_or_of_hidden_states_and_of_rows_as_given():
     assert set(KINDS[even.places[:3]]) == {0, 1, 2}
     mirrored = greedy_choice("delift", similarities, Delift(), 1)
     assert KINDS[::-1][mirrored.places[0]] == 0 and mirrored.places[0] >= 3
+
+
+@pytest.mark.parametrize("useful", [0, 2, 4])
+def test_what_adds_nothing_is_drawn_at_random_and_told(useful, capsys):
+    """Greedy takes the first of equals: in a file in order of topics, that is the first topic."""
+    shown = np.zeros((4, 20), dtype=np.float32)
+    shown[range(useful), [15, 17, 11, 13][:useful]] = 0.5
+    similarities = SimpleNamespace(by_hidden_states=lambda rows, columns: shown)
+    given = [Delift(stage="task", target="t.json", seed=seed) for seed in (2, 2, 3)]
+    one, again, other = (greedy_choice("se", similarities, some, 4) for some in given)
+    told = f"Warning: after {useful} of 4 choices by se nothing more is gained" in capsys.readouterr().out
+    assert told == (useful < 4) and one == again and len(set(one.places)) == 4
+    assert set(one.places[:useful]) == {15, 17, 11, 13}.intersection(one.places[:useful]) and one.gains[useful:] == [0] * (
+        4 - useful)
+    assert (one.places[useful:] != other.places[useful:]) == (useful < 4)
+    assert useful == 4 or one.places[useful:] != [*range(4 - useful)]
 
 
 def test_our_own_arm_is_compared_with_the_others_in_every_schedule_and_test():

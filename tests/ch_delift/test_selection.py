@@ -57,6 +57,17 @@ def test_each_stage_maximises_its_function(stage, model, tokenizer, tmp_path):
             s("data", "data")[:, A].max(axis=1).sum() + s("target", "data")[:, A].max(axis=0).sum(), abs=1e-5)
 
 
+@pytest.mark.parametrize("pairs", [Pairs("all"), Pairs("neighbours", 4)])
+def test_angles_of_all_groups_are_measured_from_one_place(pairs, model, tokenizer, tmp_path):
+    """Known records that all lie to the right of the data are like the one on the right, and like no other."""
+    similarities = Similarities(model, tokenizer, examples(GROUPS, tokenizer), tmp_path, pairs=pairs)
+    similarities.vectors = {"data": np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float32),
+                            "known": np.array([[10, 0.1], [10, -0.1]], dtype=np.float32)}
+    found = similarities.by_hidden_states("data", "known")
+    dense = found.toarray() if sparse.issparse(found) else found
+    assert dense.max(axis=1) == pytest.approx([1, 0, 0.01, 0.01], abs=1e-3)
+
+
 @pytest.mark.parametrize("rows", ["equal", "even"])
 @pytest.mark.parametrize(("stage", "form"), [("instruction", "query"), ("task", "query"), ("task", "saturating"),
                                              ("task", "data"), ("continual", "query")])
@@ -78,6 +89,18 @@ def test_even_rows_are_divided_by_how_many_of_their_own_group_are_like_them():
     shown = np.array([[0.8, 0.2], [0.6, 0.0], [0.0, 0.4]])
     found = even_rows(lambda rows, columns: among if columns == "target" else shown)("target", "data")
     assert found.tolist() == pytest.approx(np.array([[0.4, 0.1], [0.3, 0.0], [0.0, 0.4]]))
+
+
+@pytest.mark.parametrize(("compared", "warned"), [(4, True), (20, False), (24, False)])
+def test_kinds_of_more_records_than_are_compared_are_warned_of(compared, warned, capsys):
+    """Of 20 records that are alike, each with its 4 nearest only: nobody can count 20."""
+    kinds = np.repeat([0, 1, 2], [20, 3, 1])
+    whole = np.where(kinds[:, None] == kinds, 0.8, 0.01) + 0.1 * np.eye(24)
+    nearest = np.argsort(-whole, axis=1, kind="stable")[:, :compared]
+    rows = np.repeat(np.arange(24), compared)
+    some = sparse.coo_array((whole[rows, nearest.ravel()], (rows, nearest.ravel())), shape=(24, 24)).tocsr()
+    even_rows(lambda rows, columns: some)("data", "data")
+    assert ("Warning: for 83% of the records all 4 that are compared" in capsys.readouterr().out) == warned
 
 
 @pytest.mark.parametrize(("pairs", "targets", "measured"), [

@@ -56,7 +56,12 @@ def test_smoke_takes_a_few_records_of_each_part_of_the_same_data(named, tmp_path
     assert smoke.facts["data_sha256"] == whole.facts["data_sha256"] and smoke.train_ids == whole.train_ids[:48]
     chosen = whole.train_ids[10:100]
     write_subset(tmp_path / "subset.json", chosen, [0.0] * 90, {"data_sha256": whole.facts["data_sha256"]})
-    assert prepare(FineTuning(**given, smoke=True, subset=tmp_path / "subset.json")).train_ids == chosen[:48]
+    part = prepare(FineTuning(**given, smoke=True, subset=tmp_path / "subset.json"))
+    assert part.train_ids == chosen[:48]
+    write_subset(tmp_path / "subset.json", chosen[1:], [0.0] * 89, {"data_sha256": whole.facts["data_sha256"]})
+    other = prepare(FineTuning(**given, smoke=True, subset=tmp_path / "subset.json"))  # as many, and not the same
+    differ = {name for name, value in part.facts.items() if other.facts[name] != value}
+    assert "train_sha256" in differ  # so that no run goes on with them
 
 
 def test_the_options_reach_training():

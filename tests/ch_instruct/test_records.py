@@ -21,6 +21,7 @@ from ch_instruct.records import (
     read_ahead,
     split_places,
     split_records,
+    without_questions,
 )
 from ch_pretrain import classroom
 from common.pretrained import load_pretrained
@@ -497,3 +498,14 @@ def test_conversations_with_an_empty_message_are_left_out_and_repeated_ones_note
     assert capsys.readouterr().out.splitlines() == [
         f"--data {file}, left out, instruction, output or message empty: 1 (row 2)",
         f"--data {file}, exact repetitions of earlier records (kept): 1 (row 3)"]
+
+
+def test_what_another_file_holds_out_is_not_trained_on(capsys):
+    """An earlier turn of a conversation is a question, too."""
+    records = [*numbered(4), {"messages": TALK, "instruction": "One more?", "input": "", "output": "blue"}]
+    held_out = [{"messages": TALK[:3], "instruction": "Name a color.", "input": "", "output": "red"}, records[1]]
+    assert without_questions(records, [0, 1, 2, 4], held_out) == [0, 2]
+    assert "2 of 4 training records ask what the other file holds out" in capsys.readouterr().out
+    assert without_questions(records, [4, 0], []) == [4, 0] and capsys.readouterr().out == ""
+    with pytest.raises(InputError, match="choose from other records"):
+        without_questions(records, [1, 4], held_out)

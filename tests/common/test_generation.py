@@ -44,6 +44,13 @@ def test_a_sampled_stream_draws_from_the_plain_model(stopping_model, how):
         assert list(streamed) == plain(prompt, torch.Generator().manual_seed(3))
 
 
+def test_a_prompt_that_fills_the_context_is_refused(stopping_model):
+    prompt = [1] * stopping_model.config.n_positions
+    with pytest.raises(ValueError, match="reads at most"):
+        next(stream(stopping_model, prompt, 3, eot_id=0))
+    assert len(list(stream(stopping_model, prompt[1:], 3, eot_id=-1))) == 1
+
+
 def test_a_stream_can_be_left_before_its_end(stopping_model):
     tokens = stream(stopping_model, [1, 2], 12, EOT)
     first = next(tokens)

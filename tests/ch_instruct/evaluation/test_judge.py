@@ -455,6 +455,25 @@ def test_pairs_are_asked_in_both_orders(server, monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_question_that_comes_again_counts_once(server, monkeypatch, capsys, tmp_path):
+    """Or 20 copies of 6 questions would be told as 120 answers, with a narrow interval."""
+    once, again = answers("one", "two", "three"), answers("four", "five", "six")
+    server.play = lambda prompt, n: f"Score: {50 + 10 * ('Question 0' in prompt)}" if "Score" in prompt else "Verdict: A"
+    reports = []
+    for name, some in (("a", once), ("b", once + again + once)):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "b.json", some)
+        reports.append(run(monkeypatch, tmp_path / name, server, "--responses", "b.json", "--out", "out"))
+    assert reports[0] == reports[1] and reports[1]["answers"] == 3
+    assert "6 of 9 questions repeat an earlier one and are judged once" in capsys.readouterr().out
+    (tmp_path / "c").mkdir()
+    write_json(tmp_path / "c" / "a.json", again + once + again)
+    pairs = run(monkeypatch, tmp_path / "c", server, "--responses", tmp_path / "b" / "b.json", "--against", "a.json", "--out",
+                "out")["pairs"]
+    assert pairs["judged"] == 3
+
+
+@pytest.mark.slow
 def test_a_judge_that_likes_a_place_gives_ties(server, monkeypatch, capsys, tmp_path):
     write_json(tmp_path / "a.json", answers("one", "two", "three"))
     write_json(tmp_path / "b.json", answers("eins", "zwei", "drei"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.support import plots
+from common.support import compare, plots
 from common.support.checkpoints import history_csv, read_history
 from common.support.console import short_names
 from common.support.reports import arm_result
@@ -120,3 +120,28 @@ def test_a_damaged_file_is_named(in_process, tmp_path, name, content, words):
     run = make_run(tmp_path / "a", 1.25)
     (run / name).write_text(content)
     assert_refused(in_process("common/support/compare.py", run), f"{run / name} is no", words)
+
+
+ONE_ARM = {"ntp": arm_result(1.0, None, 1.0)}
+
+
+def test_each_of_many_tests_has_letters_of_its_own_and_an_unknown_one_is_marked():
+    found = {f"r{n}": ({}, ONE_ARM, {"ntp": {"questions": 60, "sha256": f"{n}"}}) for n in range(54)}
+    told = compare.score_rows(found | {"old": ({}, ONE_ARM, {})})
+    rows = {line.split(":")[0]: line.split("[")[1].split("]")[0] for line in told.splitlines() if ": ntp [" in line}
+    assert rows.pop("old") == "?" and len(set(rows.values())) == 54
+    assert [rows[f"r{n}"] for n in (0, 25, 26, 27, 52)] == ["A", "Z", "AA", "BB", "AAA"]
+
+
+@pytest.mark.parametrize(("options", "warned"), [
+    ({"loss_on": "all"}, "loss_on"), ({"format": "phi3"}, "format"), ({"model": "gpt2"}, "model"), ({"epochs": 2}, "")])
+def test_losses_of_other_tokens_are_not_to_be_compared(options, warned):
+    usual = {"loss_on": "response", "format": "alpaca", "model": "classroom", "epochs": 3}
+    told = compare.score_rows({"a": (usual, ONE_ARM, {}), "b": (usual | options, ONE_ARM, {})})
+    assert (f"may be those of different tokens ({warned})" in told) == bool(warned)
+
+
+def test_long_values_that_begin_alike_are_different():
+    paths = [f"runs/ch_delift/a_rather_long_name_of_a_folder/seed-{n}/subset.json" for n in (0, 1)]
+    told = compare.differences({"a": {"subset": paths[0], "x": None}, "b": {"subset": paths[1]}})
+    assert told.splitlines()[-1].startswith("subset") and len(told.splitlines()) == 3  # and "not given" is "not there"

@@ -18,13 +18,13 @@ from common.support.files import InputError, out_of_memory, write_json
 from common.support.options import (
     REQUIRED,
     SamplingOptions,
+    beta_shape,
     default_lr,
     natural,
     new_file,
     not_negative,
     option,
     parse,
-    positive,
     recorded_options,
     seconds,
     share,
@@ -43,7 +43,7 @@ def test_lora_takes_larger_steps():
 @pytest.mark.parametrize(("kind", "allowed", "refused"), [
     (whole, {"1": 1, "20": 20, "2147483647": 2**31 - 1}, ["0", "-1", "1.5", "one", "", "2147483648", "9" * 5000]),
     (natural, {"0": 0, "7": 7, str(2**63 - 1): 2**63 - 1}, ["-1", "0.5", "nan", str(2**63), str(2**64)]),
-    (positive, {"0.001": 0.001, "3": 3.0}, ["0", "-1", "inf", "nan", "x", "1e300", "1e-300"]),
+    (beta_shape, {"0.01": 0.01, "3": 3.0}, ["0", "-1", "inf", "nan", "x", "1e300", "0.009"]),
     (not_negative, {"0": 0.0, "2.5": 2.5}, ["-0.1", "inf", "nan", "1e300"]),
     (seconds, {"0.5": 0.5, "86400": 86400.0}, ["0", "86401", "nan"]),
     (share, {"0": 0.0, "0.5": 0.5, "1": 1.0}, ["-0.1", "1.1", "nan"])])

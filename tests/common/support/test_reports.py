@@ -72,8 +72,12 @@ def test_a_comparison_takes_differences_within_each_seed(tmp_path, capsys):
         return {"base": arm_result(9.0, scores, None), "ntp": arm_result(ntp, scores, 1.0),
                 "sftmix": arm_result(mix, scores, 2.0)}
 
+    (tmp_path / "seed-0").mkdir()
+    (tmp_path / "seed-0" / "report.json").write_text(json.dumps({"tests": {"ntp": {"questions": 9, "sha256": "a"}}}))
     finish_comparison(tmp_path, [0, 1], [arms(1.0, 1.5), arms(3.0, 3.5)], [("sftmix", "ntp")])
-    summary = json.loads((tmp_path / "report.json").read_text())["summary"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    summary = report["summary"]
+    assert report["tests"] == {"ntp": {"questions": 9, "sha256": "a"}}  # so compare.py knows of several seeds what they took
     assert summary["sftmix - ntp"]["test_loss"] == {"mean": 0.5, "half_interval": 0.0}
     assert summary["ntp"]["test_loss"]["half_interval"] == pytest.approx(12.7062)
     assert summary["base"]["seconds"] is None
