@@ -152,7 +152,7 @@ def main() -> None:
     other = args.other or (args.model if args.code else None)
     main = Opened(args.code or args.model, own_model(args.code, args.model, model) if args.code else model, tokenizer)
     xray = Xray(main, Opened(other, *load_pretrained(other)) if other else None, bool(args.code), args.run,
-                read_json(RECORDING, [{"tokens": int, "sentences": [[list]]}]) if RECORDING.exists() else [])
+                read_json(RECORDING, [{"tokens": int, "sentences": [[list]]}]))
     START.update({"view": args.view} | ({} if args.sentence is None else {"sentence": args.sentence}))
     read_form(xray, {})  # refuses a wrong --view or --run now
     if args.save:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +24,6 @@ from common.tokenizer import visible
 BARS, WORDS, SAMPLES = 8, 6, 10  # likeliest tokens that are shown, words that are added, samples
 LINE = 10  # tokens that each of two models adds
 MOST_HEADS = 40  # up to so many, a saved page holds each head's map and each head switched off
-CURVE = Path(__file__).parents[1] / LOOKS_FILE  # of the shipped base
 SENTENCE = box("sentence", "Sentence", FIVE[0]), tick("start", "end-of-text first"), tick("ids", "token ids")
 NEXT = slider("temperature", "Temperature", 0.1, 2, 0.1, "1"), slider("top_k", "Top-k (0: all)", 0, 40, 1, "0")
 RECORDED = choice("five", "Recorded sentence", {f"{i}": text for i, text in enumerate(FIVE)})
@@ -230,13 +228,13 @@ token that followed last time. A thin broken line marks where looking back begin
 
 
 def moments(xray: Xray) -> Sequence[Any]:
-    """The moments of a training that can be shown: snapshots of a run, else a recording, else the shipped base's curve."""
-    return snapshots_of(xray.run) if xray.run else xray.recording or read_looks(CURVE)
+    """The moments of a training that can be shown: snapshots of a run, else a recording."""
+    return snapshots_of(xray.run) if xray.run else xray.recording
 
 
 def growing_view(xray: Xray, form: Form) -> str:
     """The same sentence at each snapshot of a training, or one of five in the recording of another."""
-    found, looks, said = moments(xray), moments(xray), []
+    found, looks = moments(xray), moments(xray)
     number = int(form.number("moment", 1, len(found)))
     now = found[number - 1]
     if xray.run:
@@ -246,13 +244,10 @@ def growing_view(xray: Xray, form: Form) -> str:
         said = spoken(opened.model, opened.tokenizer, read_sentence(opened, form)[0].tolist())
         looks = read_looks(xray.run / LOOKS_FILE) if (xray.run / LOOKS_FILE).exists() else []
     else:
-        tokens, name = now["tokens"], "The shipped base's own training"
-        said = now["sentences"][int(form.number("five", 0, len(FIVE) - 1))] if xray.recording else []
-    now = f"{'snapshot' if said else 'measurement'} {number} of {len(found)}, after {amount(tokens)} tokens"
-    above = f"<p>{name}: {now}.</p>{curve(looks, tokens) if looks else ''}"
-    if not said:
-        return f"{above}<p>To see sentences, train with --snapshots 20, and open the training by --run FOLDER.</p>"
-    return above + table(
+        tokens, name = now["tokens"], "A second training by the command that made the shipped base"
+        said = now["sentences"][int(form.number("five", 0, len(FIVE) - 1))]
+    return f"""<p>{name}: snapshot {number} of {len(found)}, after {amount(tokens)} tokens.</p>
+{curve(looks, tokens) if looks else ""}""" + table(
         f"After {amount(tokens)} tokens", ["token", "its loss in nats", "what it says next"], [
             [escape(visible(word)), "" if loss is None else f"{loss:.2f}", cell(f"{escape(visible(after))} {p:.0%}", p)]
             for word, loss, after, p in said])
@@ -266,6 +261,6 @@ VIEWS = [
             (head, {}), (head, {f"off-{head}": "on"}), ("0-0", {f"off-{head}": "on"}))]),
     TWO,
     View(1, "Growing", lambda xray: (slider("moment", "Snapshot", 1, len(moments(xray)), 1, "1"), *(
-        SENTENCE if xray.run else (RECORDED,) * bool(xray.recording))), growing_view, lambda xray, form: [
-            {"moment": f"{number + 1}"} | one for number in range(len(moments(xray))) for one in (
-                [{"five": f"{n}"} for n in range(len(FIVE))] if xray.recording and not xray.run else [{}])])]
+        SENTENCE if xray.run else (RECORDED,))), growing_view, lambda xray, form: [
+            {"moment": f"{number + 1}"} | one for number in range(len(moments(xray)))
+            for one in ([{}] if xray.run else [{"five": f"{n}"} for n in range(len(FIVE))])])]

@@ -31,7 +31,7 @@ from tests.models import make_model
 
 TWICE = " mill sun dog lamp tree mill sun dog lamp tree"
 SCRIPT = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
-RECORDING = json.loads(xray.RECORDING.read_text(encoding="utf-8")) if xray.RECORDING.exists() else []
+RECORDING = json.loads(xray.RECORDING.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -335,9 +335,9 @@ def test_a_recording_shows_what_the_snapshots_say(training, in_process, tmp_path
     assert of_sentence.search(recorded).group() == of_sentence.search(live).group() != ""
     assert "snapshot 4 of 4, after" in live and "snapshot 1 of 4" in result(classroom._replace(run=training), "growing")
     pages = [xray.page(classroom._replace(**some), {"view": "growing"})
-             for some in ({"run": training}, {"recording": recording}, {"recording": []})]
+             for some in ({"run": training}, {"recording": recording})]
     shows = ['<div class="sentence two growing">' in page for page in pages]
-    assert shows == [True, False, False] and [">Recorded sentence: <" in page for page in pages] == [False, True, False]
+    assert shows == [True, False] and [">Recorded sentence: <" in page for page in pages] == [False, True]
     one_only = result(classroom._replace(recording=recording[-1:]), "growing")
     assert "one measurement only" in one_only and one_only.count('h0"') == 3  # a point of each curve
 
@@ -347,15 +347,14 @@ def test_the_recording_says_when_the_shipped_base_began_to_look_back(classroom):
     begins = float(re.search(r"At ([\d.]+) million tokens the second copy", html).group(1))
     ticks = re.findall(r'<text [^>]*x="[\d.]+"[^>]*>([^<]+)</text>', html)
     assert len(ticks) == 15 and 'class="begins"' in html
-    rows = read_looks(ROOT / "ch_pretrain" / LOOKS_FILE)  # of the shipped base, at 20 moments
+    rows = read_looks(ROOT / "ch_pretrain" / LOOKS_FILE)  # of the shipped base itself, at 20 moments
     later = next(i for i, row in enumerate(rows) if row["second_copy"] < row["first_copy"] / 2)
-    assert rows[later - 1]["tokens"] / 1e6 - 0.05 <= begins <= rows[later]["tokens"] / 1e6 + 0.05
-    assert "--snapshots" in html and html.count("<polyline") == 3
+    assert rows[later - 1]["tokens"] / 1e6 - 1.3 <= begins <= rows[later]["tokens"] / 1e6 + 1.3  # one measurement more or less
+    assert "snapshot 1 of 40" in html and html.count("<polyline") == 3
 
 
-@pytest.mark.skipif(not RECORDING, reason="ch_pretrain/growing.json has not been made yet; see ch_pretrain/lab/growing.py")
-def test_the_recordings_last_snapshot_is_the_shipped_base(classroom):
-    """But for half precision, and for the processor on which it was trained again."""
+def test_the_recordings_last_snapshot_says_what_the_shipped_base_says(classroom):
+    """It was trained again, on another processor and with the learning rates of today: nearly the same."""
     last, model, tokenizer = classroom.recording[-1], classroom.main.model, classroom.main.tokenizer
     said = [growing.spoken(model, tokenizer, tokenizer.encode(text)) for text in growing.FIVE]
     assert [[word for word, *_ in one] for one in last["sentences"]] == [[word for word, *_ in one] for one in said]
