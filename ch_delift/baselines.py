@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example
@@ -50,25 +49,18 @@ def gradient_sketches(model: GPT2, examples: Sequence[Example],
     size = sum(p.numel() for p in parameters)
     generator = torch.Generator().manual_seed(0)
     bucket = torch.randint(SKETCH, (size,), generator=generator).to(model.device)
-    sign = (torch.randint(2, (size,), generator=generator, dtype=torch.int8) * 2 - 1).to(
-        model.device
-    )
+    sign = torch.randint(2, (size,), generator=generator, dtype=torch.int8) * 2 - 1
+    sign = sign.to(model.device)
     mine = distributed.my_share(examples)
     found = []
-    with (
-        Progress("gradients", len(examples), "text") as progress,
-        evaluating(model, precision),
-        torch.enable_grad(),
-    ):
+    progress = Progress("gradients", len(examples), "text")
+    with progress, evaluating(model, precision), torch.enable_grad():
         for example in mine:
             total, count = next_token_loss(model, collate([example]))
-            # [size]
-            gradient = torch.cat(
-                [g.flatten() for g in torch.autograd.grad(total / count, parameters)]
-            )
-            sketch: Tensor = torch.zeros(SKETCH, device=model.device).index_add_(
-                0, bucket, gradient.float() * sign
-            )
+            gradients = torch.autograd.grad(total / count, parameters)
+            gradient = torch.cat([g.flatten() for g in gradients]).float()  # [size]
+            sketch = torch.zeros(SKETCH, device=model.device)
+            sketch.index_add_(0, bucket, gradient * sign)
             found.append(sketch.tolist())
             progress.advance(distributed.world_size())
     return np.array(distributed.put_together(found), dtype=np.float32)

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -97,10 +97,8 @@ class Experiment:
 
     def train(self, arm: str, places: Sequence[int], folder: Path, seed: int, equal_steps: bool = True) -> dict[str, Arm]:
         """Train on these training examples and test. With equal steps, as many as the full data would take in --epochs."""
-        given = self.work.train_options()
-        per_epoch = given.steps_per_epoch(len(self.work.train_ids))  # of the full data
-        schedule: dict[str, Any] = {"max_steps": given.epochs * per_epoch, "evaluate_every": per_epoch} if equal_steps else {}
-        told = f"{schedule['max_steps']} steps" if equal_steps else f"{given.epochs} epochs"
+        schedule = self.work.equal_steps() if equal_steps else {}
+        told = f"{schedule['max_steps']} steps" if equal_steps else f"{self.work.options.epochs} epochs"
         say(f"\n{arm}: {len(places)} examples, {told}, seed {seed}")
         data = pipeline.example_dataset([self.work.examples["train"][i] for i in places], self.work.tokenizer,
                                         self.work.options.loss_on, seed)

@@ -29,9 +29,8 @@ def maximize(function: FacilityLocation, budget: int,
         ValueError: for another budget or method.
     """
     if not 1 <= budget <= function.n:
-        raise ValueError(
-            f"The budget is {budget}; it must be from 1 to the number of candidates, {function.n}."
-        )
+        raise ValueError(f"The budget is {budget}; it must be from 1 to the number of candidates, "
+                         f"{function.n}.")
     if method not in ("naive", "lazy"):
         raise ValueError(f"There is no method {method!r}; use naive or lazy.")
     picks = (_lazy if method == "lazy" else _naive)(function, budget)

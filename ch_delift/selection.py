@@ -39,10 +39,8 @@ def budget_of(fraction: float, n: int) -> int:
     """
     budget = math.floor(fraction * n + 1e-9)  # never rounded up: 30 % of 1,756 are 526
     if budget < 1:
-        raise InputError(
-            f"--fraction {fraction:g} of {n} training records is less than one record; choose a "
-            "larger fraction."
-        )
+        raise InputError(f"--fraction {fraction:g} of {n} training records is less than one "
+                         "record; choose a larger fraction.")
     return budget
 
 
@@ -65,28 +63,20 @@ def check_utility(folder: Path, facts: dict[str, object]) -> None:
         InputError: naming what differs.
     """
     if not (folder / "utility" / "facts.json").exists():
-        raise InputError(
-            f"--utility {folder} holds no utilities (no utility/facts.json); give the folder of a "
-            "finished "
-            "ch_delift run."
-        )
-    recorded = files.read_json(
-        folder / "utility" / "facts.json",
-        {str: object},
-        "no note of a ch_delift run",
-        "give the folder of another run, or leave --utility out",
-    )
+        raise InputError(f"--utility {folder} holds no utilities (no utility/facts.json); give the "
+                         "folder of a finished ch_delift run.")
+    recorded = files.read_json(folder / "utility" / "facts.json", {str: object},
+                               "no note of a ch_delift run",
+                               "give the folder of another run, or leave --utility out")
     for name, value in facts.items():
         if recorded.get(name) != value:
             raise InputError(
-                f"--utility {folder} was measured with {name} {str(recorded.get(name))[:16]}, "
-                "and this run has "
-                f"{str(value)[:16]}; give the same model, data and options, or leave --utility out."
-            )
+                f"--utility {folder} was measured with {name} {str(recorded.get(name))[:16]}, and "
+                f"this run has {str(value)[:16]}; give the same model, data and options, or leave "
+                "--utility out.")
     if not list((folder / "utility").glob("*.npy")):
-        raise InputError(
-            f"--utility {folder} holds no finished matrix; finish that run with --resume first."
-        )
+        raise InputError(f"--utility {folder} holds no finished matrix; finish that run with "
+                         "--resume first.")
 
 
 def check_matrices(folder: Path, sizes: dict[str, int], pairs: Pairs) -> None:
@@ -98,10 +88,8 @@ def check_matrices(folder: Path, sizes: dict[str, int], pairs: Pairs) -> None:
     for file in sorted((folder / "utility").glob("*.npy")):
         rows, _, columns = file.stem.partition("-")
         width = sizes.get(columns, 0)
-        read(
-            file,
-            (sizes.get(rows, 0), min(pairs.number, width) if pairs.kind == "neighbours" else width),
-        )
+        tried = min(pairs.number, width) if pairs.kind == "neighbours" else width
+        read(file, (sizes.get(rows, 0), tried))
 
 
 def objective(stage: str, similarity_of: SimilarityOf,
@@ -112,17 +100,14 @@ def objective(stage: str, similarity_of: SimilarityOf,
         return submodular.FacilityLocation(similarity_of("data", "data"))
     if stage == "continual":  # FLCG: ... beyond what known examples do for it already
         return submodular.FacilityLocationConditionalGain(
-            similarity_of("data", "data"), similarity_of("data", "known")
-        )
+            similarity_of("data", "data"), similarity_of("data", "known"))
     if form == "query":  # FLMI: every target should have one that helps it
         return submodular.FacilityLocationMutualInformation(similarity_of("target", "data"))
     if form == "data":  # ... or every example, the more so where it helps a target
         return submodular.DataMutualInformation(
-            similarity_of("data", "data"), similarity_of("target", "data")
-        )
+            similarity_of("data", "data"), similarity_of("target", "data"))
     return submodular.SaturatingMutualInformation(
-        similarity_of("data", "data"), similarity_of("data", "target")
-    )
+        similarity_of("data", "data"), similarity_of("data", "target"))
 
 
 def needed_matrices(stage: str, form: str = "query", rows: str = "equal") -> list[tuple[str, str]]:
@@ -175,9 +160,8 @@ class Similarities:
     def hidden(self, group: str) -> np.ndarray:
         """Mean hidden states of a group's examples, computed once. float32 [examples, D]."""
         if group not in self.vectors:
-            self.vectors[group] = mean_hidden_states(
-                self.model, [e.ids for e in self.groups[group]], self.precision
-            )
+            ids = [example.ids for example in self.groups[group]]
+            self.vectors[group] = mean_hidden_states(self.model, ids, self.precision)
         return self.vectors[group]
 
     @property
@@ -189,9 +173,8 @@ class Similarities:
     def neighbours(self, rows: str, columns: str) -> tuple[np.ndarray, np.ndarray]:
         """For each row the nearest columns: numbers and cosines, each [rows, K]."""
         if (rows, columns) not in self.found:
-            self.found[rows, columns] = nearest(
-                self.hidden(rows), self.hidden(columns), self.pairs.number, centre=self.centre
-            )
+            self.found[rows, columns] = nearest(self.hidden(rows), self.hidden(columns),
+                                                self.pairs.number, centre=self.centre)
         return self.found[rows, columns]
 
     def tried(self, rows: str, columns: str) -> np.ndarray:
@@ -218,37 +201,22 @@ class Similarities:
         """The utility matrix of two groups, read from its file if it is there. [rows, columns], or
         [rows, K] of neighbours."""
         tried = self.tried(rows, columns) if self.pairs.kind == "neighbours" else None
-        return utility_matrix(
-            self.model,
-            self.tokenizer,
-            self.groups[rows],
-            self.groups[columns],
-            self.precision,
-            tried,
-            self.folder / f"{rows}-{columns}.npy",
-        )
+        return utility_matrix(self.model, self.tokenizer, self.groups[rows], self.groups[columns],
+                              self.precision, tried, self.folder / f"{rows}-{columns}.npy")
 
     def estimate(self, rows: str, columns: str) -> float:
         """Seconds that `utility` will take for these two groups, by a few random candidates on
         random targets."""
         targets, candidates = self.groups[rows], self.groups[columns]
-        # by a target
-        tried = (
-            min(self.pairs.number, len(candidates))
-            if self.pairs.kind == "neighbours"
-            else len(candidates)
-        )
+        tried = len(candidates)  # by a target
+        if self.pairs.kind == "neighbours":
+            tried = min(self.pairs.number, tried)
         # targets of a candidate
         count = min(TRIAL[1], math.ceil(len(targets) * tried / len(candidates)))
-        draw = random.Random("trial")
-        some_targets, some = (
-            draw.sample(targets, count),
-            draw.sample(candidates, min(TRIAL[0], len(candidates))),
-        )
-        ready, context = (
-            Targets(self.model, some_targets, self.tokenizer.eot_id),
-            self.model.config.n_positions,
-        )
+        draw, context = random.Random("trial"), self.model.config.n_positions
+        some_targets = draw.sample(targets, count)
+        some = draw.sample(candidates, min(TRIAL[0], len(candidates)))
+        ready = Targets(self.model, some_targets, self.tokenizer.eot_id)
         start = time.monotonic()
         with evaluating(self.model, self.precision):
             for front in (shown(candidate, self.tokenizer) for candidate in some):
@@ -275,20 +243,16 @@ class Similarities:
     def spread(self, values: np.ndarray, ids: np.ndarray, columns: str) -> Matrix:
         """Values [rows, K] at the columns `ids` [rows, K] of a sparse [rows, columns] matrix."""
         row = np.repeat(np.arange(len(ids)), ids.shape[1])
-        return sparse.coo_array(
-            (values.ravel(), (row, ids.ravel())), shape=(len(ids), len(self.groups[columns]))
-        )
+        return sparse.coo_array((values.ravel(), (row, ids.ravel())),
+                                shape=(len(ids), len(self.groups[columns])))
 
     def grid(self, rows: str, row_ids: list[int], candidates: list[int]) -> np.ndarray:
         """Utilities of some rows for some examples of "data", NaN where not measured. [row_ids,
         candidates]."""
         utility = self.utility(rows, "data")[row_ids]  # [row_ids, candidates or K]
         whole = np.full((len(row_ids), len(self.groups["data"])), np.nan, dtype=np.float32)
-        everybody = np.arange(whole.shape[1])[None]
-        ids = (
-            self.tried(rows, "data")[row_ids]
-            if self.pairs.kind == "neighbours"
-            else everybody
-        )
+        ids = np.arange(whole.shape[1])[None]
+        if self.pairs.kind == "neighbours":
+            ids = self.tried(rows, "data")[row_ids]
         np.put_along_axis(whole, np.broadcast_to(ids, utility.shape), utility, axis=1)
         return whole[:, candidates]

@@ -46,9 +46,8 @@ class FacilityLocation:
             self.columns = np.ascontiguousarray(np.asarray(similarity, dtype=np.float32).T)
         values = self.columns.data if sparse.issparse(similarity) else self.columns
         if values.size and not values.min() >= 0:  # NaN fails this too
-            raise ValueError(
-                "Similarities must be numbers from 0 up; use similarity() on a utility matrix."
-            )
+            raise ValueError("Similarities must be numbers from 0 up; use similarity() on a "
+                             "utility matrix.")
         self.n = self.columns.shape[0]
         self.chosen: list[int] = []
         # max_{j∈A} s_ij for every row i
@@ -77,9 +76,8 @@ class FacilityLocation:
         """Put one more candidate into A."""
         self.chosen.append(int(candidate))
         column = self.columns[[candidate]]
-        self.cover = np.maximum(
-            self.cover, column.toarray()[0] if sparse.issparse(column) else column[0]
-        )
+        column = column.toarray() if sparse.issparse(column) else column
+        self.cover = np.maximum(self.cover, column[0])
 
     def value(self, candidates: Ids | None = None) -> float:
         """f of these candidates, computed from nothing; without an argument, f(A)."""
@@ -118,13 +116,8 @@ class FacilityLocationConditionalGain(FacilityLocation):
     """
 
     def __init__(self, similarity: Matrix, known_similarity: Matrix, nu: float = 1.0):
-        super().__init__(
-            by_row(
-                lambda s, c: np.maximum(s - c, 0),
-                similarity,
-                nu * largest(known_similarity, axis=1),
-            )
-        )
+        known = nu * largest(known_similarity, axis=1)
+        super().__init__(by_row(lambda s, c: np.maximum(s - c, 0), similarity, known))
 
 
 def largest(matrix: Matrix, axis: int) -> np.ndarray:
@@ -138,10 +131,8 @@ def by_row(function: Callable[[np.ndarray, np.ndarray], np.ndarray], matrix: Mat
     """function(s_ij, c_i) for every entry; of a sparse matrix, for the entries that are there."""
     if sparse.issparse(matrix):
         entries = sparse.coo_array(matrix)
-        return sparse.coo_array(
-            (function(entries.data, per_row[entries.row]), (entries.row, entries.col)),
-            entries.shape,
-        )
+        values = function(entries.data, per_row[entries.row])
+        return sparse.coo_array((values, (entries.row, entries.col)), entries.shape)
     return function(matrix, per_row[:, None])
 
 
@@ -192,7 +183,6 @@ def alike(similarity: Matrix) -> np.ndarray:
     Returns:
         float32 [rows], at least 1.
     """
-    enough = by_row(
-        lambda s, half: (s > 0) & (s >= half), similarity, largest(similarity, axis=1) / 2
-    )
+    enough = by_row(lambda s, half: (s > 0) & (s >= half), similarity,
+                    largest(similarity, axis=1) / 2)
     return np.maximum(np.asarray(enough.sum(axis=1)).ravel(), 1).astype(np.float32)

@@ -21,31 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from ch_delift.support.delift_options import OTHER, Delift, Pairs
-from ch_instruct.records import read_ahead
+from ch_instruct.support.fine_tuning_options import parse
 from common.support import files, options
 from common.support.console import is_main, say
 from common.support.files import InputError
 
-
-def parse() -> Delift:
-    given = options.parse(Delift, __doc__)
-    read_ahead(given.data, fields=given.fields, bad_rows=given.bad_rows)
-    return given
-
-
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(parse, Delift, __doc__)  # --help and wrong options end here: the imports below take seconds
 
 from ch_delift import plots
-from ch_delift.experiment import (
-    FRACTIONS,
-    Experiment,
-    choose_all,
-    curve,
-    differences,
-    read_aloud,
-    run_arms,
-)
+from ch_delift.experiment import FRACTIONS, Experiment, choose_all, curve, differences, read_aloud, run_arms
 from ch_delift.selection import Similarities, budget_of, check_matrices, check_pairs, check_utility, needed_matrices
 from ch_instruct import pipeline
 from ch_instruct.pipeline import Work
@@ -126,7 +111,7 @@ def tell_cost(experiment: Experiment, similarities: Similarities, given: Delift,
 
 
 def main() -> None:
-    given = parse()
+    given = parse(Delift, __doc__)
     name = OTHER[given.stage]
     others, split = load_other(given, name) if name else ([], {})
     work = pipeline.prepare(given, split.get("validation", []) + split.get("test", []))

@@ -64,15 +64,13 @@ def plain_utility(model: Callable[[Tensor], Tensor], tokenizer: Tokenizer,
             # [B, T], of the token that follows (any where there is none: -100 is no place)
             p = p.gather(2, wanted.clamp(min=0)[:, :, None]).squeeze(2)
             has_target = wanted != IGNORE_INDEX
-            found.append(
-                (((1 - p).square() * has_target).sum(dim=1) / has_target.sum(dim=1)).sqrt()
-            )
+            squares = ((1 - p).square() * has_target).sum(dim=1)  # [B]
+            found.append((squares / has_target.sum(dim=1)).sqrt())
         return torch.cat(found)
 
     alone = errors([])  # d(i)
-    return torch.stack(
-        [alone - errors(shown(candidate, tokenizer)) for candidate in candidates], dim=1
-    ).numpy()
+    return torch.stack([alone - errors(shown(candidate, tokenizer)) for candidate in candidates],
+                       dim=1).numpy()
 
 
 def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example],
@@ -105,15 +103,11 @@ def utility_matrix(model: GPT2, tokenizer: Tokenizer, targets: Sequence[Example]
     # the last token is never read
     room = model.config.n_positions - np.array([len(t.ids) - 1 for t in targets])
     if room.min() < 0:
-        raise InputError(
-            f"A target has {model.config.n_positions - room.min()} tokens, and the model reads "
-            f"{model.config.n_positions}; leave it out."
-        )
+        raise InputError(f"A target has {model.config.n_positions - room.min()} tokens, and the "
+                         f"model reads {model.config.n_positions}; leave it out.")
     too_long = sum(int((room[rows] < len(fronts[j])).sum()) for j, rows in matrix.unfinished())
     if too_long:
-        say(
-            f"  {too_long:,} pairs do not fit into {model.config.n_positions} tokens: utility 0"
-        )
+        say(f"  {too_long:,} pairs do not fit into {model.config.n_positions} tokens: utility 0")
 
     with evaluating(model, precision):
         ready = Targets(model, targets, tokenizer.eot_id)

@@ -63,7 +63,5 @@ def show_batch(inputs: Tensor, targets: Tensor, tokenizer: Tokenizer, row: int =
         shown = repr(tokenizer.decode([target])) if has_target else str(IGNORE_INDEX)
         lines.append((str(t), repr(tokenizer.decode([given])), shown, "yes" if has_target else "-"))
     _, wide, wider, _ = (max(map(len, column)) for column in zip(*lines))
-    return "\n".join(
-        f"{t:>8}  {given:<{wide}}  {target:<{wider}}  {in_loss}"
-        for t, given, target, in_loss in lines
-    )
+    return "\n".join(f"{t:>8}  {given:<{wide}}  {target:<{wider}}  {in_loss}"
+                     for t, given, target, in_loss in lines)

@@ -103,18 +103,14 @@ def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_le
     lengths = sorted(len(example.ids) for example in examples)
     long = [i for i, example in enumerate(examples) if len(example.ids) > max_length]
     count, what = f"{len(records)} {part}".strip(), f"more than {max_length} tokens"
-    raising = [f"raise --max-length (up to {longest})" if longest else "raise --max-length"] * (
-        max_length != longest
-    )
-    cutting = (
-        sum(examples[i].prompt_length < max_length for i in long) if over_length == "drop" else 0
-    )
+    up_to = f" (up to {longest})" if longest else ""
+    raising = [f"raise --max-length{up_to}"] * (max_length != longest)
+    cutting = sum(over_length == "drop" and examples[i].prompt_length < max_length for i in long)
     keeping = [f"keep the beginning of {cutting} by --over-length truncate"] * bool(cutting)
     if long and over_length == "error":
         raise InputError(
             f"{len(long)} of {count} examples have {what} (the longest {lengths[-1]}); "
-            + ", or ".join([*raising, "choose --over-length drop or truncate."])
-        )
+            + ", or ".join([*raising, "choose --over-length drop or truncate."]))
     per_character = (sum(len(examples[i].ids) for i in long)
                      / max(1, sum(len("".join(format_turns(records[i], style))) for i in long)))
     foreign = [FOREIGN] * (per_character > 0.6)
@@ -124,14 +120,11 @@ def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_le
             records[i], examples[i] = cut(records[i], examples[i], max_length)
     kept = [i for i, example in enumerate(examples)
             if len(example.ids) <= max_length and example.prompt_length < len(example.ids)]
-    shortening = "shorten or divide the texts, or take a model that reads more"
+    shortening = "shorten or divide the texts, or take a model that reads more."
+    advice = ", or ".join([*raising, *keeping, *foreign, shortening])
     if not kept:
-        raise InputError(
-            f"All {count} examples have {what} (the shortest {lengths[0]}, {per_character:.2f} a "
-            "character); "
-            + ", or ".join([*raising, *keeping, *foreign, shortening])
-            + "."
-        )
+        raise InputError(f"All {count} examples have {what} (the shortest {lengths[0]}, "
+                         f"{per_character:.2f} a character); {advice}")
     note = (f"{len(records)} examples of {lengths[0]} to {lengths[-1]} tokens "
             f"(median {lengths[len(lengths) // 2]})")
     if long:
@@ -139,13 +132,9 @@ def encode_records(records: list[dict], tokenizer: Tokenizer, style: str, max_le
         note += (f"; {len(long)} have more than {max_length}: {dropped} left out, "
                  f"{len(long) - dropped} cut")
         if dropped > MANY * len(records):
-            note += (
-                f"\n  WARNING: {dropped / len(records):.0%} of these records are not used. "
-                "The long ones take "
-                f"{per_character:.2f} tokens a character ({ENGLISH}). What helps: "
-                + ", or ".join([*raising, *keeping, *foreign, shortening])
-                + "."
-            )
+            note += (f"\n  WARNING: {dropped / len(records):.0%} of these records are not used. "
+                     f"The long ones take {per_character:.2f} tokens a character ({ENGLISH}). "
+                     f"What helps: {advice}")
     return Encoded(kept, [records[i] for i in kept], [examples[i] for i in kept], note)
 
 
@@ -156,13 +145,10 @@ def cut(record: dict, example: Example, max_length: int) -> tuple[dict, Example]
     The record loses the same turns, but keeps its last response whole: it is what an answer is
     compared with.
     """
-    turns = tuple(
-        (start, min(end, max_length)) for start, end in example.turns if start < max_length
-    )
+    turns = tuple((start, min(end, max_length)) for start, end in example.turns
+                  if start < max_length)
     if turns:
-        messages = record["messages"]
-        record = last_turn(
-            record | {"messages": messages[: len(messages) - 2 * (len(example.turns) - len(turns))]}
-        )
+        kept = len(record["messages"]) - 2 * (len(example.turns) - len(turns))
+        record = last_turn(record | {"messages": record["messages"][:kept]})
     length = turns[-1][1] if turns else max_length
     return record, Example(example.ids[:length], example.prompt_length, turns)

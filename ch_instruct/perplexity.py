@@ -33,9 +33,7 @@ def response_perplexities(model: GPT2, data: Dataset, batch_size: int, precision
             # [N, V], [N], of the N targets in these rows
             logits, wanted = head_logits(model, states_for(model, inputs, targets), targets)
             losses = F.cross_entropy(logits, wanted, reduction="none").cpu().double()  # [N]
-            per_example = [
-                part.mean() for part in losses.split((targets != IGNORE_INDEX).sum(dim=1).tolist())
-            ]
-            found[rows] = torch.stack(per_example).exp()
+            counts = (targets != IGNORE_INDEX).sum(dim=1).tolist()  # of targets, in each row
+            found[rows] = torch.stack([part.mean() for part in losses.split(counts)]).exp()
             progress.advance(len(rows))
     return torch.tensor(distributed.put_together(found.tolist()), dtype=torch.float64)

@@ -84,6 +84,12 @@ class Work:
         return replace(TrainOptions(given.epochs, given.batch_size, given.accumulate, self.lr, self.precision, lora=given.lora,
                                     base=public_name(given.model)), **changes)
 
+    def equal_steps(self, times: int = 1) -> dict[str, Any]:
+        """As many steps as --epochs on the whole training part take, or so many times as many, whatever is trained on, with an
+        evaluation after as many as make an epoch of it."""
+        per_epoch = self.train_options().steps_per_epoch(len(self.examples["train"]))
+        return {"max_steps": times * self.options.epochs * per_epoch, "evaluate_every": per_epoch}
+
 
 def example_dataset(examples: list[Example], tokenizer: Tokenizer, loss_on: str = "response", seed: int = 0) -> Dataset:
     """Examples as the training loop takes them."""

@@ -53,11 +53,8 @@ def format_turns(record: dict, style: str = "alpaca") -> list[str]:
     turns, before = [], _opening(style)
     for message in record["messages"]:
         if message["role"] == "system":
-            before = (
-                f"{message['content']}\n\n"
-                if style == "alpaca"
-                else f"<|System|>\n{message['content']}\n\n"
-            )
+            header = "" if style == "alpaca" else "<|System|>\n"
+            before = f"{header}{message['content']}\n\n"
         elif message["role"] == "user":
             turns.append(before + _request(style, message["content"]))
             before = "\n\n"  # between a response and the next request
@@ -67,15 +64,11 @@ def format_turns(record: dict, style: str = "alpaca") -> list[str]:
 
 
 def _opening(style: str, context: str = "") -> str:
+    if style != "alpaca":
+        return ""
     given = ", paired with an input that provides further context" if context else ""
-    return (
-        (
-            f"Below is an instruction that describes a task{given}. "
-            "Write a response that appropriately completes the request.\n\n"
-        )
-        if style == "alpaca"
-        else ""
-    )
+    return (f"Below is an instruction that describes a task{given}. "
+            "Write a response that appropriately completes the request.\n\n")
 
 
 def _request(style: str, instruction: str, context: str = "") -> str:

@@ -64,8 +64,7 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
     Raises:
         InputError: if the file is missing, cannot be read, holds no records, or a record cannot be used.
     """
-    if _ahead and Path(data).is_file() and (
-            found := _ahead.pop(_as_it_is(data, fields, option, answered, bad_rows), None)):
+    if _ahead and Path(data).is_file() and (found := _ahead.pop(_as_it_is(data, fields, option, answered, bad_rows), None)):
         return found
     if fields and option not in SECOND and (data == "classroom" or data in PUBLIC_SETS):
         raise InputError(f"--fields {' '.join(fields)}: the keys of {data} are known; give --fields with a file of your own.")

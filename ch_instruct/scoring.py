@@ -15,9 +15,7 @@ FULL_STOP = re.compile("[.\u3002\u0964\u06d4]$")
 # no spaces between words
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
 # A character of these with its marks, or a run of letters, marks and digits of the others.
-WORD = regex.compile(
-    rf"(?V1)[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+"
-)
+WORD = regex.compile(rf"(?V1)[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+")
 
 
 def normalise(text: str) -> str:

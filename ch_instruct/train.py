@@ -9,20 +9,11 @@ answers: once with the fine-tuned model ("ntp", for next-token prediction), once
 one ("base"). The run folder is a checkpoint.
 """
 
-from ch_instruct.records import read_ahead
-from ch_instruct.support.fine_tuning_options import FineTuning
+from ch_instruct.support.fine_tuning_options import FineTuning, parse
 from common.support import options
 
-
-def parse() -> FineTuning:
-    given = options.parse(FineTuning, __doc__)
-    # Before the slow imports, so that a broken file is told at once.
-    read_ahead(given.data, fields=given.fields, bad_rows=given.bad_rows)
-    return given
-
-
-if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+if __name__ == "__main__":  # --help and wrong options end here: the imports below take seconds
+    options.run_command(parse, FineTuning, __doc__)
 
 from ch_instruct import pipeline
 from ch_instruct.support import cost
@@ -32,7 +23,7 @@ PATIENCE = 2  # epochs without a better validation loss
 
 
 def main() -> None:
-    work = pipeline.prepare(parse())
+    work = pipeline.prepare(parse(FineTuning, __doc__))
     folder = pipeline.open_run("ch_instruct", work)
     data, given = work.dataset("train"), work.options
     items = given.epochs * len(data)  # in all passes, for the time that it will take

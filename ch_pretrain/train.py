@@ -93,8 +93,7 @@ def check_sizes(given: Pretraining) -> None:
     Raises:
         InputError: naming the option.
     """
-    for name, size in (("layers", "n_layer"), ("width", "n_embd"), ("max_length", "n_positions"),
-                       ("vocab_size", "vocab_size")):
+    for name, size in (("layers", "n_layer"), ("width", "n_embd"), ("max_length", "n_positions"), ("vocab_size", "vocab_size")):
         if getattr(given, name) > LARGEST[size]:
             raise InputError(f"{flag(name)} {getattr(given, name)} is more than {LARGEST[size]}; choose a smaller one.")
     least = count_parameters(GPT2Config(257, given.max_length, given.width, given.layers, given.heads))
@@ -190,8 +189,7 @@ def main() -> None:
     check_mps(model, data.collate(list(data.items[:given.batch_size])), next_token_loss)
     name, why = pick_precision(given.precision, device)
     precision = distributed.from_main(runs.recorded_precision(given, name))
-    folder = runs.open_run("ch_pretrain", given, {
-        "data_sha256": runs.data_hash([training, held_out]), "precision": precision})
+    folder = runs.open_run("ch_pretrain", given, {"data_sha256": runs.data_hash([training, held_out]), "precision": precision})
     text_bytes = sum(len(document.encode()) for document in training)
     say(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
         f"{rows[0].numel():,} tokens ({text_bytes / rows[0].numel():.2f} bytes each), "

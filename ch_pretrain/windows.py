@@ -11,9 +11,8 @@ from common.training import Dataset
 
 def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
     """All documents in one row of tokens, each followed by end-of-text. int64 [tokens]."""
-    return torch.cat(
-        [torch.tensor([*tokenizer.encode(document), tokenizer.eot_id]) for document in documents]
-    )
+    return torch.cat([torch.tensor([*tokenizer.encode(document), tokenizer.eot_id])
+                      for document in documents])
 
 
 def window_starts(tokens: int, context: int) -> list[int]:
@@ -46,12 +45,9 @@ def collate_windows(starts: list[int], row: Tensor, context: int) -> tuple[Tenso
 
 def window_dataset(row: Tensor, context: int, seed: int = 0) -> Dataset:
     """All windows of a row of tokens, as the training loop takes them."""
-    return Dataset(
-        window_starts(row.numel(), context),
-        lambda starts: collate_windows(starts, row, context),
-        lambda start: min(context, row.numel() - 1),
-        seed,
-    )
+    return Dataset(window_starts(row.numel(), context),
+                   lambda starts: collate_windows(starts, row, context),
+                   lambda start: min(context, row.numel() - 1), seed)
 
 
 def page_starts(row: Tensor, context: int, eot_id: int) -> list[int]:
@@ -81,8 +77,6 @@ class InOrder(Dataset):
 
 def page_dataset(row: Tensor, context: int, eot_id: int) -> InOrder:
     """Windows that begin with pages, in the pages' order."""
-    return InOrder(
-        page_starts(row, context, eot_id),
-        lambda starts: collate_windows(starts, row, context),
-        lambda start: min(context, row.numel() - 1),
-    )
+    return InOrder(page_starts(row, context, eot_id),
+                   lambda starts: collate_windows(starts, row, context),
+                   lambda start: min(context, row.numel() - 1))

@@ -55,9 +55,8 @@ class PairDataset(Dataset):
     def order(self, epoch: int) -> list[Pair]:
         """The pairs of this epoch, each with its λ."""
         rng = random.Random(f"pairs {self.seed} {epoch}")
-        confident, unconfident = (
-            [self.examples[i] for i in rng.sample(half, len(half))] for half in self.halves
-        )
+        confident, unconfident = ([self.examples[i] for i in rng.sample(half, len(half))]
+                                  for half in self.halves)
         unconfident += unconfident[:len(confident) - len(unconfident)]
         pairs = list(zip(confident, unconfident))
         # λ ~ Beta(α, α), one per pair
@@ -99,10 +98,8 @@ def shared_positions(hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor,
     # [P, T], the first shared[p] response positions of each row
     first_c, first_u = (has & (has.cumsum(dim=1) <= shared[:, None]) for has in (has_c, has_u))
     pair = torch.repeat_interleave(torch.arange(len(shared), device=shared.device), shared)
-    z_c, z_u = (  # as hidden[first], without waiting for a GPU
-        take(hidden, places(first, hidden.device))
-        for hidden, first in ((hidden_c, first_c), (hidden_u, first_u))
-    )
+    z_c, z_u = (take(hidden, places(first, hidden.device))  # hidden[first]; no GPU is waited for
+                for hidden, first in ((hidden_c, first_c), (hidden_u, first_u)))
     return z_c, targets_c[first_c], z_u, targets_u[first_u], pair
 
 
@@ -146,9 +143,8 @@ def sftmix_terms(model: GPT2,
     if scale == 0:  # μ = 0 is plain training, to the last bit
         return ntp, torch.zeros_like(ntp), count
     P = len(lam)
-    mixed, _ = mixup_loss(
-        model, hidden[:P], response_targets[:P], hidden[P:], response_targets[P:], lam
-    )
+    mixed, _ = mixup_loss(model, hidden[:P], response_targets[:P], hidden[P:],
+                          response_targets[P:], lam)
     return ntp, scale * mixed, count
 
 

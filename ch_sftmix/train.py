@@ -22,8 +22,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from ch_instruct.records import read_ahead
-from ch_instruct.support.fine_tuning_options import FineTuning
+from ch_instruct.support.fine_tuning_options import FineTuning, parse
 from common.support import files, options
 from common.support.console import is_main, say
 from common.support.files import InputError
@@ -56,14 +55,8 @@ class SFTMix(FineTuning):
             raise InputError(f"--batch-size {self.batch_size} is odd; a batch holds as many confident as unconfident examples.")
 
 
-def parse() -> SFTMix:
-    given = options.parse(SFTMix, __doc__)
-    read_ahead(given.data, fields=given.fields, bad_rows=given.bad_rows)
-    return given
-
-
 if __name__ == "__main__":
-    options.run_command(parse)  # --help and wrong options end here: the imports below take seconds
+    options.run_command(parse, SFTMix, __doc__)  # --help and wrong options end here: the imports below take seconds
 
 import torch
 from torch import Tensor
@@ -74,14 +67,7 @@ from ch_instruct.pipeline import Work
 from ch_instruct.prompts import one_line
 from ch_instruct.support import cost
 from ch_instruct.support.subset import write_subset
-from ch_sftmix.confidence import (
-    confidence,
-    negative_loss,
-    random_split,
-    relative_confidence,
-    split,
-    without_least_sure,
-)
+from ch_sftmix.confidence import confidence, negative_loss, random_split, relative_confidence, split, without_least_sure
 from ch_sftmix.mixup import PairDataset, sftmix_loss, sftmix_terms
 from ch_sftmix.plots import draw_confidence, draw_data_map
 from common.embedding import mean_hidden_states
@@ -183,11 +169,8 @@ def leave_out(work: Work, sure: Tensor, share: float, folder: Path, seed: int) -
                     "compared with similar records"})
         say(f"{len(left)} of {len(data)} records are left out; read them in {folder / 'left_out.csv'}. Every fine-tuning "
             f"command goes without them by --subset {folder / 'subset.json'}")
-    given = work.train_options()
-    per_epoch = given.steps_per_epoch(len(data))
     part = pipeline.example_dataset([data[i] for i in kept], work.tokenizer, work.options.loss_on, seed)
-    return pipeline.train(work, part, next_token_loss, folder / "left-out", seed, max_steps=given.epochs * per_epoch,
-                          evaluate_every=per_epoch)
+    return pipeline.train(work, part, next_token_loss, folder / "left-out", seed, **work.equal_steps())
 
 
 def read_aloud(records: list[dict], perplexities: Tensor) -> None:
@@ -274,7 +257,7 @@ def run_arms(work: Work, given: SFTMix, test_base: Callable[[], pipeline.Arm], f
 
 
 def main() -> None:
-    given = parse()
+    given = parse(SFTMix, __doc__)
     work = pipeline.prepare(given)
     if len(work.train_ids) < 2:
         raise InputError("One training record cannot be halved; SFTMix needs at least 2.")

@@ -31,10 +31,8 @@ def mean_hidden_states(model: GPT2, texts: Sequence[list[int]], precision: str =
         for batch in (order[i:i + batch_size] for i in range(0, len(order), batch_size)):
             lengths = torch.tensor([len(ids[i]) for i in batch])  # [B]
             T = int(lengths.max())
-            # [B, T]
-            inputs = torch.tensor(
-                [ids[i] + [0] * (T - len(ids[i])) for i in batch], device=model.device
-            )
+            inputs = torch.tensor([ids[i] + [0] * (T - len(ids[i])) for i in batch],
+                                  device=model.device)  # [B, T]
             real = torch.arange(T) < lengths[:, None]  # [B, T], false at padding
             hidden = run(model, inputs, needed=real).float()  # [B, T, D], 0 at padding
             weights = torch.arange(1, T + 1) * real if later_more else real  # [B, T]
@@ -84,9 +82,8 @@ def nearest(a: np.ndarray, b: np.ndarray, k: int, rows_at_once: int = 1024,
             # its equals the first ones.
             smallest = np.partition(found, -k, axis=1)[:, -k, None]  # [rows, 1]
             larger, equal = found > smallest, found == smallest
-            chosen = larger | (
-                equal & (equal.cumsum(axis=1) <= k - larger.sum(axis=1, keepdims=True))
-            )
+            room = k - larger.sum(axis=1, keepdims=True)  # [rows, 1], for equals
+            chosen = larger | (equal & (equal.cumsum(axis=1) <= room))
             nearby = np.nonzero(chosen)[1].reshape(len(found), k)  # the lower number first
             values = np.take_along_axis(found, nearby, axis=1)
             order = np.argsort(-values, axis=1, kind="stable")

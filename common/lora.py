@@ -11,8 +11,8 @@ The paper adapts queries and values; here, as is usual since, all four linear la
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from common.support.files import InputError
 from common.support.public_form import LLAMA_PARTS, apart, with_prefix
 
 ALPHA = 16  # α. With α / r, a good learning rate depends little on r, so α is left alone
-ADAPTED = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))  # of each block
+ADAPTED = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # of each block
 
 # What adapter_config.json may say. These settings change what is computed: the values with which it is the formula above.
 PLAIN = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, False, None, "gaussian"),
@@ -36,7 +36,7 @@ HARMLESS = {"auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_i
             "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "peft_version",
             "qalora_group_size", "r", "rank_pattern", "runtime_config", "target_modules", "task_type", "use_rslora"}
 THEIR_NAME = re.compile(r"base_model\.model\.(?:transformer\.|model\.)?(.+)\.lora_([AB])\.weight")
-THEIR_PARTS = [tuple(name.split(".")) for pair in ADAPTED for name in (".".join(pair), *LLAMA_PARTS[".".join(pair)])]
+THEIR_PARTS = {theirs for name in ADAPTED for theirs in (name, *LLAMA_PARTS[name])}
 
 
 class LoRALinear(nn.Linear):
@@ -62,23 +62,19 @@ class LoRALinear(nn.Linear):
 def add_lora(model: GPT2, r: int) -> None:
     """Freeze the model and give every layer of ADAPTED an update of rank r, drawn at random. r: from 1 to the model's width."""
     model.requires_grad_(False)
-    for part, name in _places(model):
-        setattr(part, name, LoRALinear(getattr(part, name), r))
+    for block in model.h:
+        for name in ADAPTED:
+            linear: Any = block.get_submodule(name)
+            block.set_submodule(name, LoRALinear(linear, r))
 
 
 def remove_lora(model: GPT2) -> None:
     """Take the updates away, if there are any: the pretrained model, not frozen."""
-    for part, name in _places(model):
-        layer = getattr(part, name)
-        if isinstance(layer, LoRALinear):
-            plain = nn.Linear(layer.in_features, layer.out_features, device="meta")
-            plain.weight, plain.bias = layer.weight, layer.bias
-            setattr(part, name, plain)
+    for name, layer in lora_layers(model).items():
+        plain = nn.Linear(layer.in_features, layer.out_features, device="meta")
+        plain.weight, plain.bias = layer.weight, layer.bias
+        model.set_submodule(name, plain)
     model.requires_grad_(True)
-
-
-def _places(model: GPT2) -> Iterator[tuple[nn.Module, str]]:
-    return ((getattr(block, part), name) for block in model.h for part, name in ADAPTED)
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -144,7 +140,7 @@ def adapter_updates(folder: Path) -> dict[str, Tensor]:
         halves: dict[str, dict[str, Tensor]] = {}
         for name, tensor in load_file(path).items():
             found = THEIR_NAME.fullmatch(name)
-            if not found or tuple(found[1].split(".")[-2:]) not in THEIR_PARTS:
+            if not found or ".".join(found[1].split(".")[-2:]) not in THEIR_PARTS:
                 raise InputError(f"{path} holds {name}, which is no update of a block's linear layer; merge it with peft's "
                                  "merge_and_unload and use the merged folder.")
             halves.setdefault(f"{found[1]}.weight", {})[found[2]] = tensor.float()

@@ -18,20 +18,10 @@ from torch.overrides import TorchFunctionMode
 from common.gpt2 import GPT2, GPT2Config
 from common.llama import Llama, LlamaConfig
 from common.lora import adapter_updates, merged_weights, read_adapter_config
-from common.support import files
+from common.support import files, public_form
 from common.support.device import check_memory
 from common.support.files import InputError
 from common.support.hub import Pin, download
-from common.support.public_form import (
-    TRANSPOSED,
-    config_from,
-    content_of,
-    count_parameters,
-    public_names,
-    to_ours,
-    to_public,
-    with_prefix,
-)
 from common.tokenizer import Tokenizer
 
 CLASSROOM_FOLDER = Path(__file__).parent / "assets" / "classroom"
@@ -153,8 +143,9 @@ def read_config(folder: Path) -> GPT2Config:
     path = folder / "config.json"
     if not files.is_there(path):
         raise InputError(f"{folder} is no checkpoint: it has no config.json.")
-    config = config_from(files.read_json(path, {str: object}, "not the config.json of a model", "fetch or copy it again"), path)
-    count = count_parameters(config)
+    content = files.read_json(path, {str: object}, "not the config.json of a model", "fetch or copy it again")
+    config = public_form.config_from(content, path)
+    count = public_form.count_parameters(config)
     check_memory(4 * count, f"{path}: a model of {count:,} parameters needs", "use a smaller one")
     return config
 
@@ -165,29 +156,24 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     if base := adapted_folder(folder):
         tensors = read_tensors(base)
         for name, update in adapter_updates(folder).items():
-            update = update.T if TRANSPOSED.fullmatch(name) else update
+            update = update.T if public_form.TRANSPOSED.fullmatch(name) else update
             if name not in tensors or tensors[name].shape != update.shape:
                 raise InputError(f"{folder} has an update of {name}, {tuple(update.shape)}, and its model {base} no such "
                                  "matrix; they do not belong together.")
             tensors[name] = tensors[name].float() + update
         return tensors
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if files.is_there(single):
-        return without_prefix(read_part(single))
-    if not files.is_there(index):
-        raise InputError(f"{folder} has no model.safetensors; other formats (pytorch_model.bin, ...) are not read: convert "
-                         "them with transformers' save_pretrained.")
-    listed = files.read_json(index, {"weight_map": {str: str}}, "no list of safetensors files", "fetch or copy it again")
+    names, index = {"model.safetensors"}, folder / "model.safetensors.index.json"
+    if not files.is_there(folder / "model.safetensors"):
+        if not files.is_there(index):
+            raise InputError(f"{folder} has no model.safetensors; other formats (pytorch_model.bin, ...) are not read: convert "
+                             "them with transformers' save_pretrained.")
+        listed = files.read_json(index, {"weight_map": {str: str}}, "no list of safetensors files", "fetch or copy it again")
+        names = set(listed["weight_map"].values())
     tensors = {}
-    for name in sorted(set(listed["weight_map"].values())):
+    for name in sorted(names):
         if Path(name).name != name:
             raise InputError(f"{index} names the part {name!r}; parts lie in the same folder: fetch or copy it again.")
         tensors |= read_part(folder / name)
-    return without_prefix(tensors)
-
-
-def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same by names without the prefix of public files."""
     return {re.sub(r"^(transformer|model)\.", "", name): tensor for name, tensor in tensors.items()}
 
 
@@ -207,9 +193,9 @@ def load_weights(model: GPT2, folder: Path, dtype: torch.dtype = torch.float32) 
         InputError: naming what is missing, unexpected, or of the wrong shape.
     """
     tensors = {name: tensor for name, tensor in read_tensors(folder).items() if not MASK_BUFFERS.fullmatch(name)}
-    expected = to_public(model, model.state_dict())
+    expected = public_form.to_public(model, model.state_dict())
     head = None if "lm_head.weight" in expected else tensors.pop("lm_head.weight", None)
-    [embedding] = public_names(model, "wte.weight")
+    [embedding] = public_form.public_names(model, "wte.weight")
     if head is not None and not torch.equal(head, tensors.setdefault(embedding, head)):
         raise InputError(f"{folder}: lm_head.weight differs from {embedding}; config.json says that embedding and head share "
                          "one matrix, so this is another model.")
@@ -226,7 +212,7 @@ def load_weights(model: GPT2, folder: Path, dtype: torch.dtype = torch.float32) 
             raise InputError(f"{folder}: {name} holds values that are no finite numbers, so nothing can be computed with it; "
                              "fetch or copy it again, or use an earlier checkpoint.")
         tensors[name] = tensor
-    tensors = to_ours(model, tensors)
+    tensors = public_form.to_ours(model, tensors)
     if model.wte.weight.is_meta:
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         model.load_state_dict(tensors, assign=True)  # take the tensors themselves, there is nothing to copy into
@@ -247,9 +233,8 @@ def save_pretrained(model: GPT2, tokenizer: Tokenizer, folder: str | Path) -> No
     LoRA are added to their matrices.
     """
     folder = Path(folder)
-    config = model.config
-    tokenizer.save(folder, model_max_length=config.n_positions)
-    files.write_json(folder / "config.json", content_of(config, tokenizer.eot_id, model.wte.weight.dtype))
-    tensors = {with_prefix(model, name): tensor.contiguous()
-               for name, tensor in to_public(model, merged_weights(model)).items()}
+    tokenizer.save(folder, model_max_length=model.config.n_positions)
+    files.write_json(folder / "config.json", public_form.content_of(model.config, tokenizer.eot_id, model.wte.weight.dtype))
+    tensors = {public_form.with_prefix(model, name): tensor.contiguous()
+               for name, tensor in public_form.to_public(model, merged_weights(model)).items()}
     files.write_whole(folder / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))

@@ -22,11 +22,11 @@ from ch_instruct.support.data_files import read_csv, read_file, read_json_rows
 from ch_instruct.support.data_forms import to_record
 from ch_instruct.support.public_sets import is_hub_id
 from common.lora import THEIR_NAME
-from common.pretrained import TRANSPOSED
 from common.support.console import shorten, table
 from common.support.files import InputError, parse_json
 from common.support.local_server import LocalServer, Request
 from common.support.options import one_line
+from common.support.public_form import TRANSPOSED
 from common.tokenizer import Tokenizer
 from notebooks.exercises.check import BORROWED
 from tests.ch_instruct.test_records import save

@@ -74,8 +74,7 @@ def make_batches(targets: Sequence[Example], rows: Sequence[int], beginning: lis
     batches: list[list[int]] = []
     for row in sorted(rows, key=lambda i: len(targets[i].ids)):
         length = len(targets[row].ids) - skip
-        if (not batches or (len(batches[-1]) + 1) * length > tokens
-                or length > 2 * (len(targets[batches[-1][0]].ids) - skip)):
+        if (not batches or (len(batches[-1]) + 1) * length > tokens or length > 2 * (len(targets[batches[-1][0]].ids) - skip)):
             batches.append([])
         batches[-1].append(row)
     return [TargetBatch(batch, *collate([targets[i].behind([], skip) for i in batch], pad_id)) for batch in batches]

@@ -15,7 +15,6 @@ from ch_delift.lab import rivals
 from ch_delift.lab.conditions import Condition, DrawnData, family_sizes, known_similarity, oracle, thing
 from ch_delift.lab.less import less_scores
 from ch_delift.selection import Similarities, SimilarityOf, even_rows, objective
-from ch_delift.submodular import Matrix
 from ch_instruct.pipeline import Work
 from common.embedding import mean_hidden_states
 
@@ -43,14 +42,6 @@ class Setting:
     def vectors(self) -> np.ndarray:
         """Mean hidden states of the training records. [N, D]"""
         return self.similarities.hidden("data")
-
-
-def by_family(s: Setting) -> SimilarityOf:
-    """Utilities, each row divided by the size of its family: what ρ does without labels."""
-    def divided(rows: str, columns: str) -> Matrix:
-        return s.similarities.by_utility(rows, columns) / family_sizes(s.data)[:, None]
-
-    return divided
 
 
 def as_the_oracle(s: Setting, counts: bool, copies: bool) -> list[int]:
@@ -104,6 +95,7 @@ ARMS: dict[str, Callable[[Setting], list[int]]] = {
     "SE, family counts": lambda s: as_the_oracle(s, counts=True, copies=False),
     "SE, no copies": lambda s: as_the_oracle(s, counts=False, copies=True),
     "SE, counts, no copies": lambda s: as_the_oracle(s, counts=True, copies=True),
-    "DELIFT by family": lambda s: s.greedy(by_family(s)),
+    "DELIFT by family": lambda s: s.greedy(lambda rows, columns: (  # what ρ does without labels
+        s.similarities.by_utility(rows, columns) / family_sizes(s.data)[:, None])),
     "known utility": lambda s: s.greedy(lambda rows, columns: known_similarity(s.data)),
 }

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.console import Progress, say, table
-from common.support.files import InputError, needs, read_json, reading
+from common.support.files import InputError, read_json, reading
 from common.support.options import option, whole
 
 
@@ -56,6 +56,7 @@ from common.gpt2 import GPT2
 from common.pretrained import find_folder, load_pretrained
 from common.support.device import autocast
 from common.support.public_form import count_parameters
+from common.support.verify import quiet_transformers
 from common.tokenizer import Tokenizer
 
 OWN_TARGETS = 8  # from records of one's own: a trial of minutes, whatever their number and length
@@ -94,8 +95,6 @@ def read_model(name: str) -> Asked:
     path = Path(name) if Path(name).is_file() else find_folder(name)
     config = path / "config.json"
     if path.is_file() or (config.exists() and read_json(config, {str: object}).get("model_type") != "gpt2"):
-        with needs("transformers"):
-            import transformers  # noqa: F401
         return read_by_transformers(path)
     ours, tokenizer = load_pretrained(path)  # says what is wrong with it, where there is something
     return Asked(ours, tokenizer, count_parameters(ours.config), ours.config.n_positions)
@@ -103,15 +102,11 @@ def read_model(name: str) -> Asked:
 
 def read_by_transformers(path: Path) -> Asked:
     """A model of any kind that transformers reads: its folder, or a .gguf file."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
-
-    disable_progress_bar()
-    set_verbosity_error()
+    transformers = quiet_transformers()
     folder, how = (path.parent, {"gguf_file": path.name}) if path.is_file() else (path, {})
     with reading(str(path), "not to be read by transformers", "use another model"):
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **how).eval()
-        tokenizer = TheirTokenizer(AutoTokenizer.from_pretrained(folder, **how))
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **how).eval()
+        tokenizer = TheirTokenizer(transformers.AutoTokenizer.from_pretrained(folder, **how))
         return Asked(lambda ids: model(ids, use_cache=False).logits, tokenizer, model.num_parameters(),
                      model.config.max_position_embeddings)
 

@@ -61,9 +61,10 @@ from ch_instruct.encoding import Example, encode_record
 from ch_instruct.lab.bench import beside, in_turns, median_ratio, model_of, peak_megabytes, precisions_of
 from ch_instruct.records import load_records
 from ch_pretrain import classroom
-from common.embedding import mean_hidden_states, nearest
+from common.embedding import mean_hidden_states, nearest, unit
 from common.pretrained import load_pretrained, save_pretrained
 from common.support.device import autocast, evaluating
+from common.support.verify import quiet_transformers
 from common.tokenizer import Tokenizer
 
 PRECISIONS = precisions_of(torch.device("cpu"))
@@ -82,11 +83,8 @@ def utility_side(who: str, precision: str, folder: Path) -> Callable[[list[Examp
                 return utility_matrix(model, tokenizer, targets, candidates, precision=precision)
 
         return ours
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer.from_folder(folder)
+    model = quiet_transformers().AutoModelForCausalLM.from_pretrained(folder).eval()
 
     def run(targets: list[Example], candidates: list[Example]) -> np.ndarray:
         with autocast(torch.device("cpu"), precision):
@@ -97,8 +95,7 @@ def utility_side(who: str, precision: str, folder: Path) -> Callable[[list[Examp
 
 def kernel(n: int) -> np.ndarray:
     """Similarities of n random points, as positive cosines: float32 [n, n]."""
-    points = np.random.default_rng(0).normal(size=(n, 16)).astype(np.float32)
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    points = unit(np.random.default_rng(0).normal(size=(n, 16)).astype(np.float32))
     return np.maximum(points @ points.T, 0)
 
 
@@ -178,8 +175,7 @@ def bench_kernels(records: list[dict]) -> None:
     model, tokenizer = load_pretrained("classroom")
     examples = [encode_record(record, tokenizer) for record in records]
     s = similarity(utility_matrix(model, tokenizer, examples, examples))
-    whole = FacilityLocation(s)
-    best = whole.value(maximize(FacilityLocation(s), budget)[0])
+    whole, everything = FacilityLocation(s), maximize(FacilityLocation(s), budget)[0]
     vectors = mean_hidden_states(model, [example.ids for example in examples])
 
     def by_neighbours(number: int) -> list[int]:
@@ -187,13 +183,13 @@ def bench_kernels(records: list[dict]) -> None:
         values, row = np.take_along_axis(s, tried, axis=1), np.repeat(np.arange(n), number)
         return maximize(FacilityLocation(sparse.coo_array((values.ravel(), (row, tried.ravel())), (n, n))), budget)[0]
 
-    choices = {("all", 1.0): [maximize(FacilityLocation(s), budget)[0]]}
+    choices = {("all", 1.0): [everything]}
     for number in (64, 32, 16, 8, 4):
         if number < n:
             choices[f"neighbours:{number}", number / n] = [by_neighbours(number)]
     choices["none (random subset)", 0.0] = [random_subset(n, budget, seed) for seed in range(5)]
     say("\n" + table([f"--pairs, {n} records, {budget} chosen", "pairs measured", "objective reached"], [
-        [name, f"{share:.1%}", f"{statistics.mean(whole.value(ids) for ids in chosen) / best:.1%}"]
+        [name, f"{share:.1%}", f"{statistics.mean(map(whole.value, chosen)) / whole.value(everything):.1%}"]
         for (name, share), chosen in choices.items()]))
 
 

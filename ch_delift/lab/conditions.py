@@ -21,7 +21,6 @@ FIRST_SET = 1000  # data seed s is the classroom of seed 1000 + s: no question o
 class Condition(NamedTuple):
     """One kind of data: what is chosen from, for which stage of DELIFT, and how much."""
 
-    name: str
     chosen: int  # of the training records
     stage: str = "instruction"
 
@@ -46,8 +45,7 @@ class DrawnData(NamedTuple):
         return {family for family, weight in weights.items() if weight == min(weights.values()) < max(weights.values())}
 
 
-CONDITIONS = {c.name: c for c in (Condition("skewed", 36), Condition("redundant", 36), Condition("target", 18, "task"),
-                                  Condition("noisy", 36))}
+CONDITIONS = {"skewed": Condition(36), "redundant": Condition(36), "target": Condition(18, "task"), "noisy": Condition(36)}
 PER_FAMILY = 20  # records, where all families have the same number
 LARGE, SMALL = (3, 60), (15, 4)  # families and records of each, of skewed data
 THINGS, POPULAR, COPIES = 5, 10, 15  # of redundant data: things of each family; things that are asked again, and how often

@@ -80,7 +80,7 @@ def choose(work: Work, rules: Sequence[str], turn: int, folder: Path) -> dict[st
         seconds["SE"] = seconds["SE-ρ"] = time.process_time() - began
         near.utility("data", "data")
         seconds["DELIFT"] = seconds["DELIFT-ρ"] = None if known else time.process_time() - began
-    data, most = DrawnData(work.records["train"], work.records["test"], []), Condition("real language", max(CHOSEN))
+    data, most = DrawnData(work.records["train"], work.records["test"], []), Condition(max(CHOSEN))
     found = {}
     for rule in rules:
         setting = Setting(most, data, work, near if rule.startswith("DELIFT") else everywhere, turn)
@@ -109,8 +109,7 @@ def run_trial(trial: Trial, work: Work, folder: Path, pilot: bool) -> dict[str, 
         measured = real.measure(work, answers=not pilot)
     if not pilot:
         measured["as_delift"] = len({*places} & {*found["DELIFT"]["places"][:trial.records]})
-    return measured | {
-        "seconds": found[trial.arm]["seconds"], "places": places, **real.look_of(work.records["train"], places)}
+    return measured | {"seconds": found[trial.arm]["seconds"], "places": places, **real.look_of(work.records["train"], places)}
 
 
 def pilot_text(entries: Sequence[dict]) -> str:

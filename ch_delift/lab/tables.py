@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from common.support import options
+from common.support import options, reports
 from common.support.console import say, table
 from common.support.files import Journal, write_text
 from common.support.options import Options, option
@@ -39,19 +39,6 @@ from ch_delift.lab.conditions import draw_data
 from ch_delift.lab.plan import MAP, MARGIN, PILOT, PILOT_SETS, PRIMARY, Series, Trial
 from ch_delift.lab.plots import draw_differences
 from common.support.plots import save_picture
-from common.support.reports import (
-    cell,
-    complete,
-    difference_text,
-    equivalence_p_value,
-    fenced,
-    holm,
-    interval_of,
-    mean_interval,
-    mean_or_none,
-    paired,
-    repetitions_needed,
-)
 
 MEASURES = {"macro": "families alike", "pool": "as the pool", "small": "small families"}  # of exact match
 BESIDE = ("random", "SE")  # what each arm is compared with
@@ -91,12 +78,12 @@ def by_data_set(entries: Sequence[dict], series: Series, arm: str, measure: str 
     for e in entries:
         if (e["condition"], e["arm"], e["lr"], e["steps"]) == wanted and e["seed"] in found:
             found[e["seed"]].append(e[measure])
-    return {seed: mean_or_none(values) for seed, values in found.items() if len(values) >= series.trainings}
+    return {seed: reports.mean_or_none(values) for seed, values in found.items() if len(values) >= series.trainings}
 
 
 def differences(entries: Sequence[dict], series: Series, first: str, second: str, measure: str = "macro") -> list[float]:
     """One arm minus another, on each data set that has both."""
-    return paired(*(by_data_set(entries, series, arm, measure) for arm in (first, second)))
+    return reports.paired(*(by_data_set(entries, series, arm, measure) for arm in (first, second)))
 
 
 def of_arms(plan: Sequence[Sequence[Series]]) -> Iterator[tuple[Series, list[str]]]:
@@ -119,10 +106,10 @@ def arm_rows(entries: Sequence[dict], series: Series, arms: Sequence[str]) -> li
         seeds = macro.keys() & chance.keys() & best.keys()
         gain = sum(best[seed] - chance[seed] for seed in seeds)
         share = sum(macro[seed] - chance[seed] for seed in seeds) / gain if gain > 0 else None
-        told = [interval_of([v for v in values.values() if v is not None]) for values in found.values()]
-        minus = ["-" if arm == other else interval_of(differences(entries, series, arm, other, measure), "+.1%")
+        told = [reports.interval_of([v for v in values.values() if v is not None]) for values in found.values()]
+        minus = ["-" if arm == other else reports.interval_of(differences(entries, series, arm, other, measure), "+.1%")
                  for measure in ("macro", "pool") for other in BESIDE]
-        rows.append([arm, f"{len(macro)} of {len(series.seeds)}", *told, *minus, cell(share, ".0%")])
+        rows.append([arm, f"{len(macro)} of {len(series.seeds)}", *told, *minus, reports.cell(share, ".0%")])
     return rows
 
 
@@ -133,7 +120,7 @@ def choice_rows(entries: Sequence[dict], series: Series, arms: Sequence[str]) ->
         found = {measure: [v for v in by_data_set(entries, series, arm, measure).values() if v is not None]
                  for measure in CHOSEN}
         if found["different"]:
-            rows.append([arm, *(cell(fmean(found[measure]) if found[measure] else None, form)
+            rows.append([arm, *(reports.cell(fmean(found[measure]) if found[measure] else None, form)
                                 for measure, (_, form) in CHOSEN.items())])
     return rows
 
@@ -148,28 +135,20 @@ def primary_rows(entries: Sequence[dict], measure: str) -> list[dict[str, Any]]:
     return rows
 
 
-def primary_points(entries: Sequence[dict]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Condition -> {comparison: (mean, half of the interval)}, in points."""
-    found: dict[str, dict] = {}
-    for row in primary_rows(entries, "macro"):
-        mean, half = mean_interval(row["differences"])
-        found.setdefault(row["condition"], {})[row["minus"]] = (100 * mean, 100 * half)
-    return found
-
-
 def primary_text(entries: Sequence[dict]) -> str:
     """The primary comparisons: families alike, tested; and as the pool, tested for being equal."""
     rows, pool = primary_rows(entries, "macro"), primary_rows(entries, "pool")
-    told = difference_text(rows, MEASURES["macro"])
-    if not complete(rows):
+    told = reports.difference_text(rows, MEASURES["macro"])
+    if not reports.complete(rows):
         return told
-    p = holm(same := [equivalence_p_value(row["differences"], MARGIN) for row in pool])
+    p = reports.holm(same := [reports.equivalence_p_value(row["differences"], MARGIN) for row in pool])
     spreads = ", ".join(f"{100 * stdev(row['differences']):.1f}" for row in rows)
     as_pool = table(["as the pool", "difference", "p (not within)", "p after Holm"], [
-        [row["name"], interval_of(row["differences"], "+.1%"), f"{a:.3f}", f"{b:.3f}"] for row, a, b in zip(pool, same, p)])
+        [row["name"], reports.interval_of(row["differences"], "+.1%"), f"{a:.3f}", f"{b:.3f}"]
+        for row, a, b in zip(pool, same, p)])
     return (f"{told}\n\nTheir standard deviations from set to set are {spreads} points, in this order.\n\nWeighted as the "
             f"pool, with two one-sided tests of whether the difference is within ± {100 * MARGIN:.0f} points:\n\n"
-            f"{fenced(as_pool)}\n\n![the six differences, families alike, with their 95 % intervals]({PICTURE})")
+            f"{reports.fenced(as_pool)}\n\n![the six differences, families alike, with their 95 % intervals]({PICTURE})")
 
 
 def pilot_text(entries: Sequence[dict]) -> str:
@@ -191,15 +170,11 @@ def pilot_text(entries: Sequence[dict]) -> str:
     if all(len(found) == len(counts) * len(PILOT_SETS) for found in chance.values()):
         lr, steps = max(chance, key=lambda cell: fmean(chance[cell]))
         best = f"{steps} steps at {lr:g}, {fmean(chance[lr, steps]):.1%} in the mean over both"
-    return (f"{fenced(told)}\n\nBest for random subsets: {best}. The oracle is measured on: {sets}. How many data sets it "
-            f"takes to see a true difference of {100 * WORTH:.0f} points with 80 %:\n\n{fenced(power_table())}")
-
-
-def power_table() -> str:
-    """How many data sets it takes to see a difference of WORTH, for some spreads of it from set to set."""
-    return table(["spread (points)", "one test", "the first of six, after Holm"], [
-        [f"{100 * spread:.0f}", *(str(repetitions_needed(spread, WORTH, CONFIDENT / m)) for m in (1, len(PRIMARY)))]
+    power = table(["spread (points)", "one test", "the first of six, after Holm"], [  # how many data sets a difference takes
+        [f"{100 * spread:.0f}", *(str(reports.repetitions_needed(spread, WORTH, CONFIDENT / m)) for m in (1, len(PRIMARY)))]
         for spread in SPREADS])
+    return (f"{reports.fenced(told)}\n\nBest for random subsets: {best}. The oracle is measured on: {sets}. How many data sets "
+            f"it takes to see a true difference of {100 * WORTH:.0f} points with 80 %:\n\n{reports.fenced(power)}")
 
 
 def arms_text(plan: Sequence[Sequence[Series]], entries: Sequence[dict]) -> str:
@@ -208,11 +183,11 @@ def arms_text(plan: Sequence[Sequence[Series]], entries: Sequence[dict]) -> str:
     for series, arms in of_arms(plan):
         parts.append(f"## {series.condition.capitalize()} data")
         if measured := arm_rows(entries, series, arms):
-            parts.append(fenced(table(ARM_HEADS, measured)))
+            parts.append(reports.fenced(table(ARM_HEADS, measured)))
         if missing := [arm for arm in arms if arm not in [row[0] for row in measured]]:
             parts.append(f"Planned and not measured yet: {'; '.join(missing)}.")
         if rows := choice_rows(entries, series, arms):
-            parts.append(fenced(table(["what was chosen", *(heading for heading, _ in CHOSEN.values())], rows)))
+            parts.append(reports.fenced(table(["what was chosen", *(heading for heading, _ in CHOSEN.values())], rows)))
     return "\n\n".join(parts)
 
 
@@ -227,7 +202,7 @@ def set_rows(entries: Sequence[dict], series: Series) -> list[list[str]]:
         large = [family for family, _ in Counter(families).most_common(3)]
         taken = {arm: Counter(families[i] for i in places[seed, arm]) for arm in ("SE", "DELIFT")}
         [(most, count)] = taken["DELIFT"].most_common(1)
-        rows.append([str(seed), ", ".join(sorted(large)), *(cell(macro[arm].get(seed), ".0%") for arm in SET_ARMS),
+        rows.append([str(seed), ", ".join(sorted(large)), *(reports.cell(macro[arm].get(seed), ".0%") for arm in SET_ARMS),
                      f"{count} {most}", *(str(len(found)) for found in taken.values())])
     return rows
 
@@ -241,7 +216,7 @@ def family_rows(entries: Sequence[dict], series: Series) -> list[list[str]]:
             for family, match in e["families"].items():
                 scores.setdefault(family, {arm: [] for arm in SET_ARMS})[e["arm"]].append(match)
     means = {family: [fmean(found) if found else None for found in arms.values()] for family, arms in scores.items()}
-    return [[family, *(cell(mean, ".0%") for mean in found)]
+    return [[family, *(reports.cell(mean, ".0%") for mean in found)]
             for family, found in sorted(means.items(), key=lambda row: row[1][-1] or 0)]
 
 
@@ -249,19 +224,23 @@ def page(measured: Sequence[dict], pilot: Sequence[dict]) -> str:
     """RESULTS.md of these entries."""
     parts = [HEAD, "## Rates and steps: the pilot", pilot_text(pilot), "## Primary comparisons", primary_text(measured),
              arms_text(MAP, measured)]
-    if complete(primary_rows(measured, "macro")):
+    if reports.complete(primary_rows(measured, "macro")):
         skewed = next(series for series, _ in of_arms(MAP) if series.condition == "skewed")
         heads = ["data set", "large families", *SET_ARMS, "most of DELIFT's choice", "families: SE", "DELIFT"]
-        parts += [AFTERWARDS, fenced(table(heads, set_rows(measured, skewed))),
-                  fenced(table(["family", *SET_ARMS], family_rows(measured, skewed)))]
+        parts += [AFTERWARDS, reports.fenced(table(heads, set_rows(measured, skewed))),
+                  reports.fenced(table(["family", *SET_ARMS], family_rows(measured, skewed)))]
     return "\n\n".join(parts) + "\n"
 
 
 def write_page(file: Path, text: str, entries: Sequence[dict]) -> None:
     """Write a page and, when the primary comparisons are complete, their picture beside it."""
     write_text(file, text.rstrip() + "\n")
-    if complete(primary_rows(entries, "macro")):
-        save_picture(file.with_name(PICTURE), lambda ax: draw_differences(ax, primary_points(entries), XLABEL))
+    if reports.complete(rows := primary_rows(entries, "macro")):
+        found: dict[str, dict] = {}  # condition -> {comparison: (mean, half of the interval)}, in points
+        for row in rows:
+            mean, half = reports.mean_interval(row["differences"])
+            found.setdefault(row["condition"], {})[row["minus"]] = (100 * mean, 100 * half)
+        save_picture(file.with_name(PICTURE), lambda ax: draw_differences(ax, found, XLABEL))
 
 
 def show(folder: Path, plan: Sequence[Sequence[Series]], entries: Sequence[dict]) -> None:

@@ -24,26 +24,17 @@ class Pairs:
         """all or neighbours:K.
 
         Raises:
-            ValueError: for anything else.
+            argparse.ArgumentTypeError: for anything else.
         """
         kind, _, number = text.partition(":")
-        if text == "all":
-            return cls("all")
-        if kind != "neighbours" or not number.isdecimal() or not int(number):
-            raise ValueError(f"There are no pairs {text!r}; use all or neighbours:K.")
-        return cls(kind, int(number))
-
-    def __str__(self) -> str:
-        return self.kind if self.kind == "all" else f"{self.kind}:{self.number}"
+        if text != "all" and not (kind == "neighbours" and number.isdecimal() and int(number)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be all or neighbours:K, as in neighbours:64")
+        return cls(kind, int(number or 0))
 
 
 def pairs_option(text: str) -> str:
     """all or neighbours:K."""
-    try:
-        Pairs.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not allowed, it must be all or neighbours:K, as in neighbours:64") from error
+    Pairs.parse(text)
     return text
 
 
@@ -53,8 +44,7 @@ class Delift(FineTuning):
 
     stage: str = option("instruction", "instruction: cover the data (FL); task: cover --target (FLMI); continual: cover what "
                         "--known does not (FLCG) (default: %(default)s)", choices=list(OTHER))
-    fraction: float = option(0.3, "share of the training records to choose (default: %(default)s)", positive_share,
-                             metavar="X")
+    fraction: float = option(0.3, "share of the training records to choose (default: %(default)s)", positive_share, metavar="X")
     target: str | None = option(None, "records of the task to become good at; for --stage task", metavar="FILE")
     known: str | None = option(None, "records that the model has learnt already; for --stage continual", metavar="FILE")
     compare: tuple[str, ...] = option(

@@ -19,7 +19,7 @@ from pathlib import Path
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.files import InputError, Journal
-from common.support.local_server import Answer, LocalServer, Request, ServerOptions, go_to
+from common.support.local_server import Answer, LocalServer, Request, ServerOptions
 from common.support.options import REQUIRED, DeviceOption, FormatOption, PrecisionOption, SamplingOptions, option
 
 
@@ -185,7 +185,8 @@ def pages(arena: Arena) -> Callable[[Request], Answer]:
             arena.vote(battle_id, form["vote"])
         else:
             return ask_page(404, "That is not there (any more); ask again.")
-        return go_to(f"/battle/{battle_id}")
+        # The page to look at, which can be loaded again without sending anything again.
+        return Answer("", 303, headers=(("Location", f"/battle/{battle_id}"),))
 
     return answer
 

@@ -313,8 +313,7 @@ def main() -> None:
     server = JudgeServer(args.url, args.judge_model, args.timeout)
     listed = server.probe()
 
-    folder = runs.open_run("judge", args, {"responses_sha256": runs.data_hash(ours),
-                                           "against_sha256": runs.data_hash(theirs)})
+    folder = runs.open_run("judge", args, {"responses_sha256": runs.data_hash(ours), "against_sha256": runs.data_hash(theirs)})
     say(f"Judge {args.judge_model} at {server.url}: {len(ours)} {'pairs, each in both orders' if compared else 'answers'}")
     if compared:
         say(f"  first: {args.responses} {args.arm or ''}\n  second: {args.against or args.responses} {args.against_arm or ''}")

@@ -64,8 +64,7 @@ def load_questions(path: Path) -> list[dict]:
     return list(questions.values())
 
 
-def answer_both(model: GPT2, tokenizer: Tokenizer, questions: list[dict], style: str,
-                max_new_tokens: int) -> list[list[dict]]:
+def answer_both(model: GPT2, tokenizer: Tokenizer, questions: list[dict], style: str, max_new_tokens: int) -> list[list[dict]]:
     """The answers to the first turns of all questions, and those to the second turns, which see the first answers.
 
     Returns:

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from typing import TypeVar
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
 from common.support.console import Progress, say, table
-from common.support.files import InputError, needs
+from common.support.files import InputError
 from common.support.options import NewTokensOption, natural, option, whole
 
 
@@ -70,6 +71,7 @@ from common.losses import IGNORE_INDEX, next_token_loss
 from common.pretrained import CLASSROOM_FOLDER, find_folder, load_pretrained, save_pretrained
 from common.support import memory
 from common.support.device import autocast, evaluating, peak_memory, pick_device, pick_precision, send
+from common.support.verify import quiet_transformers
 from common.tokenizer import Tokenizer
 from common.training import TrainOptions, accumulate_gradients, make_optimizer, take_step
 
@@ -181,13 +183,9 @@ def training_side(who: str, precision: str, folder: Path, device: torch.device) 
             return total.item() / targets
 
         return our_step
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
     eot_id = Tokenizer.from_folder(folder).eot_id
-    theirs: torch.nn.Module = AutoModelForCausalLM.from_pretrained(folder).train()  # the folder says: no dropout
-    theirs.to(device)
+    # The folder says: no dropout.
+    theirs: torch.nn.Module = quiet_transformers().AutoModelForCausalLM.from_pretrained(folder).train().to(device)
     optimizer = make_optimizer(theirs, how)
 
     def their_step(examples: list[Example]) -> float:
@@ -252,11 +250,8 @@ def answering_side(who: str, precision: str, folder: Path, device: torch.device,
                 return sum(len(new.ids) + new.stopped for new in continue_all(ours, prompts, max_new_tokens, tokenizer.eot_id,
                                                                               batch_size))
         return our_answers
-    from transformers import AutoModelForCausalLM
-
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
-    theirs.to(str(device))
+    theirs = quiet_transformers().AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
 
     def their_answers(prompts: list[list[int]], batch_size: int) -> int:
         """Batches of like length, padded on the left."""
@@ -314,14 +309,11 @@ def decoding_step(model: GPT2, prompts: list[list[int]], precision: str, steps: 
 
 def peak_megabytes(work: Callable, *args: object) -> float:
     """The most memory that a new process takes while it does this."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        peak = pool.apply(_with_peak, (work, args))
-        pool.close()
-        pool.join()  # let it end by itself; one that is stopped leaves semaphores behind, and Python complains
-    return peak
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_with_peak, work, *args).result()
 
 
-def _with_peak(work: Callable, args: tuple) -> float:
+def _with_peak(work: Callable, *args: object) -> float:
     work(*args)
     return peak_memory(torch.device("cpu")) / 1e6
 
@@ -335,11 +327,7 @@ def one_step(who: str, precision: str, folder: Path, examples: list[Example]) ->
 
 def main() -> None:
     args = options.parse(BenchOptions, __doc__)
-    with needs("transformers"):
-        from transformers.utils.logging import disable_progress_bar, set_verbosity_error
-
-    disable_progress_bar()  # theirs; ours stays
-    set_verbosity_error()
+    quiet_transformers()  # refused now, where it is missing
     device = pick_device(args.device)
     with tempfile.TemporaryDirectory() as made, beside(args.busy):
         folder = Path(made)

@@ -174,8 +174,7 @@ def propose(row: dict, answered: bool = True) -> list[str]:
     asked = next((key for key, (_, last) in said.items() if last == "user" and isinstance(row[key], list)), None)
     if whole:
         return [f"messages={whole}"]
-    parts = {key: names for key, names in parts.items()
-             if key in said or (isinstance(row[key], str) and row[key].strip())}
+    parts = {key: names for key, names in parts.items() if key in said or (isinstance(row[key], str) and row[key].strip())}
     texts = [key for key in parts if not parts[key] & set(LABELS)]
     answer = next((key for name in ANSWERS for key in texts if name in parts[key]), None)
     if asked:

@@ -2,24 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from ch_instruct.records import read_ahead
 from ch_instruct.support.data_forms import RecordOptions
-from common.support.options import (
-    DeviceOption,
-    FormatOption,
-    ModelOption,
-    PrecisionOption,
-    RunOptions,
-    TrainingOptions,
-    default_lr,
-    option,
-    rate,
-    whole,
-)
+from common.support import options
+from common.support.options import default_lr, option, rate, whole
 
 
 @dataclass(frozen=True)
-class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, FormatOption, RecordOptions, ModelOption):
+class FineTuning(options.RunOptions, options.PrecisionOption, options.DeviceOption, options.TrainingOptions,
+                 options.FormatOption, RecordOptions, options.ModelOption):
     """The options of every chapter that trains on instruction records."""
 
     data: str = option("classroom", "classroom, a public set by name (alpaca, dolly, ultrachat, ...), the hub id of another, "
@@ -42,3 +35,13 @@ class FineTuning(RunOptions, PrecisionOption, DeviceOption, TrainingOptions, For
                                     "can read)", whole, metavar="N")
     over_length: str = option("drop", "what happens to longer ones: leave them out, cut the response, or stop (default: "
                               "%(default)s)", choices=["drop", "truncate", "error"])
+
+
+SomeTuning = TypeVar("SomeTuning", bound=FineTuning)
+
+
+def parse(some: type[SomeTuning], description: str) -> SomeTuning:
+    """As `options.parse`; and read the data before the slow imports, so that a broken file is told at once."""
+    given = options.parse(some, description)
+    read_ahead(given.data, fields=given.fields, bad_rows=given.bad_rows)
+    return given

@@ -37,11 +37,10 @@ def _run_of(folder: Path) -> tuple[Path, dict]:
 
 def warn_of_other_split(records: list[dict], model: str, seed: int, what: str) -> None:
     """Say so if the model was trained on a part of these very records and they are divided in another way now."""
-    theirs = {} if all("split" in record for record in records) else split_seeds(records, [model])
-    for name, other in theirs.items():
-        if other != seed:
-            say(f"Warning: {name} learnt from {what} divided by --seed {other}; --seed {seed} divides it in another way, so it "
-                f"knows most of the test questions. Use --seed {other}.")
+    theirs = seed if all("split" in record for record in records) else split_seeds(records, [model]).get(model, seed)
+    if theirs != seed:
+        say(f"Warning: {model} learnt from {what} divided by --seed {theirs}; --seed {seed} divides it in another way, so it "
+            f"knows most of the test questions. Use --seed {theirs}.")
 
 
 def choose_part(loaded: Loaded, models: Sequence[str], part: str) -> Loaded:

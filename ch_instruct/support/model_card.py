@@ -28,11 +28,9 @@ def known_licence(model: str, data: str) -> tuple[str | None, str | None]:
 
 def score_table(arms: Mapping[str, dict], questions: int) -> str:
     """Loss and exact match of these arms in Markdown, with 95 % intervals for the choice of the questions."""
-    lines = ["| | test loss | exact match | ROUGE-L |", "|---|---|---|---|"]
-    for name, arm in arms.items():
-        lines.append(f"| {name} | {arm['test_loss']:.4f} | {with_interval(arm['exact_match'], questions)} "
-                     f"| {arm['rouge_l']:.1%} |")
-    return "\n".join(lines)
+    rows = [f"| {name} | {arm['test_loss']:.4f} | {with_interval(arm['exact_match'], questions)} | {arm['rouge_l']:.1%} |"
+            for name, arm in arms.items()]
+    return "\n".join(["| | test loss | exact match | ROUGE-L |", "|---|---|---|---|", *rows])
 
 
 def seen(history: list[dict]) -> str:

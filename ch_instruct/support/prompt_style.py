@@ -10,8 +10,7 @@ from common.support.console import say
 from common.support.files import reading
 from common.tokenizer import own_template
 
-TALK = [{"role": role, "content": text} for role, text in (
-    ("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"))]
+TALK = [{"role": role, "content": text} for role, text in (("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"))]
 
 
 def choose_style(model: str, given: str | None) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,20 +41,14 @@ class Cell:
         """Ids of the confident and of the unconfident half, each surest first."""
         return split(confidence(self.perplexities))
 
-    def equal_steps(self, times: int = 1) -> dict[str, Any]:
-        """As many steps as NTP takes, or so many times as many, with an evaluation after as many as make an epoch of it."""
-        given = self.work.train_options()
-        per_epoch = given.steps_per_epoch(len(self.work.examples["train"]))
-        return {"max_steps": times * given.epochs * per_epoch, "evaluate_every": per_epoch}
-
     def plain(self, ids: Sequence[int], loss: Loss = next_token_loss, times: int = 1) -> Run:
         """Next-token training on these training examples."""
         data = pipeline.example_dataset([self.work.examples["train"][i] for i in ids], self.work.tokenizer, seed=self.seed)
-        return pipeline.train(self.work, data, loss, self.folder, self.seed, **self.equal_steps(times))
+        return pipeline.train(self.work, data, loss, self.folder, self.seed, **self.work.equal_steps(times))
 
     def mixup(self, halves: tuple[list[int], list[int]], mu: float = SFTMix.mu) -> Run:
         """Training with mixup between these halves, and on no others."""
-        return mixup_run(self.work, halves, self.folder, self.seed, SFTMix.alpha, mu, **self.equal_steps())
+        return mixup_run(self.work, halves, self.folder, self.seed, SFTMix.alpha, mu, **self.work.equal_steps())
 
 
 def everything(cell: Cell) -> range:
@@ -90,11 +83,6 @@ def random_parts(ids: list[int], seed: int) -> tuple[list[int], list[int]]:
     return [ids[i] for i in one], [ids[i] for i in other]
 
 
-def train_on(kept: Callable[[Cell], list[int]], cell: Cell) -> Run:
-    """NTP on what one of `LEFT_OUT` keeps."""
-    return cell.plain(kept(cell))
-
-
 def train_with_dropout(cell: Cell) -> Run:
     """NTP with DROPOUT; the cell's own model gets the weights."""
     model, _ = load_pretrained(cell.work.folder, cell.work.model.device, dropout=DROPOUT)
@@ -123,7 +111,7 @@ def neftune_loss(model: GPT2, batch: tuple) -> tuple[Tensor, int]:
 
 ARMS: dict[str, Callable[[Cell], Run]] = {  # besides "ntp", the reference run
     "sftmix": lambda cell: cell.mixup(cell.halves),
-    **{arm: partial(train_on, kept) for arm, kept in LEFT_OUT.items()},
+    **{arm: partial(lambda kept, cell: cell.plain(kept(cell)), kept) for arm, kept in LEFT_OUT.items()},
     "neftune": lambda cell: cell.plain(everything(cell), neftune_loss),
     "oracle": lambda cell: cell.plain(without_wrong(cell)),
     "random halves": lambda cell: cell.mixup(random_parts([*everything(cell)], cell.seed)),

@@ -93,15 +93,12 @@ def table(headings: list[str], rows: list[list[str]], width: int | None = None) 
 
     Columns that would go beyond `width` characters follow below, beside the first column again.
     """
+    widths = [max(map(len, column)) for column in zip(headings, *rows)]
     if width is not None:
-        sizes = [max(len(line[column]) for line in [headings, *rows]) + 2 for column in range(len(headings))]
-        fit = sum(total <= width + 2 for total in accumulate(sizes)) or 1
-        if 1 < len(headings) != fit:
-            parts = [[line[:max(fit, 2)], [line[0], *line[max(fit, 2):]]] for line in [headings, *rows]]
-            above, below = ([part[side] for part in parts] for side in (0, 1))
-            return "\n\n".join([table(above[0], above[1:])]
-                               + ([table(below[0], below[1:], width)] if len(below[0]) > 1 else []))
-    widths = [max(len(line[column]) for line in [headings, *rows]) for column in range(len(headings))]
+        fit = max(2, sum(total <= width + 2 for total in accumulate(size + 2 for size in widths)))  # columns side by side
+        if len(headings) > fit:
+            below = table([headings[0], *headings[fit:]], [[row[0], *row[fit:]] for row in rows], width)
+            return table(headings[:fit], [row[:fit] for row in rows]) + "\n\n" + below
 
     def line(cells: list[str]) -> str:
         return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))]).rstrip()

@@ -61,13 +61,12 @@ def pick_precision(name: str, device: torch.device) -> tuple[str, str]:
     if name != "auto":
         return name, "as asked for"
     if device.type == "cuda":
-        units = torch.cuda.get_device_capability(device) >= (8, 0)
+        what, units = "GPU", torch.cuda.get_device_capability(device) >= (8, 0)
     elif device.type == "cpu":
         capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # older PyTorch
-        units = any(capabilities.get(unit) for unit in BF16_UNITS)
+        what, units = "processor", any(capabilities.get(unit) for unit in BF16_UNITS)
     else:
         return "fp32", "MPS"
-    what = "GPU" if device.type == "cuda" else "processor"
     return ("bf16", f"this {what} multiplies bfloat16") if units else ("fp32", f"no bfloat16 units found in this {what}")
 
 

@@ -10,16 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx2
-from huggingface_hub import HfApi, constants, get_session, snapshot_download
-from huggingface_hub.errors import (
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionResolutionError,
-    XetDownloadError,
-)
+from huggingface_hub import HfApi, constants, errors, get_session, snapshot_download
 from huggingface_hub.utils.logging import set_verbosity_error
 
 from common.support import files
@@ -74,7 +65,7 @@ def dataset_files(repo: str) -> list[str]:
     Raises:
         InputError: if there is no such data set, or it can be found neither there nor here.
     """
-    cache = cache_of(repo, "dataset")
+    cache = HUB_CACHE / f"datasets--{repo.replace('/', '--')}"  # where the hub's client keeps it
     with telling(repo, repo, "dataset"):
         try:
             with HubWatch():
@@ -83,19 +74,14 @@ def dataset_files(repo: str) -> list[str]:
                        for name in names):
                 raise ValueError("a file's name that leads elsewhere")
             return names
-        except RepositoryNotFoundError:
+        except errors.RepositoryNotFoundError:
             raise
-        except (NoProgress, HTTPError, OfflineModeIsEnabled) as error:
+        except (NoProgress, errors.HTTPError, errors.OfflineModeIsEnabled) as error:
             newest = cache / "refs" / "main"  # the commit that was the newest when something was fetched
             if not newest.exists():
-                raise LocalEntryNotFoundError(repo) from error
+                raise errors.LocalEntryNotFoundError(repo) from error
             folder = cache / "snapshots" / newest.read_text()
             return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-
-
-def cache_of(repo: str, kind: str) -> Path:
-    """Where the hub's client keeps this repository."""
-    return HUB_CACHE / f"{kind}s--{repo.replace('/', '--')}"
 
 
 @contextlib.contextmanager
@@ -106,18 +92,18 @@ def telling(name: str, repo: str, kind: str) -> Iterator[None]:
     set_verbosity_error()  # the client tells of each retry; one sentence at the end is enough
     try:
         yield
-    except LocalEntryNotFoundError as error:
+    except errors.LocalEntryNotFoundError as error:
         raise InputError(f"{name} is no {local} here and not in the local cache, and the hub cannot be reached or does not "
                          f"answer (or HF_HUB_OFFLINE is set): go online once, set HF_ENDPOINT to a mirror, or {instead}; "
                          "files that came whole are kept for the next try.") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise InputError(f"The hub has no {kind} {repo!r} that can be read without a login, and there is no {local} "
                          f"{name!r} here; check the spelling.") from error
     except (ValueError, KeyError, TypeError, AssertionError, RecursionError,
             httpx2.InvalidURL) as error:  # what its parsers raise on other pages
         raise InputError(f"Fetching {name} failed: what answers is not a {kind} hub; look at HF_ENDPOINT, and whether a login "
                          "page or a proxy stands in between.") from error
-    except (HTTPError, OSError, RevisionResolutionError, XetDownloadError) as error:
+    except (errors.HTTPError, OSError, errors.RevisionResolutionError, errors.XetDownloadError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(f"Fetching {name} from the hub failed ({reason}); try again, or {instead}.") from error
 

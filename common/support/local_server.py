@@ -8,6 +8,7 @@ if its name has been pointed at this machine. Bodies are short, and slow connect
 """
 
 import base64
+import contextlib
 import hashlib
 import ipaddress
 import os
@@ -86,11 +87,6 @@ class Answer(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def go_to(path: str) -> Answer:
-    """After a POST: the page to look at, which can be loaded again without sending anything again."""
-    return Answer("", 303, headers=(("Location", path),))
-
-
 def problem(sentence: str, status: int) -> Answer:
     """A sentence instead of what was asked for, as plain text."""
     return Answer(sentence, status, "text/plain")
@@ -108,7 +104,6 @@ class LocalServer(ThreadingHTTPServer):
         InputError: if that place cannot be listened at.
     """
 
-    daemon_threads = True
     request_queue_size = 128  # connections that the system holds until we take them; Python's 5 let a burst wait for seconds
 
     def __init__(self, answer: Callable[[Request], Answer], host: str, port: int, policy: str = POLICY):
@@ -159,10 +154,8 @@ class LocalServer(ThreadingHTTPServer):
             if len(self._waiting) > MOST_WAITING:
                 longest = next(iter(self._waiting))
                 del self._waiting[longest]
-                try:
+                with contextlib.suppress(OSError):  # the browser has gone meanwhile
                     longest.shutdown(socket.SHUT_RDWR)  # its thread sees the end, and closes it
-                except OSError:
-                    pass  # the browser has gone meanwhile
 
     def go_on(self, connection: socket.socket) -> None:
         """It no longer does."""

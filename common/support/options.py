@@ -43,14 +43,10 @@ class Parser(argparse.ArgumentParser):
         """End with one sentence and exit status 2."""
         self.exit(2, f"error: {one_line(message)}; --help lists all options.\n")
 
-    def has(self, name: str) -> bool:
-        """Whether the command takes this option."""
-        return name in self._option_string_actions
-
     def what_takes_memory(self) -> str:
         """Options of this command that take memory, for a sentence."""
-        names = filter(self.has, ("--batch-size", "--num-samples", "--max-length", "--max-new-tokens", "--width"))
-        return " or ".join([*names, "the size of the model"])
+        names = ("--batch-size", "--num-samples", "--max-length", "--max-new-tokens", "--width")
+        return " or ".join([*(name for name in names if name in self._option_string_actions), "the size of the model"])
 
 
 def _path(text: str) -> Path:
@@ -67,27 +63,11 @@ def new_file(text: str) -> Path:
     return path
 
 
-def _integer(lowest: int, highest: int) -> Callable[[str], int]:
-    """What makes a whole number in this range of a text, for `option`."""
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = lowest - 1
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be a whole number from {lowest} up")
-        if value > highest:
-            raise argparse.ArgumentTypeError(f"{text!r} is not allowed, it must be at most {highest}")
-        return value
-
-    return read
-
-
-def _number(allowed: Callable[[float], bool], what: str) -> Callable[[str], float]:
+def _number(allowed: Callable[[float], bool], what: str, kind: type[int] | type[float] = float) -> Callable[[str], float]:
     """What makes a number of a text, for `option`. what: an allowed one is, for errors."""
     def read(text: str) -> float:
         try:
-            value = float(text)
+            value: float = kind(text)
         except ValueError:
             value = math.nan
         if not allowed(value):
@@ -97,9 +77,10 @@ def _number(allowed: Callable[[float], bool], what: str) -> Callable[[str], floa
     return read
 
 
-whole = _integer(1, 2**31 - 1)  # 32 bits hold it
-natural = _integer(0, 2**63 - 1)  # such as a seed: several seeds count up from there, and PyTorch takes 64 bits
-repeats = _integer(1, 1000)  # how often something is done that takes minutes at least
+whole = _number(lambda value: 1 <= value < 2**31, f"a whole number from 1 up to {2**31 - 1}", int)  # 32 bits hold it
+# Such as a seed: several seeds count up from there, and PyTorch takes 64 bits.
+natural = _number(lambda value: 0 <= value < 2**63, f"a whole number from 0 up to {2**63 - 1}", int)
+repeats = _number(lambda value: 1 <= value <= 1000, "a whole number from 1 up to 1000", int)  # of what takes minutes at least
 seconds = _number(lambda value: 0 < value <= 86_400, "a number of seconds above 0, at most 86400")  # a day
 share = _number(lambda value: 0 <= value <= 1, "a share between 0 and 1")
 positive_share = _number(lambda value: 0 < value <= 1, "a share above 0 and at most 1")

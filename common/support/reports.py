@@ -20,10 +20,8 @@ def few_questions(n: int) -> str:
 
 def arm_result(test_loss: float | None, scores: dict | None, seconds: float | None) -> dict:
     """One arm of a report. Shares are between 0 and 1; None where a measure does not apply."""
-    scores = scores or {"exact_match": None, "rouge_l": None, "stopped": None, "families": None}
     return {"test_loss": test_loss, "perplexity": None if test_loss is None else math.exp(min(test_loss, 700.0)),
-            "exact_match": scores["exact_match"], "rouge_l": scores["rouge_l"], "stopped": scores["stopped"],
-            "seconds": seconds, "families": scores["families"]}
+            "seconds": seconds} | (scores or dict.fromkeys(("exact_match", "rouge_l", "stopped", "families")))
 
 
 def cell(value: float | None, form: str) -> str:
@@ -190,8 +188,7 @@ def fenced(text: str) -> str:
     return f"```\n{text}\n```"
 
 
-def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, dict]],
-                      pairs: list[tuple[str, str]]) -> None:
+def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, dict]], pairs: list[tuple[str, str]]) -> None:
     """Write and print means over seeds with 95 % intervals, and the difference between two arms seed by seed.
 
     Args:
@@ -199,23 +196,16 @@ def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, di
         pairs: arms to subtract; both of a pair share each seed, so their difference is taken within each.
     """
     measures = {"test_loss": ".4f", "exact_match": ".1%", "rouge_l": ".1%", "stopped": ".1%", "seconds": ".1f"}
-
-    def summary(values: list[float | None], form: str) -> tuple[dict | None, str]:
-        known = [value for value in values if value is not None]
-        if len(known) < len(values):
-            return None, "-"
-        centre, half = interval = mean_interval(known)
-        return {"mean": centre, "half_interval": half}, plus_minus(interval, form)
-
     columns = {arm: [repeat[arm] for repeat in repeats] for arm in repeats[0]}
     for first, second in pairs:
         columns[f"{first} - {second}"] = [
             {m: None if None in (r[first][m], r[second][m]) else r[first][m] - r[second][m] for m in measures} for r in repeats]
     summaries, rows = {}, []
     for name, results in columns.items():
-        cells = {m: summary([r[m] for r in results], form) for m, form in measures.items()}
-        summaries[name] = {m: cell[0] for m, cell in cells.items()}
-        rows.append([name, *(cell[1] for cell in cells.values())])
+        values = {m: [r[m] for r in results] for m in measures}
+        intervals = {m: None if None in some else mean_interval(some) for m, some in values.items()}
+        summaries[name] = {m: both and {"mean": both[0], "half_interval": both[1]} for m, both in intervals.items()}
+        rows.append([name, *(plus_minus(both, measures[m]) if both else "-" for m, both in intervals.items())])
     arms = {arm: {m: mean_or_none([r[arm][m] for r in repeats]) for m in (*measures, "perplexity")}
             | {"families": first["families"] and {f: mean_or_none([r[arm]["families"][f] for r in repeats])
                                                   for f in first["families"]}}

@@ -89,6 +89,21 @@ def likely_cause(place: str) -> str:
     return next(cause for part, cause in CAUSES.items() if place.endswith(part))
 
 
+def quiet_transformers() -> Any:
+    """The library, without its notes and progress bars.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    with needs("transformers"):
+        import transformers
+        from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    return transformers
+
+
 def against_transformers(name: str) -> tuple[list[int], list[int], list[tuple[str, float, bool]]]:
     """Read the model `name` by both, on the CPU.
 
@@ -98,16 +113,11 @@ def against_transformers(name: str) -> tuple[list[int], list[int], list[tuple[st
     Raises:
         InputError: without transformers, or if a model cannot be read.
     """
-    with needs("transformers"):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    folder = find_folder(name)
+    transformers, folder = quiet_transformers(), find_folder(name)
     ours, tokenizer = load_pretrained(name)
     with reading(name, "not to be read by transformers", "fetch or copy it again"):
-        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        their_ids = AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        their_ids = transformers.AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
     ids = tokenizer.encode(TEXT)
     return ids, their_ids, layer_differences(ours, theirs, torch.tensor([ids[:ours.config.n_positions]]))
 

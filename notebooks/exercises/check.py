@@ -62,7 +62,6 @@ BORROWED = re.compile(r"(?:from|import|import_module\(|__import__\()\s*[\"']?((?
 class Verdict(NamedTuple):
     """What one test says."""
 
-    grade_id: str  # of the test cell
     title: str  # the heading above it
     points: int
     possible: int
@@ -218,8 +217,7 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
     verdicts = []
     for title, test, error in zip(titles, tests, errors):
         possible = test.metadata.nbgrader.points
-        verdicts.append(Verdict(test.metadata.nbgrader.grade_id, title, 0 if error else possible, possible,
-                                hint_for(*error) if error else ""))
+        verdicts.append(Verdict(title, 0 if error else possible, possible, hint_for(*error) if error else ""))
     return verdicts, notes
 
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psutil  # comes with ipykernel
@@ -44,18 +44,15 @@ def apply(shell: Any, seconds_per_cell: float) -> int:
                 os._exit(1)  # an error here would stop nobody
             raise RuntimeError(f"more than {MOST_CHARACTERS:,} characters are printed; is there a loop that never ends?")
 
-    def bounded(stream: Any) -> Callable[[str], Any]:
-        def write_bounded(text: str) -> Any:
-            count(len(text))
-            return type(stream).write(stream, text)
-
-        return write_bounded
+    def write_bounded(stream: Any, text: str) -> Any:
+        count(len(text))
+        return type(stream).write(stream, text)
 
     def begin(*_: Any) -> None:
         nonlocal printed
         printed = 0
         for stream in (sys.stdout, sys.stderr):  # anew for each cell, as IPython puts back after each what was there before
-            stream.write = bounded(stream)  # type: ignore[method-assign]
+            stream.write = partial(write_bounded, stream)  # type: ignore[method-assign]
         timers[0] = threading.Timer(seconds_per_cell + GRACE, os._exit, [1])
         timers[0].daemon = True
         timers[0].start()

@@ -22,7 +22,7 @@ def setting(data: DrawnData = DATA, chosen: int = 3, stage: str = "instruction",
     """A data set whose similarities are HIDDEN and UTILITY, in whatever groups."""
     similarities = SimpleNamespace(by_hidden_states=lambda rows, columns: HIDDEN, hidden=lambda group: HIDDEN,
                                    by_utility=lambda rows, columns: UTILITY, utility=lambda rows, columns: UTILITY)
-    return Setting(Condition("skewed", chosen, stage), data, more.get("work"), similarities, more.get("turn", 0))
+    return Setting(Condition(chosen, stage), data, more.get("work"), similarities, more.get("turn", 0))
 
 
 def families(places: list[int]) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from common.support import local_server
 from common.support.files import InputError
-from common.support.local_server import MOST_BYTES, Answer, LocalServer, Request, go_to
+from common.support.local_server import MOST_BYTES, Answer, LocalServer, Request
 
 
 def answer(request: Request) -> Answer:
@@ -23,7 +23,7 @@ def answer(request: Request) -> Answer:
     if request.path == "/full":
         raise OSError(errno.ENOSPC, "No space left on device", "votes.jsonl")
     if request.path == "/go":
-        return go_to("/there")
+        return Answer("", 303, headers=(("Location", "/there"),))
     return Answer(json.dumps({"method": request.method, "form": request.form()}, ensure_ascii=False), kind="application/json")
 
 
