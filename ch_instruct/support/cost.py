@@ -8,6 +8,7 @@ trial takes a few of its rows, and adds the memory that the others need.
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from statistics import fmean
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from common.fast.answering import continue_all, texts_at_once
 from common.lora import add_lora, remove_lora
 from common.losses import Loss, evaluate, next_token_loss
 from common.pretrained import load_weights
-from common.support import distributed
+from common.support import distributed, memory
 from common.support.console import duration, say
 from common.support.device import evaluating, peak_memory
 from common.training import Dataset, TrainOptions, accumulate_gradients, make_optimizer, take_step
@@ -77,7 +78,7 @@ def tell(work: Work, trainings: list[Training], readings: int = 0, tests: list[W
         return
     start, model, was_training = time.monotonic(), work.model, work.model.training
     tests, count, first = tests or [work], sum(kind.runs for kind in trainings), trainings[0]
-    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []), memory.kept():
         reading = time_reading(work, first)
         if 3 * reading * sum(kind.tokens for kind in trainings) < SHORT:  # a gradient is about three times as much work
             return
@@ -90,10 +91,10 @@ def tell(work: Work, trainings: list[Training], readings: int = 0, tests: list[W
     tested = (count + 1) * sum(tokens_in(part, "test") for part in tests)
     seconds["evaluation"] = reading * (validation + tested + readings * first.tokens_of(first.data.items))
     seconds["answers"] = sum(time_answers(part, count, reading) for part in tests)
-    memory = peak_memory(model.device) + KEPT.get(model.device.type, 0) + max(one.more_memory for one in tried)
+    needed = peak_memory(model.device) + KEPT.get(model.device.type, 0) + max(one.more_memory for one in tried)
     say(f"This run will take about {duration(sum(seconds.values()))} ("
         + ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
-        + f") and {memory / 1e9:.1f} GB of memory" + " in each process" * (distributed.world_size() > 1)
+        + f") and {needed / 1e9:.1f} GB of memory" + " in each process" * (distributed.world_size() > 1)
         + f", to judge by a trial of {duration(time.monotonic() - start)}")
 
 
@@ -102,10 +103,12 @@ def tokens_in(work: Work, split: str) -> int:
     return sum(len(example.ids) - 1 for example in work.examples[split])
 
 
-def few(items: list, tokens: float, token: float) -> list:
-    """The first items: as many as take PART seconds, and at least one for each process. Together, all `items` have so many
-    `tokens`; one `token` takes so many seconds."""
-    return items[:max(distributed.world_size(), int(PART / max(tokens * token, 1e-9) * len(items)))]
+def few(kind: Training, items: list, token: float) -> list:
+    """The shortest of these items: as many as take PART seconds, and at least one for each process. One `token` takes so many
+    seconds."""
+    items = sorted(items, key=kind.data.size)
+    count = sum(token * tokens <= PART for tokens in accumulate(map(kind.data.size, items)))
+    return items[:max(distributed.world_size(), count)]
 
 
 def time_reading(work: Work, kind: Training) -> float:
@@ -119,7 +122,9 @@ def time_reading(work: Work, kind: Training) -> float:
         evaluate(work.model, Dataset(all_items, kind.data.collate, kind.data.size), next_token_loss, len(items), work.precision)
         return distributed.from_main((time.monotonic() - start) / kind.tokens_of(all_items))
 
-    return read(few(middling, kind.tokens_of(middling), processes * read(middling[:1])))
+    token = read([min(middling, key=kind.data.size)])
+    rows = few(kind, middling, processes * token)
+    return read(rows) if len(rows) > 1 else token
 
 
 class Tried(NamedTuple):
@@ -152,24 +157,24 @@ def time_training(work: Work, kind: Training, reading: float) -> Tried:
     """
     model, batches = work.model, kind.batches()
     largest, middling = batches[-1], batches[len(batches) // 2]
-    first, second = (few(items, kind.tokens_of(items), 3 * reading) for items in (largest, middling))
+    first, second = (few(kind, items, 3 * reading) for items in (largest, middling))
     if kind.options.lora is not None:
         add_lora(model, kind.options.lora)
     optimizer = make_optimizer(model, kind.options)
     model.train()
-    seconds, tokens, memory = 0.0, 0, 0
+    seconds, tokens, taken = 0.0, 0, 0
     for items in (first, second):
         start = time.monotonic()
         with keeping(model) as kept:
             summed, targets = accumulate_gradients(model, kind.data, kind.loss, items, kind.options)
             summed.tolist()  # here a GPU is waited for
-        memory += sum(kept.values()) + 2 * max(kept.values(), default=0)  # on its way, the loss makes two more like its logits
+        taken += sum(kept.values()) + 2 * max(kept.values(), default=0)  # on its way, the loss makes two more like its logits
         seconds, tokens, stepping = seconds + time.monotonic() - start, tokens + kind.tokens_of(items), time.monotonic()
         take_step(model, optimizer, targets, 0.0, kind.options.clip).item()
     step = time.monotonic() - stepping  # the second one: in the first, the optimizer's memory is made
     remove_lora(model)
     return Tried(seconds / tokens * kind.tokens + step * kind.passes / kind.options.accumulate,
-                 memory / tokens * (kind.tokens_of(largest) - kind.tokens_of(first)))
+                 taken / tokens * (kind.tokens_of(largest) - kind.tokens_of(first)))
 
 
 def time_answers(work: Work, trainings: int, reading: float) -> float:

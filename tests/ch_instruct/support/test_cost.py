@@ -10,6 +10,7 @@ from ch_instruct import pipeline
 from ch_instruct.pipeline import FineTuning, prepare
 from ch_instruct.support import cost
 from common.losses import next_token_loss
+from common.training import Dataset, TrainOptions
 from tests.conftest import ROOT, run_here, run_together
 from tests.models import assert_same_weights, save_tiny
 
@@ -114,14 +115,16 @@ def test_training_is_its_tokens_at_the_speed_of_two_passes_and_its_steps(ready, 
     monkeypatch.setattr(cost, "take_step", step)
     found, more_memory = cost.time_training(work, kind, reading=1e-6)
     sizes = [kind.tokens_of(batch) for batch in batches]
-    assert seen == [batches[-1], batches[3]] and sizes == sorted(sizes) and len(sizes) == 6
+    assert [sorted(map(kind.data.size, items)) for items in seen] == [
+        sorted(map(kind.data.size, items)) for items in (batches[-1], batches[3])]
+    assert sizes == sorted(sizes) and len(sizes) == 6
     assert kind.tokens == pytest.approx(10 * sum(sizes))
     assert found == pytest.approx(10.0 / (sizes[-1] + sizes[3]) * kind.tokens + 1.0 * 60 / 2)
     assert more_memory == 0
 
     seen.clear()
     found, _ = cost.time_training(work, kind, reading=1.0)  # a token of training takes three seconds: one row is enough
-    assert seen == [batches[-1][:1], batches[3][:1]]
+    assert seen == [[min(batch, key=kind.data.size)] for batch in (batches[-1], batches[3])]
     assert found == pytest.approx(10.0 / sum(map(kind.tokens_of, seen)) * kind.tokens + 1.0 * 60 / 2)
 
 
@@ -145,12 +148,14 @@ def test_memory_of_the_largest_batch_is_foretold_by_a_few_of_its_rows(lora, read
 
 
 def test_so_many_rows_as_take_half_a_second_and_one_for_each_process(monkeypatch):
-    items = list(range(16))
-    assert cost.few(items, 1600, 1e-4) == items  # 0.16 s for all
-    assert cost.few(items, 1600, 1.25e-3) == [0, 1, 2, 3]  # 2 s
-    assert cost.few(items, 1600, 60.0) == [0]
+    how = TrainOptions(1, 8, 1, 1e-4, "fp32")
+    kind = cost.Training(Dataset([], lambda items: (), lambda item: item), next_token_loss, how, 0)
+    items = [300, 100, 150, 200]  # tokens
+    assert cost.few(kind, items, 1e-4) == sorted(items)  # 0.075 s for all
+    assert cost.few(kind, items, 1.25e-3) == [100, 150]
+    assert cost.few(kind, items, 60.0) == [100]
     monkeypatch.setattr(cost.distributed, "world_size", lambda: 3)
-    assert cost.few(items, 1600, 60.0) == [0, 1, 2]
+    assert cost.few(kind, items, 60.0) == [100, 150, 200]
 
 
 @pytest.mark.slow
@@ -183,12 +188,13 @@ def test_a_token_is_read_at_the_speed_of_a_middling_batch(ready, clock, monkeypa
         return 0.0
 
     monkeypatch.setattr(cost, "evaluate", evaluate)
+    shortest = sorted(middling, key=kind.data.size)
     seconds = 0.001  # for one row, so all of them fit
     assert cost.time_reading(work, kind) == pytest.approx(seconds / kind.tokens_of(middling))
-    assert read == [middling[:1], middling]
-    seconds = 4.0
-    assert cost.time_reading(work, kind) == pytest.approx(seconds / kind.tokens_of(middling[:1]))
-    assert read[2:] == [middling[:1], middling[:1]]
+    assert read == [shortest[:1], shortest]
+    seconds = 4.0  # it need not be read again
+    assert cost.time_reading(work, kind) == pytest.approx(seconds / kind.tokens_of(shortest[:1]))
+    assert read[2:] == [shortest[:1]]
 
 
 @pytest.mark.slow
