@@ -40,7 +40,7 @@ if __name__ == "__main__":
 
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.prompts import EVERY_STYLE
-from ch_instruct.support.prompt_style import choose_style
+from ch_instruct.support.prompt_style import choose_style, end_as
 from common.fast.int8 import precision_to_answer
 from common.fast.prepacked import prepacked_weights
 from common.generation import stream
@@ -168,6 +168,7 @@ def main() -> None:
 
     model, tokenizer = load_pretrained(args.model, pick_device(args.device))
     args = replace(args, format=choose_style(args.model, args.format))
+    end_as(args.style, tokenizer)
     chat = Chat(model, tokenizer, args)
     say(f"{args.model}, {args.format} prompts, {model.config.n_positions} tokens of context. Ctrl-C stops an answer, "
         "/help lists commands, Ctrl-D ends.")

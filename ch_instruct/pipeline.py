@@ -21,7 +21,7 @@ from ch_instruct.support import html_page
 from ch_instruct.support.fine_tuning_options import FineTuning
 from ch_instruct.support.held_out import warn_of_other_split
 from ch_instruct.support.model_card import model_card
-from ch_instruct.support.prompt_style import choose_style
+from ch_instruct.support.prompt_style import choose_style, end_as
 from ch_instruct.support.subset import read_subset
 from common.fast.answering import continue_all
 from common.fast.views import recompute_blocks
@@ -135,6 +135,7 @@ def prepare(options: FineTuning, held_out: Sequence[dict] = ()) -> Work:
     if options.recompute:
         recompute_blocks(model)
     tokenizer.chat_template = chat_template(options.style, tokenizer.chat_template)  # saved with every checkpoint
+    end_as(options.style, tokenizer)
 
     say(f"Data {options.data}: {len(data)} records, {options.style} prompts"
         + (f", {sum(map(len, places.values()))} of them for --smoke" if options.smoke else "")
@@ -295,8 +296,8 @@ def finish(work: Work, folder: Path, arms: dict[str, Arm], curves: dict[str, lis
     if given.lora is not None:
         method += f", as LoRA of rank {given.lora}"
     files.write_text(folder / "README.md", model_card(
-        given.model, given.data, given.style, method, given, work.facts, {name: results[name] for name in ("base", tuned)},
-        len(responses), arms[tuned].history))
+        given.model, given.data, work.tokenizer.chat_template or "", method, given, work.facts,
+        {name: results[name] for name in ("base", tuned)}, len(responses), arms[tuned].history))
     tests = {name: {"questions": len(arm.responses), "sha256": runs.data_hash(
         [[question_text(r), r["output"]] for r in arm.responses])} for name, arm in arms.items()}
     limits = {"test_limit": given.test_limit, "validation_limit": given.validation_limit}

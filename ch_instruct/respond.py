@@ -41,7 +41,7 @@ from ch_instruct.records import count_rows, different_questions, load_questions
 from ch_instruct.scoring import score
 from ch_instruct.support import html_page
 from ch_instruct.support.held_out import choose_part
-from ch_instruct.support.prompt_style import choose_style
+from ch_instruct.support.prompt_style import choose_style, end_as
 from common.fast.int8 import precision_to_answer
 from common.pretrained import load_pretrained
 from common.sampling import asked_for
@@ -61,6 +61,7 @@ def main() -> None:
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
     style = choose_style(args.model, args.format)
+    end_as(style, tokenizer)
     longest = model.config.n_positions - 1  # one token is for the answer
     lengths = [len(encode_prompt(record, tokenizer, style)) for record in loaded.records]
     long = [row for row, length in zip(loaded.rows, lengths) if length > longest]

@@ -22,7 +22,8 @@ def normalise(text: str) -> str:
     """What exact match compares: case, spacing, the kind of apostrophe, the way in which accents
     are stored (Unicode's NFC) and a full stop at the end do not matter."""
     text = unicodedata.normalize("NFC", _fold(text)).translate(APOSTROPHES)
-    return FULL_STOP.sub("", " ".join(text.split())).rstrip()
+    text = " ".join(text.split())
+    return FULL_STOP.sub("", text).rstrip() or text
 
 
 def _fold(text: str) -> str:

@@ -190,10 +190,11 @@ def main() -> None:
     name, why = pick_precision(given.precision, device)
     precision = distributed.from_main(runs.recorded_precision(given, name))
     folder = runs.open_run("ch_pretrain", given, {"data_sha256": runs.data_hash([training, held_out]), "precision": precision})
+    length = data.size(data.items[0])  # of a window: of all texts together, if they are shorter than the context
     text_bytes = sum(len(document.encode()) for document in training)
     say(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
         f"{rows[0].numel():,} tokens ({text_bytes / rows[0].numel():.2f} bytes each), "
-        f"{len(data):,} windows of {context} to learn from, {precision} on {device} ({why})")
+        f"{len(data):,} windows of {length} to learn from, {precision} on {device} ({why})")
 
     torch.manual_seed(given.seed)  # of dropout
     how = TrainOptions(given.epochs, given.batch_size, given.accumulate, given.lr, precision, warmup=WARMUP)
@@ -207,7 +208,7 @@ def main() -> None:
         """At each evaluation: does it look back by now? And now and then keep a snapshot, as a checkpoint."""
         step = row["step"]
         epochs, rest = divmod(step, how.steps_per_epoch(len(data)))
-        tokens = (epochs * len(data) + rest * how.step_size) * context
+        tokens = (epochs * len(data) + rest * how.step_size) * length
         if is_main() and looking and (step % every == 0 or step == total):
             add_look(folder / LOOKS_FILE, model, tokenizer, step, tokens)
         if is_main() and given.snapshots and step * given.snapshots // total > (step - 1) * given.snapshots // total:

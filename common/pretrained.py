@@ -92,7 +92,14 @@ class NoInit(TorchFunctionMode):
 
 
 def find_folder(name: str) -> Path:
-    """The folder that holds the model `name`, fetched from the hub if need be."""
+    """The folder that holds the model `name`, fetched from the hub if need be.
+
+    Raises:
+        InputError: if there is no such model, or a folder that holds a model has the name of a public one.
+    """
+    if (name == "classroom" or name in PUBLIC) and any(files.is_there(Path(name) / file) for file in WANTED_FILES):
+        raise InputError(f"{name} is the name of a public model, and of a folder here; write ./{name} for the folder, or "
+                         "rename it.")
     if name == "classroom":
         return CLASSROOM_FOLDER
     if name in PUBLIC:

@@ -273,7 +273,8 @@ class Tokenizer:
         write_text(folder / "vocab.json", json.dumps(vocab))
         write_text(folder / "merges.txt", "#version: 0.2\n" + merges)
         own = self.cutting != Cutting()
-        if own or len(self._special | self._added) > 1:  # only tokenizer.json can say how a text is cut, and what is control
+        # Only tokenizer.json can say how a text is cut, what is control, and that some bytes have no token.
+        if own or self._unknown or len(self._special | self._added) > 1:
             flags = dict.fromkeys(("lstrip", "rstrip", "single_word"), False)
             write_text(folder / "tokenizer.json", json.dumps({
                 "version": "1.0", "truncation": None, "padding": None, "normalizer": self.cutting.normalizer,
@@ -343,6 +344,8 @@ def own_template(folder: Path) -> str | None:
         with reading(alone, "no chat template"):
             return alone.read_text(encoding="utf-8")
     template = read_json(beside, {str: object}).get("chat_template") if is_there(beside) else None
+    if isinstance(template, list):  # of several by name
+        template = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}.get("default")
     return template if isinstance(template, str) and template else None
 
 

@@ -59,7 +59,7 @@ from ch_instruct.encoding import encode_prompt, encode_record
 from ch_instruct.pipeline import take_subset
 from ch_instruct.records import load_records, split_places
 from ch_instruct.scoring import score
-from ch_instruct.support.prompt_style import choose_style
+from ch_instruct.support.prompt_style import choose_style, end_as
 from common.embedding import mean_hidden_states, nearest
 from common.fast.answering import continue_all
 from common.gpt2 import GPT2
@@ -165,6 +165,7 @@ def main() -> None:
     model, tokenizer = load_pretrained(args.model, device)
     precision, _ = pick_precision(args.precision, device)
     style = choose_style(args.model, args.format)
+    end_as(style, tokenizer)
     questions = [encode_prompt(record, tokenizer, style) for record in test]
     longest = model.config.n_positions - args.max_new_tokens
     if (most := max(map(len, questions))) > longest:

@@ -57,7 +57,7 @@ from ch_instruct.evaluation.ratings import POINTS, rate
 from ch_instruct.prompts import question_text
 from ch_instruct.records import load_questions
 from ch_instruct.support.held_out import choose_part
-from ch_instruct.support.prompt_style import choose_style
+from ch_instruct.support.prompt_style import choose_style, end_as
 from common.pretrained import load_pretrained
 from common.sampling import GREEDY, Sampling, asked_for
 from common.support.device import pick_device, pick_precision
@@ -119,6 +119,7 @@ def answerer(name: str, device: torch.device, precision: str, style: str, max_ne
              how: Sampling = GREEDY) -> Callable[[dict], str]:
     """A model as a function from a record to its answer; where it is drawn, another one each time."""
     model, tokenizer = load_pretrained(name, device)
+    end_as(style, tokenizer)
 
     def answer(record: dict) -> str:
         length = len(encode_prompt(record, tokenizer, style))

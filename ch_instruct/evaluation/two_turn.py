@@ -42,7 +42,7 @@ if __name__ == "__main__":
 from ch_instruct.encoding import encode_prompt
 from ch_instruct.evaluation.response_files import read_questions
 from ch_instruct.scoring import score
-from ch_instruct.support.prompt_style import choose_style
+from ch_instruct.support.prompt_style import choose_style, end_as
 from common.fast.answering import continue_all
 from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
@@ -122,9 +122,11 @@ def main() -> None:
     questions = load_questions(args.questions)
     device = pick_device(args.device)
     model, tokenizer = load_pretrained(args.model, device)
+    style = choose_style(args.model, args.format)
+    end_as(style, tokenizer)
 
     with evaluating(model, pick_precision(args.precision, device)[0]):
-        turns = answer_both(model, tokenizer, questions, choose_style(args.model, args.format), args.max_new_tokens)
+        turns = answer_both(model, tokenizer, questions, style, args.max_new_tokens)
     files.write_text(args.out, answer_lines(questions, turns, args.model))
     for question, first, second in list(zip(questions, *turns))[:4]:
         for text, given in zip(question["turns"], (first, second)):

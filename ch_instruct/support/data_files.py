@@ -122,7 +122,10 @@ def _refuse_twins(names: list[str], where: str) -> None:
 
 
 def read_parquet(path: Path, where: str) -> list[dict]:
-    """The rows of a Parquet file; dates and the like become texts."""
+    """The rows of a Parquet file; dates and the like become texts, and bytes the text that they hold."""
+    def text(value: object) -> str:
+        return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -130,4 +133,4 @@ def read_parquet(path: Path, where: str) -> list[dict]:
     with reading(where, "no Parquet file", "fetch or copy it again"):
         file = parquet.ParquetFile(path)
         _refuse_twins(file.schema_arrow.names, where)
-        return [json.loads(json.dumps(row, default=str)) for row in file.read().to_pylist()]
+        return [json.loads(json.dumps(row, default=text)) for row in file.read().to_pylist()]

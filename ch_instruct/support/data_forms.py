@@ -101,7 +101,8 @@ def to_record(row: object, where: str, fields: Sequence[str] | None = None, answ
         fitting = [key for key in usual if isinstance(given.get(key), kinds) and key in given and key not in keys.values()]
         if ours not in keys and fitting and not (ours == "input" and "messages" in keys):
             keys[ours] = next((key for key in fitting if key in full), fitting[0])
-    record = {key: value for key, value in given.items() if key not in keys.values()}
+    record = {key: value for key, value in given.items()
+              if key not in keys.values() and (key != "messages" or "messages" in keys)}
     missing = {"instruction": "", "output": "", "messages": None}  # what null becomes
     record |= {ours: _text(ours, given.get(theirs, missing.get(ours)), f"{where}: {theirs!r}") for ours, theirs in keys.items()
                if theirs in given or (theirs in row and ours in missing)}

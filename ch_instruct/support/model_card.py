@@ -5,12 +5,13 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from ch_instruct.prompts import format_prompt
+from ch_instruct.support.prompt_style import rendered
 from ch_instruct.support.public_sets import PUBLIC_SETS, is_hub_id
 from common.pretrained import PUBLIC
 from common.support.options import TrainingOptions
 from common.support.reports import with_interval
 
+LICENCES = dict.fromkeys(("classroom", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"), "MIT") | {"smollm2": "Apache-2.0"}
 QUESTION = "What is the capital of France?"
 ASK = f"""\
 from transformers import pipeline
@@ -23,7 +24,7 @@ print(ask([{{"role": "user", "content": "{QUESTION}"}}], max_new_tokens=128, do_
 def known_licence(model: str, data: str) -> tuple[str | None, str | None]:
     """The licences of a base model and of a data set as --model and --data name them; None where they are not known here."""
     named = {name: known.licence for name, known in PUBLIC_SETS.items()} | {"classroom": "MIT"}
-    return "MIT" if model == "classroom" or model in PUBLIC else None, named.get(data)
+    return LICENCES.get(model), named.get(data)
 
 
 def score_table(arms: Mapping[str, dict], questions: int) -> str:
@@ -41,12 +42,13 @@ def seen(history: list[dict]) -> str:
     return told if kept is history[-1] else f"{told} (of {history[-1]['epoch']:.3g} trained, it had the lowest validation loss)"
 
 
-def model_card(model: str, data: str, style: str, method: str, how: TrainingOptions, facts: dict, arms: Mapping[str, dict],
+def model_card(model: str, data: str, template: str, method: str, how: TrainingOptions, facts: dict, arms: Mapping[str, dict],
                questions: int, history: list[dict]) -> str:
     """The card as text. It quotes nothing of the data, which may be private.
 
     Args:
-        model, data, style: as on the command line.
+        model, data: as on the command line.
+        template: the chat template that is saved with the model.
         method: in some words, what was done.
         facts: as in run.json.
         arms: rows of the report, of the untouched model and of this one.
@@ -59,7 +61,7 @@ def model_card(model: str, data: str, style: str, method: str, how: TrainingOpti
     data_id = PUBLIC_SETS[data].repo if data in PUBLIC_SETS else data if is_hub_id(data) else None
     front = ModelCardData(base_model=on_hub, datasets=[data_id] if data_id else None,
                           license="mit" if mit else "other" if all(licences) else "unknown", library_name="transformers",
-                          pipeline_tag="text-generation", tags=["gpt2", "instruction-tuning"])
+                          pipeline_tag="text-generation", tags=["instruction-tuning"])
     base, of_data = (licence or "not known here" for licence in licences)
     records = ", ".join(f"{count:,} {split}" for split, count in facts["records"].items())
     skipped = facts.get("skipped_rows", {})
@@ -91,7 +93,7 @@ questions. A low loss is no proof of good answers: read them.
 The chat template makes this prompt, which the model was trained on. The answer follows it:
 
 ```
-{format_prompt({"instruction": QUESTION}, style)}```
+{rendered(template, [{"role": "user", "content": QUESTION}])}```
 
 It was made for learning how such models are made. What it says may be wrong.
 """

@@ -8,7 +8,7 @@ from ch_instruct.prompts import END, EVERY_STYLE, START, format_prompt, format_t
 from common.pretrained import adapted_folder, find_folder
 from common.support.console import say
 from common.support.files import reading
-from common.tokenizer import own_template
+from common.tokenizer import Tokenizer, own_template
 
 TALK = [{"role": role, "content": text} for role, text in (("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"))]
 
@@ -28,10 +28,10 @@ def choose_style(model: str, given: str | None) -> str:
     if template and not own:
         say(f"Warning: the chat template of {model} is none of {' or '.join(EVERY_STYLE)}; it is asked in "
             f"{given or EVERY_STYLE[0]} prompts, and may answer worse than it can.")
-    if own == "chatml":
+    if own:
         prompt, answer, again = format_turns({"messages": TALK}, own)
         if rendered(template, TALK) != prompt + answer + END + again:
-            say(f"Warning: the chat template of {model} is chatml with additions, which are left out.")
+            say(f"Warning: the chat template of {model} is {own} with additions, which are left out.")
     return given or own or EVERY_STYLE[0]
 
 
@@ -42,6 +42,12 @@ def rendered(template: str, messages: list[dict[str, str]]) -> str:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
                                                     extensions=["jinja2.ext.loopcontrols"])
         return environment.from_string(template).render(messages=messages, add_generation_prompt=True, eos_token=END)
+
+
+def end_as(style: str, tokenizer: Tokenizer) -> None:
+    """Let responses end as the style says: in chatml with a token of its own, whatever ends the model's documents."""
+    if style == "chatml":
+        tokenizer.end, tokenizer.eot_id = END, tokenizer.control(END)
 
 
 @lru_cache

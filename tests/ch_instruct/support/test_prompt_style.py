@@ -13,7 +13,7 @@ from common.lora import add_lora, save_adapter
 from common.pretrained import load_pretrained, save_pretrained
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
-from tests.models import make_model
+from tests.models import SMOLLM2_TEMPLATE, make_llama, make_model
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 
@@ -52,6 +52,42 @@ def test_an_adapter_is_asked_as_it_was_trained_or_else_as_its_base(tmp_path):
 def test_a_template_of_another_style_is_told(tmp_path, capsys):
     assert choose_style(save(tmp_path / "other", CHATML), None) == "alpaca"
     assert "is none of alpaca or phi3 or chatml" in capsys.readouterr().out
+
+
+def test_additions_to_a_template_are_told_and_ones_own_has_none(tmp_path, capsys):
+    foreign = "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n{% endfor %}### Response:\n"
+    assert choose_style(save(tmp_path / "foreign", foreign), None) == "alpaca"
+    assert "is alpaca with additions, which are left out" in capsys.readouterr().out
+
+
+def test_of_several_templates_the_default_one_counts(tmp_path):
+    save(tmp_path / "m", None)
+    file = tmp_path / "m" / "tokenizer_config.json"
+    named = [{"name": "tools", "template": "x"}, {"name": "default", "template": chat_template("phi3")}]
+    for templates, style in ((named, "phi3"), (named[:1], "alpaca"), (["x"], "alpaca")):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": templates}))
+        assert choose_style(str(tmp_path / "m"), None) == style
+
+
+def test_responses_in_chatml_end_with_its_own_token_whatever_ends_documents(tmp_path):
+    """Qwen's base models have the template, and <|endoftext|> as their end. Other tools then end responses with <|im_end|>."""
+    transformers = pytest.importorskip("transformers")
+    tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], list(range(256)),
+                          {"<|endoftext|>": 256, "<|im_start|>": 257, "<|im_end|>": 258})
+    tokenizer.chat_template = SMOLLM2_TEMPLATE
+    save_pretrained(make_llama(vocab_size=259, n_positions=512), tokenizer, tmp_path / "qwen")
+    records = [{"messages": [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, turns)]}
+               for turns in (f"a{n} b{n} c{n} d{n}".split() for n in range(9))]
+    (tmp_path / "d.json").write_text(json.dumps(records))
+    work = pipeline.prepare(FineTuning(model=str(tmp_path / "qwen"), data=str(tmp_path / "d.json"), device="cpu"))
+    assert work.options.style == "chatml" and work.tokenizer.eot_id == 258
+    save_pretrained(work.model, work.tokenizer, tmp_path / "run")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "run")
+    ids = theirs.apply_chat_template(work.records["train"][0]["messages"], tokenize=True, return_dict=False)
+    ours = work.examples["train"][0].ids
+    assert ours == ids[:len(ours)] and ours[-1] == 258  # theirs has a line break after that
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["eos_token_id"] == theirs.eos_token_id == 258
 
 
 def test_a_template_in_a_file_of_its_own_counts(tmp_path):
