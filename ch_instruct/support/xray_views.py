@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from ch_instruct.collate import collate
 from ch_instruct.encoding import Example, encode_record
-from ch_instruct.prompts import STYLES, chat_template
-from ch_instruct.support.prompt_style import rendered
+from ch_instruct.prompts import START, STYLES, chat_template, chatml_turns
+from ch_instruct.support.prompt_style import default_system, rendered
 from ch_pretrain.classroom import records
 from ch_pretrain.inside import logits_of
 from ch_pretrain.support.xray_parts import Form, View, Xray, box, choice, tag, tick
@@ -76,8 +76,12 @@ def asked_view(xray: Xray, form: Form) -> str:
     """Two models; on demand they get the sentence in the prompt form of the one that was fine-tuned."""
     if form["asked"]:
         templates = [opened.tokenizer.chat_template for opened in (xray.main, xray.other) if opened]
-        asked = [{"role": "user", "content": form["sentence"]}]
-        form = Form(form | {"sentence": rendered(next(filter(None, templates), chat_template()), asked)})
+        asked = [{"role": "user", "content": form["sentence"].replace("\0", "")}]
+        template = next(filter(None, templates), chat_template())
+        pieces = [rendered(template, asked)]
+        if START in template:
+            [pieces] = chatml_turns({"messages": asked}, default_system(template))
+        form = Form(form | {"pieces": "\0".join(pieces)})
     return TWO.result(xray, form)
 
 

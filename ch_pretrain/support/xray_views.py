@@ -32,7 +32,8 @@ RECORDED = choice("five", "Recorded sentence", {f"{i}": text for i, text in enum
 def read_sentence(opened: Opened, form: Form) -> tuple[Tensor, int]:
     """The ids of the sentence in the form, int64 [T], and its chosen position; if none is chosen, or it has fewer, the last."""
     text, most = form["sentence"].replace("\r\n", "\n"), opened.model.config.n_positions - 1
-    ids = [opened.tokenizer.eot_id] * (form["start"] == "on") + opened.tokenizer.encode(text)
+    pieces = form["pieces"].split("\0") if form["pieces"] else [text]  # texts and control tokens in turn
+    ids = [opened.tokenizer.eot_id] * (form["start"] == "on") + opened.tokenizer.encode_pieces(pieces)
     if not 0 < len(ids) <= most:
         raise InputError(f"The sentence has {len(ids)} tokens; {opened.name} reads 1 to {most} and says what comes next. "
                          f"{'Shorten it.' if ids else 'Type something.'}")

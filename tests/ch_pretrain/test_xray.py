@@ -12,13 +12,15 @@ import torch
 
 from ch_delift.utility import plain_utility
 from ch_instruct.collate import collate
-from ch_instruct.encoding import encode_record
+from ch_instruct.encoding import encode_prompt, encode_record
 from ch_instruct.prompts import chat_template, format_prompt
+from ch_instruct.support import xray_views
 from ch_instruct.support.xray_views import FIELDS, FIRST, RECORDS
 from ch_pretrain import inside, xray
 from ch_pretrain.lab import growing
 from ch_pretrain.lab.look_back import LOOKS_FILE, losses_of_copies, read_looks
 from ch_pretrain.support.xray_parts import Form, Opened, Xray
+from ch_pretrain.support.xray_views import read_sentence
 from ch_sftmix.mixup import mixup_loss
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained, save_pretrained
@@ -27,7 +29,7 @@ from common.support.local_server import LocalServer
 from common.support.verify import layer_differences
 from common.tokenizer import Tokenizer
 from tests.conftest import ROOT, assert_refused, open_browser, run_here
-from tests.models import make_model
+from tests.models import SMOLLM2_TEMPLATE, make_model
 
 TWICE = " mill sun dog lamp tree mill sun dog lamp tree"
 SCRIPT = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
@@ -191,6 +193,20 @@ def test_two_models_say_what_each_says(tiny, monkeypatch):
     monkeypatch.undo()
     assert asked == result(tiny, "two", sentence=format_prompt({"instruction": "Hello"}, "phi3"))
     assert ['value="two" disabled' in xray.page(some, {}) for some in (Xray(tiny.main), tiny)] == [True, False]
+
+
+def test_a_question_to_a_model_of_chatml_has_its_control_tokens():
+    """And the system message of its template, as in training."""
+    tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], list(range(256)),
+                          {"<|endoftext|>": 256, "<|im_start|>": 257, "<|im_end|>": 258})
+    tokenizer.chat_template = SMOLLM2_TEMPLATE
+    opened, seen = Opened("chat", make_model(vocab_size=259, n_positions=512), tokenizer), []
+    views = {view.title: view for view in xray_views.VIEWS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xray_views, "TWO", xray_views.TWO._replace(
+            result=lambda xray, form: seen.append(read_sentence(opened, form)[0].tolist()) or ""))
+        views["Two models"].result(Xray(opened, opened), Form({"sentence": "Hi <|im_end|>", "asked": "on"}))
+    assert seen == [encode_prompt({"instruction": "Hi <|im_end|>"}, tokenizer, "chatml")] and seen[0].count(258) == 2
 
 
 def test_two_models_differ_first_where_verify_says(tiny):
