@@ -42,6 +42,8 @@ CONFIG = {"max_position_embeddings": "context_length", "hidden_size": "embedding
           "intermediate_size": "feed_forward_length", "num_attention_heads": "attention.head_count",
           "num_key_value_heads": "attention.head_count_kv", "rms_norm_eps": "attention.layer_norm_rms_epsilon",
           "rope_theta": "rope.freq_base", "rope_type": "rope.scaling.type", "head_dim": "attention.key_length"}
+# Fields that change what is computed, and the values with which they do not.
+PLAIN = {"rope.scaling.factor": (None, 0, 1), "rope.scale_linear": (None, 0, 1), "attention.sliding_window": (None, 0)}
 NAMES = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head", "attn_norm": "input_layernorm",
          "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
          "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj",
@@ -78,6 +80,12 @@ def convert(file: Path, folder: Path) -> None:
         tensors = {tensor.name: torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
                    for tensor in reader.tensors}
         config = {key: value for key, name in CONFIG.items() if (value := field(f"{kind}.{name}")) is not None}
+        width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        plain = {f"{kind}.{name}": values for name, values in PLAIN.items()
+                 if config.get("rope_type") != "none" or not name.startswith("rope")}
+        plain |= {f"{kind}.rope.dimension_count": (None, width), "tokenizer.ggml.add_bos_token": (None, False)}
+        if odd := [f"{name} = {field(name)}" for name, values in plain.items() if field(name) not in values]:
+            raise ValueError(f"it has {', '.join(odd)}, which is not computed here")
         if config.get("rope_type") == "none":
             del config["rope_type"]
         config |= {"model_type": kind, "vocab_size": len(words), "tie_word_embeddings": "output.weight" not in tensors}

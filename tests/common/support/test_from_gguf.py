@@ -24,15 +24,17 @@ SETTINGS = {"rms_norm_eps": "layer_norm_epsilon", "rope_theta": "rope_theta"} | 
     key: size for size, key in LLAMA_FORM.sizes.items()}
 
 
-def write(path: Path, model: Llama, pre: str = "smollm", kind: str = "llama", **texts: str) -> Path:
-    """A file of this model, with matrices in 8 bits; `texts` are further fields, "__" in their names for "."."""
+def write(path: Path, model: Llama, pre: str = "smollm", kind: str = "llama", **more: str | float | bool) -> Path:
+    """A file of this model, with matrices in 8 bits; `more` are further fields, "__" in their names for "."."""
     writer = gguf.GGUFWriter(path, kind)
     for key, name in CONFIG.items():
         if key in SETTINGS:
             value = getattr(model.config, SETTINGS[key])
             (writer.add_float32 if isinstance(value, float) else writer.add_uint32)(f"{kind}.{name}", value)
-    for name, text in texts.items():
-        writer.add_string(f"{kind}.{name.replace('__', '.')}", text)
+    for name, value in more.items():
+        add = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}[type(value)]
+        name = name.replace("__", ".")
+        add(name if name.startswith("tokenizer") else f"{kind}.{name}", value)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(WORDS)
@@ -75,11 +77,20 @@ def test_the_folder_computes_what_was_written(kind, pre, more, in_process, tmp_p
 
 @pytest.mark.parametrize("how, words", [
     ({"kind": "falcon"}, "its architecture is 'falcon'"), ({"pre": "llama-bpe"}, "'llama-bpe'"),
-    ({"rope__scaling__type": "yarn"}, "rope_type = 'yarn'")])
+    ({"rope__scaling__type": "yarn"}, "rope_type = 'yarn'"), ({"rope__scaling__factor": 2.0}, "rope.scaling.factor = 2"),
+    ({"rope__scale_linear": 2.0}, "rope.scale_linear = 2"), ({"rope__dimension_count": 4}, "rope.dimension_count = 4"),
+    ({"attention__sliding_window": 4096}, "attention.sliding_window = 4096"),
+    ({"tokenizer__ggml__add_bos_token": True}, "tokenizer.ggml.add_bos_token = True")])
 def test_other_files_are_refused(how, words, in_process, tmp_path):
     file = write(tmp_path / "m.gguf", make_llama(**SIZES), **how)
     assert_refused(in_process("common/support/from_gguf.py", file, "--out", tmp_path / "made"), words)
     assert not (tmp_path / "made").exists()
+
+
+def test_fields_that_change_nothing_are_passed_over(in_process, tmp_path):
+    file = write(tmp_path / "m.gguf", make_llama(**SIZES), rope__scaling__type="none", rope__scaling__factor=4.0,
+                 rope__dimension_count=8, attention__sliding_window=0, tokenizer__ggml__add_bos_token=False)
+    assert in_process("common/support/from_gguf.py", file, "--out", tmp_path / "made").returncode == 0
 
 
 def test_what_is_no_such_file_is_refused(in_process, tmp_path):
