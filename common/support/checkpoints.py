@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import shlex
 import sys
 import time
 import zipfile
@@ -197,8 +198,9 @@ def load_state(folder: Path, model: GPT2, optimizer: torch.optim.Optimizer, opti
         return Run()
     advice = f"remove it, and --resume trains from the start of {folder} again"
     if (folder / "model.safetensors").exists():
-        advice = (f"the best checkpoint is whole, and python {sys.argv[0]} --model {folder} with your other options, without "
-                  f"--resume and --out, starts from it; or {advice}")
+        again = shlex.join(["python", sys.argv[0], "--model", str(folder)])
+        advice = (f"the best checkpoint is whole, and {again} with your other options, without --resume and --out, starts from "
+                  f"it; or {advice}")
     with files.reading(path, "damaged", advice):
         with zipfile.ZipFile(path) as archive:  # PyTorch's form: a checksum for each tensor, at which torch.load does not look
             if damaged := archive.testzip():

@@ -336,7 +336,7 @@ def how_to_go_on() -> str:
     folder, step = Parser.reached or (Parser.folder, 0)
     which = "" if folder == Parser.folder else f" of the training in {folder}"
     where = f" (it goes on after step {step}{which})" if step else ""  # after no step, it begins anew
-    return f" Go on with: {launcher} {sys.argv[0]} --resume --out {shlex.quote(str(Parser.folder))}{where}"
+    return f" Go on with: {launcher} {shlex.quote(sys.argv[0])} --resume --out {shlex.quote(str(Parser.folder))}{where}"
 
 
 AT_END: list[Callable[[], None]] = []  # what else is to be done when a command ends, however it ends

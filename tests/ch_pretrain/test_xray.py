@@ -498,7 +498,7 @@ def test_the_views_in_a_browser(server, browser):
     assert "differ first in layer 2 mlp" in hand.html("#first")
     assert "million tokens the second copy" in hand.click('[name="view"][value="growing"]')
     hand.do(lambda: hand.find("#result summary").click())
-    assert "after 24.54 million" in hand.slide("moment", "20") and "<details open" in hand.html()
+    assert "after 24.55 million" in hand.slide("moment", "40") and "<details open" in hand.html()
     assert not hand.find('[name="sentence"]').is_displayed()
     before = bold(hand.click('[name="view"][value="record"]'))
     assert bold(hand.click('[name="loss_on"][value="all"]')) != before
