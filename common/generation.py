@@ -25,9 +25,12 @@ def stream(model: GPT2, prompt: list[int], max_new_tokens: int, eot_id: int, how
     Args:
         prompt: token ids.
         how: greedy, or how to sample. generator: the randomness of the sampling.
+
+    Raises:
+        ValueError: if the prompt fills the model's context.
     """
-    if len(prompt) > (most := model.config.n_positions - 1):
-        raise ValueError(f"The prompt has {len(prompt)} tokens; the model reads at most {most}.")
+    if len(prompt) >= model.config.n_positions:
+        raise ValueError(f"A prompt of {len(prompt)} tokens leaves no room in the model's context.")
     room = min(max_new_tokens, model.config.n_positions - len(prompt))
     cache = KVCache(len(prompt) + room)
     tokens = list(prompt)

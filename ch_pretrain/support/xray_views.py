@@ -32,7 +32,7 @@ RECORDED = choice("five", "Recorded sentence", {f"{i}": text for i, text in enum
 def read_sentence(opened: Opened, form: Form) -> tuple[Tensor, int]:
     """The ids of the sentence in the form, int64 [T], and its chosen position; if none is chosen, or it has fewer, the last."""
     text, most = form["sentence"].replace("\r\n", "\n"), opened.model.config.n_positions - 1
-    pieces = form["pieces"].split("\0") if form["pieces"] else [text]  # texts and control tokens in turn
+    pieces = form["pieces"].split("\0") if form["pieces"] else [text]  # of a question: texts and control tokens in turn
     ids = [opened.tokenizer.eot_id] * (form["start"] == "on") + opened.tokenizer.encode_pieces(pieces)
     if not 0 < len(ids) <= most:
         raise InputError(f"The sentence has {len(ids)} tokens; {opened.name} reads 1 to {most} and says what comes next. "
@@ -235,7 +235,8 @@ def moments(xray: Xray) -> Sequence[Any]:
 
 def growing_view(xray: Xray, form: Form) -> str:
     """The same sentence at each snapshot of a training, or one of five in the recording of another."""
-    found, looks = moments(xray), moments(xray)
+    found = moments(xray)
+    looks: Sequence[dict] = found
     number = int(form.number("moment", 1, len(found)))
     now = found[number - 1]
     if xray.run:

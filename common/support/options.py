@@ -85,7 +85,7 @@ seconds = _number(lambda value: 0 < value <= 86_400, "a number of seconds above 
 share = _number(lambda value: 0 <= value <= 1, "a share between 0 and 1")
 positive_share = _number(lambda value: 0 < value <= 1, "a share above 0 and at most 1")
 not_negative = _number(lambda value: 0 <= value <= 1e30, "a number from 0 up (to 1e30)")  # float32 can hold it
-# The shape of a beta distribution. Below, Python's draws are rounded to 0 far more often than to 1.
+# The shape of a beta distribution. Below 0.01, Python's draws are rounded to 0 far more often than to 1.
 beta_shape = _number(lambda value: 0.01 <= value <= 1e30, "a number from 0.01 up (to 1e30)")
 # AdamW moves each weight by about as much as the learning rate, so that beyond 1 nothing is learnt.
 rate = _number(lambda value: 1e-30 <= value <= 1, "a learning rate above 0, at most 1")
@@ -178,7 +178,7 @@ class AnswerPrecisionOption(Options):
 
     precision: str = option("auto", "precision of matrix products; auto takes bf16 where the GPU or the processor has "
                             "instructions for it; int8 (CPU) reads a quarter of the bytes: faster, and now and then "
-                            "another word, also by what is answered beside it (default: %(default)s)",
+                            "another word, which depends on the texts beside it, too (default: %(default)s)",
                             choices=["auto", "fp32", "bf16", "int8"])
 
 

@@ -191,6 +191,8 @@ def fenced(text: str) -> str:
 def finish_comparison(folder: Path, seeds: list[int], repeats: list[dict[str, dict]], pairs: list[tuple[str, str]]) -> None:
     """Write and print means over seeds with 95 % intervals, and the difference between two arms seed by seed.
 
+    The report of each seed lies in a folder of its own, seed-0 and so on.
+
     Args:
         repeats: the arms of each seed's report.
         pairs: arms to subtract; both of a pair share each seed, so their difference is taken within each.

@@ -46,7 +46,7 @@ def test_a_sampled_stream_draws_from_the_plain_model(stopping_model, how):
 
 def test_a_prompt_that_fills_the_context_is_refused(stopping_model):
     prompt = [1] * stopping_model.config.n_positions
-    with pytest.raises(ValueError, match="reads at most"):
+    with pytest.raises(ValueError, match="leaves no room"):
         next(stream(stopping_model, prompt, 3, eot_id=0))
     assert len(list(stream(stopping_model, prompt[1:], 3, eot_id=-1))) == 1
 
