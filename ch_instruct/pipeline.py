@@ -85,8 +85,8 @@ class Work:
                                     base=public_name(given.model)), **changes)
 
     def equal_steps(self, times: int = 1) -> dict[str, Any]:
-        """Changes for `train`: whatever it trains on, it takes `times` the steps of --epochs over the whole training part. It is
-        evaluated whenever it has taken the steps of one epoch."""
+        """Changes for `train`: whatever it trains on, it takes `times` the steps of --epochs over the whole training part. It
+        is evaluated whenever it has taken the steps of one epoch."""
         per_epoch = self.train_options().steps_per_epoch(len(self.examples["train"]))
         return {"max_steps": times * self.options.epochs * per_epoch, "evaluate_every": per_epoch}
 
