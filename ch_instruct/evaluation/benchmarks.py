@@ -70,7 +70,7 @@ class BenchmarkOptions(FormatOption, DeviceOption, ModelOption):
 if __name__ == "__main__":
     options.run_command(options.parse, BenchmarkOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
-from ch_instruct.prompts import chatml_turns, format_prompt
+from ch_instruct.prompts import END, chatml_turns, format_prompt
 from ch_instruct.records import load_records
 from ch_instruct.scoring import normalise
 from ch_instruct.support.prompt_style import choose_style, default_system
@@ -117,7 +117,7 @@ def write_tasks(folder: Path, name: str, records: list[dict], style: str, system
         "metric_list": [{"metric": "acc"}]})
     files.write_json(folder / f"{name}_answer.yaml", shared | {
         "task": f"{name}_answer", "output_type": "generate_until", "doc_to_target": "output",
-        "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": 64},
+        "generation_kwargs": {"until": [END] * (style == "chatml"), "do_sample": False, "max_gen_toks": 64},
         "metric_list": [{"metric": "exact_match", "ignore_case": True, "regexes_to_ignore": [r"^\s+", r"\s*\.?\s*$"]}]})
 
 

@@ -37,14 +37,15 @@ def with_interval(share: float | None, n: int | None) -> str:
     return f"{share:.1%} ({low:.1%} to {high:.1%})"
 
 
-def report_table(arms: Mapping[str, dict], questions: Mapping[str, int] | None = None) -> str:
+def report_table(arms: Mapping[str, dict], questions: Mapping[str, int] | None = None, loss: str = "test loss") -> str:
     """The arms of a report as a table, one row each.
 
     Args:
         questions: how many each was asked, for the intervals of exact match; arms that are not named get none.
+        loss: what heads the losses.
     """
     asked = questions or {}
-    return table(["", "test loss", "perplexity", "exact match", "ROUGE-L", "stopped", "seconds"], [
+    return table(["", loss, "perplexity", "exact match", "ROUGE-L", "stopped", "seconds"], [
         [name, cell(arm["test_loss"], ".4f"), cell(arm["perplexity"], ",.2f"),
          with_interval(arm["exact_match"], asked.get(name)),
          *(cell(arm[share], ".1%") for share in ("rouge_l", "stopped")), cell(arm["seconds"], ".1f")]
@@ -63,7 +64,7 @@ def finish_run(folder: Path, report: dict, by_family: list[str] | None = None) -
     """Write report.json and print its arms; exact match by family for these arms (None: for all)."""
     files.write_json(folder / "report.json", report)
     questions = {name: test["questions"] for name, test in report.get("tests", {}).items()}
-    say("\n" + report_table(report["arms"], questions))
+    say("\n" + report_table(report["arms"], questions, "test loss" if questions else "validation loss"))
     if questions:
         say("In brackets: the 95 % interval (Wilson) for the choice of the questions; there were "
             f"{' or '.join(f'{n:,}' for n in dict.fromkeys(questions.values()))}.")

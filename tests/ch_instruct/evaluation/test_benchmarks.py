@@ -145,6 +145,12 @@ def test_task_files_hold_the_prompts_of_training_and_four_choices(tmp_path):
         assert len({"One.", "one"} & set(row["choices"])) <= 1  # equal to the scorer, so never both
 
 
+@pytest.mark.parametrize(("style", "ends"), [("alpaca", []), ("phi3", []), ("chatml", ["<|im_end|>"])])
+def test_an_answer_ends_as_the_style_says(tmp_path, style, ends):
+    benchmarks.write_tasks(tmp_path, "mine", [{"instruction": "Say it.", "output": text} for text in "abcd"], style)
+    assert json.loads((tmp_path / "mine_answer.yaml").read_text())["generation_kwargs"]["until"] == ends
+
+
 def test_every_benchmark_is_known_to_the_installed_harness(monkeypatch):
     """Of the harness's 15,000 files, which take a quarter of a minute to read, those in the folders of these benchmarks."""
     from lm_eval.tasks._index import TaskIndex

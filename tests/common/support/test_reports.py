@@ -48,6 +48,12 @@ def test_an_arm_has_perplexity_and_no_scores_where_none_apply():
     assert report_table({"base": arm}).splitlines()[-1].split() == ["base", "2.0794", "8.00", "-", "-", "-", "1.5"]
 
 
+def test_a_run_that_was_not_tested_tells_a_validation_loss(tmp_path, capsys):
+    reports.finish_run(tmp_path, {"arms": {"pretrained": arm_result(1.0, None, 1.5)}})
+    told = capsys.readouterr().out
+    assert "validation loss" in told and "test loss" not in told
+
+
 def test_the_table_has_the_intervals_of_the_card():
     scores = {"exact_match": 0.9, "rouge_l": 0.95, "stopped": 1.0, "families": None}
     arms = {"ntp": arm_result(1.0, scores, None), "ntp on known": arm_result(1.0, scores, None)}
