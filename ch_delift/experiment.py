@@ -57,8 +57,8 @@ def greedy_choice(arm: str, similarities: Similarities, given: Delift, budget: i
     places, gains = maximize(function, budget)
     useful = sum(gain > NOTHING for gain in gains)
     if useful < budget:  # greedy would take the others in the order of the file
-        say(f"  Warning: after {useful:,} of {budget:,} choices by {arm} nothing more is gained; the others are drawn at "
-            "random. Lower --fraction, or compare more pairs (--pairs).")
+        say(f"  Warning: after {useful:,} of {budget:,} records no other adds anything for {arm}; the other "
+            f"{budget - useful:,} are drawn at random. Lower --fraction, or compare more pairs (--pairs).")
         rest = sorted({*range(function.n)} - {*places[:useful]})
         places[useful:] = random.Random(f"rest {given.seed}").sample(rest, budget - useful)
     return Choice(places, gains)

@@ -133,9 +133,9 @@ def even_rows(similarity_of: SimilarityOf) -> SimilarityOf:
         compared = among.size / among.shape[0]  # numbers that are stored for a row
         full = float((like >= compared).mean()) if compared < among.shape[1] else 0
         if full > 0.1:
-            say(f"  Warning: for {full:.0%} of the records all {compared:.0f} that are compared "
-                "with one are like it. So --rows even cannot count how many there are, and large "
-                "kinds still count more; use --pairs all, or more neighbours.")
+            say(f"  Warning: for {full:.0%} of the records, all {compared:.0f} neighbours that are "
+                "compared are similar. There may be more of them, so large kinds still count more "
+                "with --rows even; use --pairs all, or more neighbours.")
         return submodular.by_row(np.divide, similarity_of(rows, columns), like)
 
     return divided
@@ -166,8 +166,8 @@ class Similarities:
 
     @property
     def centre(self) -> np.ndarray:
-        """Where angles are measured from, float32 [D]: one place for all matrices, as objectives
-        compare their values."""
+        """What `cosine` subtracts first: the mean of "data", float32 [D]; the same for all
+        matrices, because objectives compare their values."""
         return self.hidden("data").mean(axis=0)
 
     def neighbours(self, rows: str, columns: str) -> tuple[np.ndarray, np.ndarray]:

@@ -171,7 +171,7 @@ class DataMutualInformation(FacilityLocation):
 
 def alike(similarity: Matrix) -> np.ndarray:
     """ρ_i = #{ j : s_ij >= ½ max_k s_ik }: how many candidates do for row i at least half of what
-    its best one does; 1 where none does anything.
+    its best one does; 1 for a row of zeros.
 
     Facility location adds up over rows, so what is there a hundred times is covered first. Row i
     divided by ρ_i ends that: ρ records that are all alike weigh 1/ρ each, together as much as one.

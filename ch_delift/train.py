@@ -54,7 +54,7 @@ def load_other(given: Delift, name: str) -> tuple[list[dict], dict[str, list[dic
 
 def with_other(work: Work, name: str, records: list[dict], split: dict[str, list[dict]]) -> Work:
     """The same work with these records instead of the data."""
-    say(f"{name.capitalize()} records:")
+    say(f"{name.capitalize()} records, encoded:")
     parts = pipeline.encode_splits(split, work.tokenizer, work.options, work.model.config.n_positions)
     work.facts[f"{name}_sha256"] = runs.data_hash(records)
     return replace(work, records={split: part.records for split, part in parts.items()},

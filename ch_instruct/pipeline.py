@@ -85,8 +85,8 @@ class Work:
                                     base=public_name(given.model)), **changes)
 
     def equal_steps(self, times: int = 1) -> dict[str, Any]:
-        """Changes for `train`: whatever it trains on, it takes `times` the steps of --epochs over the whole training part. It
-        is evaluated whenever it has taken the steps of one epoch."""
+        """Changes for `train`: it takes `times` the steps of --epochs over the whole training part, also where it trains on
+        less, and evaluates after the steps of each epoch."""
         per_epoch = self.train_options().steps_per_epoch(len(self.examples["train"]))
         return {"max_steps": times * self.options.epochs * per_epoch, "evaluate_every": per_epoch}
 
@@ -109,7 +109,7 @@ def check_new_file(options: FineTuning) -> None:
 def prepare(options: FineTuning, held_out: Sequence[dict] = ()) -> Work:
     """Check the options, read and encode the data, load the model. Prints a report; writes nothing.
 
-    held_out: records of another file that is tested, too; the training part asks none of their questions.
+    held_out: records of another file; training records with one of their questions are left out.
     """
     if options.smoke:
         options = replace(options, epochs=1, batch_size=min(options.batch_size, 8))

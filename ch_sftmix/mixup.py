@@ -98,7 +98,7 @@ def shared_positions(hidden_c: Tensor, targets_c: Tensor, hidden_u: Tensor,
     # [P, T], the first shared[p] response positions of each row
     first_c, first_u = (has & (has.cumsum(dim=1) <= shared[:, None]) for has in (has_c, has_u))
     pair = torch.repeat_interleave(torch.arange(len(shared), device=shared.device), shared)
-    z_c, z_u = (take(hidden, places(first, hidden.device))  # hidden[first]; no GPU is waited for
+    z_c, z_u = (take(hidden, places(first, hidden.device))  # hidden[first]; waits for no GPU
                 for hidden, first in ((hidden_c, first_c), (hidden_u, first_u)))
     return z_c, targets_c[first_c], z_u, targets_u[first_u], pair
 

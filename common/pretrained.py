@@ -99,7 +99,7 @@ def find_folder(name: str) -> Path:
     """
     if (name == "classroom" or name in PUBLIC) and any(files.is_there(Path(name) / file) for file in WANTED_FILES):
         raise InputError(f"{name} is the name of a public model, and of a folder here; write ./{name} for the folder, or "
-                         "rename it.")
+                         "rename the folder to use the model.")
     if name == "classroom":
         return CLASSROOM_FOLDER
     if name in PUBLIC:

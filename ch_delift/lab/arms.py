@@ -95,7 +95,7 @@ ARMS: dict[str, Callable[[Setting], list[int]]] = {
     "SE, family counts": lambda s: as_the_oracle(s, counts=True, copies=False),
     "SE, no copies": lambda s: as_the_oracle(s, counts=False, copies=True),
     "SE, counts, no copies": lambda s: as_the_oracle(s, counts=True, copies=True),
-    "DELIFT by family": lambda s: s.greedy(lambda rows, columns: (  # what ρ does without labels
+    "DELIFT by family": lambda s: s.greedy(lambda rows, columns: (  # by the true families; ρ needs none
         s.similarities.by_utility(rows, columns) / family_sizes(s.data)[:, None])),
     "known utility": lambda s: s.greedy(lambda rows, columns: known_similarity(s.data)),
 }

@@ -308,7 +308,7 @@ def main() -> None:
     if not args.questions:
         told, ours, theirs = len(ours), different_questions(ours), different_questions(theirs)
         if len(ours) < told:
-            say(f"{told - len(ours)} of {told} questions repeat an earlier one and are judged once")
+            say(f"{told - len(ours)} of {told} questions repeat an earlier one; only the first answer to a question is judged")
     runs.check_run(args)
     server = JudgeServer(args.url, args.judge_model, args.timeout)
     listed = server.probe()

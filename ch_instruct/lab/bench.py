@@ -327,7 +327,7 @@ def one_step(who: str, precision: str, folder: Path, examples: list[Example]) ->
 
 def main() -> None:
     args = options.parse(BenchOptions, __doc__)
-    quiet_transformers()  # refused now, where it is missing
+    quiet_transformers()  # ends here if it is missing
     device = pick_device(args.device)
     with tempfile.TemporaryDirectory() as made, beside(args.busy):
         folder = Path(made)

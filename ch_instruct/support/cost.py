@@ -2,7 +2,7 @@
 
 The trial does what the run will do, with its own data: it evaluates a batch, takes training steps at a learning rate of 0, and
 answers a few tokens. The seconds of each, times how much of it there will be, are the estimate. Where a batch takes long, the
-trial takes a few of its rows, and adds the memory that the others need.
+trial takes its shortest rows, and adds the memory that the others need.
 """
 
 import contextlib
@@ -104,16 +104,18 @@ def tokens_in(work: Work, split: str) -> int:
 
 
 def few(kind: Training, items: list, token: float) -> list:
-    """The shortest of these items: as many as take PART seconds, and at least one for each process. One `token` takes so many
-    seconds."""
+    """The shortest of these items: as many as take PART seconds, and at least one for each process.
+
+    token: seconds that one takes.
+    """
     items = sorted(items, key=kind.data.size)
     count = sum(token * tokens <= PART for tokens in accumulate(map(kind.data.size, items)))
     return items[:max(distributed.world_size(), count)]
 
 
 def time_reading(work: Work, kind: Training) -> float:
-    """Seconds that evaluating a token takes, by (some of) one batch of middling size for each process. Every process gets the
-    same."""
+    """Seconds that evaluating a token takes, by a batch of middling size (or its shortest rows) for each process. Every process
+    gets the same."""
     batches, processes = kind.batches(), distributed.world_size()
     middling = batches[len(batches) // 2]
 

@@ -45,7 +45,7 @@ def rendered(template: str, messages: list[dict[str, str]]) -> str:
 
 
 def end_as(style: str, tokenizer: Tokenizer) -> None:
-    """Let responses end as the style says: in chatml with a token of its own, whatever ends the model's documents."""
+    """Let responses end as the style says: in chatml with <|im_end|>, whatever ends the model's documents."""
     if style == "chatml":
         tokenizer.end, tokenizer.eot_id = END, tokenizer.control(END)
 

@@ -234,7 +234,7 @@ def moments(xray: Xray) -> Sequence[Any]:
 
 
 def growing_view(xray: Xray, form: Form) -> str:
-    """The same sentence at each snapshot of a training, or one of five in the recording of another."""
+    """The same sentence at each snapshot of a training, or one of five sentences of the recorded training."""
     found = moments(xray)
     looks: Sequence[dict] = found
     number = int(form.number("moment", 1, len(found)))

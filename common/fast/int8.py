@@ -2,8 +2,8 @@
 
 A step of answering reads every weight of the model once, so it takes as long as the memory needs for that. Here a row of a
 matrix is kept as whole numbers from -127 to 127 and one scale: a quarter of the bytes. The inputs of a product become whole
-numbers as well, anew each time (dynamic quantisation, by PyTorch's own kernels). Answers may differ in a token now and
-then: from those in fp32, and with other texts beside them, as all inputs of a product share one scale.
+numbers as well, anew each time (dynamic quantisation, by PyTorch's own kernels). Now and then a token differs
+from fp32, or changes with the other texts of a batch, because all inputs of a product share one scale.
 """
 
 import warnings

@@ -82,7 +82,7 @@ def score_rows(found: dict[str, tuple[dict, dict, dict]]) -> str:
                 row += f" [{letters.setdefault(test['sha256'], ascii_uppercase[n % 26] * (1 + n // 26)) if test else '?'}]"
             arms[row] = result
             questions |= {row: test["questions"]} if test else {}
-    notes = [f"[{'], ['.join(letters.values())}]: different tests; compare only rows of the same letter."
+    notes = [f"[{'], ['.join(letters.values())}]: different tests; compare only rows with the same letter."
              + " [?]: the report does not tell its test." * (None in sets)] * bool(letters)
     if others := [name for name in OTHER_TOKENS if len({done.get(name) for done, _, _ in found.values()}) > 1]:
         notes.append(f"Losses and perplexities may be those of different tokens ({', '.join(others)}); compare exact matches.")

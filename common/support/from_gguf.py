@@ -42,7 +42,7 @@ CONFIG = {"max_position_embeddings": "context_length", "hidden_size": "embedding
           "intermediate_size": "feed_forward_length", "num_attention_heads": "attention.head_count",
           "num_key_value_heads": "attention.head_count_kv", "rms_norm_eps": "attention.layer_norm_rms_epsilon",
           "rope_theta": "rope.freq_base", "rope_type": "rope.scaling.type", "head_dim": "attention.key_length"}
-# Fields that change what is computed, and the values with which they do not.
+# Fields that change what is computed; only these values are supported.
 PLAIN = {"rope.scaling.factor": (None, 0, 1), "rope.scale_linear": (None, 0, 1), "attention.sliding_window": (None, 0)}
 NAMES = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head", "attn_norm": "input_layernorm",
          "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
@@ -85,7 +85,7 @@ def convert(file: Path, folder: Path) -> None:
                  if config.get("rope_type") != "none" or not name.startswith("rope")}
         plain |= {f"{kind}.rope.dimension_count": (None, width), "tokenizer.ggml.add_bos_token": (None, False)}
         if odd := [f"{name} = {field(name)}" for name, values in plain.items() if field(name) not in values]:
-            raise ValueError(f"it has {', '.join(odd)}, which is not computed here")
+            raise ValueError(f"it has {', '.join(odd)}, which is not supported here")
         if config.get("rope_type") == "none":
             del config["rope_type"]
         config |= {"model_type": kind, "vocab_size": len(words), "tie_word_embeddings": "output.weight" not in tensors}

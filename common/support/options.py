@@ -177,8 +177,8 @@ class AnswerPrecisionOption(Options):
     """The same where a model only answers."""
 
     precision: str = option("auto", "precision of matrix products; auto takes bf16 where the GPU or the processor has "
-                            "instructions for it; int8 (CPU) reads a quarter of the bytes: faster, and now and then "
-                            "another word, which depends on the texts beside it, too (default: %(default)s)",
+                            "instructions for it; int8 (CPU) reads a quarter of the bytes: faster, but now and then "
+                            "a word differs, also with the other texts of a batch (default: %(default)s)",
                             choices=["auto", "fp32", "bf16", "int8"])
 
 

@@ -29,7 +29,7 @@ def test_what_adds_nothing_is_drawn_at_random_and_told(useful, capsys):
     similarities = SimpleNamespace(by_hidden_states=lambda rows, columns: shown)
     given = [Delift(stage="task", target="t.json", seed=seed) for seed in (2, 2, 3)]
     one, again, other = (greedy_choice("se", similarities, some, 4) for some in given)
-    told = f"Warning: after {useful} of 4 choices by se nothing more is gained" in capsys.readouterr().out
+    told = f"Warning: after {useful} of 4 records no other adds anything for se" in capsys.readouterr().out
     assert told == (useful < 4) and one == again and len(set(one.places)) == 4
     assert set(one.places[:useful]) == {15, 17, 11, 13}.intersection(one.places[:useful]) and one.gains[useful:] == [0] * (
         4 - useful)

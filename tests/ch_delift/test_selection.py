@@ -101,7 +101,7 @@ def test_kinds_of_more_records_than_are_compared_are_warned_of(compared, warned,
     rows = np.repeat(np.arange(24), compared)
     some = sparse.coo_array((whole[rows, nearest.ravel()], (rows, nearest.ravel())), shape=(24, 24)).tocsr()
     even_rows(lambda rows, columns: some)("data", "data")
-    assert ("Warning: for 83% of the records all 4 that are compared" in capsys.readouterr().out) == warned
+    assert ("Warning: for 83% of the records, all 4 neighbours that are compared" in capsys.readouterr().out) == warned
 
 
 @pytest.mark.parametrize(("pairs", "targets", "measured"), [

@@ -465,7 +465,7 @@ def test_a_question_that_comes_again_counts_once(server, monkeypatch, capsys, tm
         write_json(tmp_path / name / "b.json", some)
         reports.append(run(monkeypatch, tmp_path / name, server, "--responses", "b.json", "--out", "out"))
     assert reports[0] == reports[1] and reports[1]["answers"] == 3
-    assert "6 of 9 questions repeat an earlier one and are judged once" in capsys.readouterr().out
+    assert "6 of 9 questions repeat an earlier one; only the first answer to a question is judged" in capsys.readouterr().out
     (tmp_path / "c").mkdir()
     write_json(tmp_path / "c" / "a.json", again + once + again)
     pairs = run(monkeypatch, tmp_path / "c", server, "--responses", tmp_path / "b" / "b.json", "--against", "a.json", "--out",

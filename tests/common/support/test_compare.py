@@ -84,7 +84,7 @@ def test_rows_of_different_tests_are_marked(in_process, tmp_path):
         (run / "report.json").write_text(json.dumps(report))
     told = in_process("common/support/compare.py", tmp_path / "a", tmp_path / "b").stdout
     assert "a: ntp [A]" in told and "b: base [A]" in told and "b: ntp [B]" in told
-    assert "[A], [B]: different tests; compare only rows of the same letter." in told
+    assert "[A], [B]: different tests; compare only rows with the same letter." in told
     assert "[A]" not in in_process("common/support/compare.py", tmp_path / "a").stdout
 
 
