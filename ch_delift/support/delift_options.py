@@ -56,9 +56,9 @@ class Delift(FineTuning):
                         metavar="P")
     similarity: str = option("utility", "what makes two records alike: that one helps the model with the other, as published, "
                              "or the cosine of their mean hidden states (default: %(default)s)", choices=["utility", "hidden"])
-    rows: str = option("equal", "how much each record counts that is to be covered: equal, all the same, as published; or even, each "
-                       "divided by how many similar records there are (at most K with neighbours:K), so that every kind counts "
-                       "the same (default: %(default)s)", choices=["equal", "even"])
+    rows: str = option("equal", "how much each record counts that is to be covered: equal, all the same, as published; or "
+                       "even, each divided by how many similar records there are (at most K with neighbours:K), so that every "
+                       "kind counts the same (default: %(default)s)", choices=["equal", "even"])
     kernel: str = option("positive", "similarity from utility: max(U, 0), or min-max over the matrix (default: %(default)s)",
                          choices=["positive", "minmax"])
     flmi: str = option("query", "which of three functions called FLMI, for --stage task (default: %(default)s)",
