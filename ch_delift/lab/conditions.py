@@ -30,7 +30,7 @@ class DrawnData(NamedTuple):
 
     training: list[dict]  # to choose from
     test: list[dict]
-    target: list[dict]  # what the model is to become good at, none of it in the other two; empty where that is everything
+    target: list[dict]  # what the model is to become good at, other records than the other two; empty: everything
 
     @property
     def weights(self) -> dict[str, float]:
@@ -83,6 +83,7 @@ def draw_data(condition: str, seed: int) -> DrawnData:
         target = [record for family in wanted for record in by_family[family][PER_FAMILY:PER_FAMILY + each]]
         test = [record for record in test if record["family"] in wanted]
     rng.shuffle(training)
+    rng.shuffle(target)  # who takes turns by target records serves all families alike
     return DrawnData(training, test, target)
 
 
@@ -100,12 +101,12 @@ def oracle(data: DrawnData, budget: int) -> list[int]:
     return [place for _, place in turns[:budget]]  # a turn takes one record of each family
 
 
-def what_was_chosen(data: DrawnData, places: Sequence[int]) -> dict[str, float]:
+def what_was_chosen(data: DrawnData, places: Sequence[int]) -> dict[str, float | None]:
     """How many different things these training records ask about, and which shares of them have a wrong answer and are of
-    a small family."""
-    chosen = [data.training[place] for place in places]
+    a small family (None if no family is small)."""
+    chosen, small = [data.training[place] for place in places], data.small_families
     return {"different": len({thing(record) for record in chosen}), "wrong": fmean("wrong" in record for record in chosen),
-            "small_share": fmean(record["family"] in data.small_families for record in chosen)}
+            "small_share": fmean(record["family"] in small for record in chosen) if small else None}
 
 
 def measures(data: DrawnData, families: dict[str, float]) -> dict[str, float | None]:

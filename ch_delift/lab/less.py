@@ -3,7 +3,7 @@
 As published: a warm-up by LoRA on 5 % of the data for 4 epochs; at the end of each, the cosine of the step that Adam would take
 on a candidate alone, its moments included, with the plain gradient of each task of the target; the sum over epochs, weighted by
 their mean learning rates; the best task counts. Not as published: gradients are not projected to 8,192 numbers, as ours have
-only some 200,000. The target's tasks are its families.
+only 131,072. The target's tasks are its families.
 """
 
 from collections.abc import Sequence

@@ -69,6 +69,7 @@ def test_a_target_is_a_few_families_told_by_other_records():
     assert {r["family"] for r in data.test} == {r["family"] for r in data.target} == data.weights.keys()
     assert data.small_families == set()
     assert draw_data("target", 301).weights.keys() != data.weights.keys()
+    assert Counter(r["family"] for r in data.target[:18]).keys() == data.weights.keys()  # where 18 take turns, all are served
 
 
 def test_noisy_data_has_wrong_answers_in_training_alone():
@@ -106,6 +107,7 @@ def test_the_oracle_finds_as_many_as_are_to_be_chosen(condition):
 def test_what_was_chosen_counts_things_wrong_answers_and_small_families():
     data = DrawnData(records("a1", "a1!", "b1", "c1", "d1", "d2", "a2", "b2"), [], [])  # small: c alone
     assert what_was_chosen(data, [0, 1, 3, 4]) == {"different": 3, "wrong": 0.25, "small_share": 0.25}
+    assert what_was_chosen(data._replace(training=data.training[3:5]), [0])["small_share"] is None  # one record of each family
 
 
 def test_exact_match_is_summed_up_in_three_ways():
