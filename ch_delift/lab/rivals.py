@@ -12,7 +12,7 @@ from scipy.cluster.vq import kmeans2
 from ch_delift.baselines import highest
 from common.embedding import cosine, unit
 
-COPY = 0.8  # a cosine from here up is a near-copy's (conditions.md); on skewed data, mostly another record of the family's
+COPY = 0.8  # a cosine from here up is a near-copy's (conditions.md); on skewed data mostly another thing's
 
 
 def without_copies(vectors: np.ndarray, budget: int, seed: int) -> list[int]:
