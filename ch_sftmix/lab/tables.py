@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from common.support import options
@@ -54,6 +55,11 @@ SECONDARY = (("relative tenth left out", "ntp"), ("tenth left out", "ntp"), ("ra
 OTHERS = (("sftmix", "random halves"), ("mixup in confident half", "confident half"),
           ("mixup in unconfident half", "unconfident half"), ("ntp, twice as long", "sftmix"), ("label smoothing", "ntp"),
           ("dropout", "ntp"))  # where somebody has measured them
+CARRIER = "kind"  # the family of questions that moves these differences most
+AFTERWARDS = f"""## One family, looked at afterwards
+
+**We looked at this after all tests.** Here every family of questions counts alike: first all 18, then all but `{CARRIER}`. Nothing
+is tested."""
 MEASURES: dict[str, tuple[Callable[[dict], float], str]] = {
     "Exact match": (lambda found: found["exact_match"], ".1%"),
     "Test loss": (lambda found: found["test_loss"], ".3f"),
@@ -61,6 +67,11 @@ MEASURES: dict[str, tuple[Callable[[dict], float], str]] = {
     "Gap in the confident half: test loss minus training loss": (
         lambda found: found["test_loss"] - found["training_loss"][0], ".3f"),
     "Gap in the unconfident half": (lambda found: found["test_loss"] - found["training_loss"][1], ".3f")}
+
+ONE_FAMILY: dict[str, tuple[Callable[[dict], float], str]] = {
+    "Families alike": (lambda found: fmean(found["families"].values()), ".1%"),
+    f"Without `{CARRIER}`": (
+        lambda found: fmean(match for family, match in found["families"].items() if family != CARRIER), ".1%")}
 
 Results = dict[float, dict[str, dict[int, dict]]]  # noise -> arm -> data seed -> entry
 
@@ -94,9 +105,10 @@ def primary_text(results: Results, fixed: bool = True) -> str:
     return f"{told}\n\nUpper ends of SFTMix's intervals, each for itself: {', '.join(highest)}."
 
 
-def difference_rows(results: Results, measure: str, pairs: Sequence[tuple[str, str]]) -> str:
+def difference_rows(results: Results, measure: str, pairs: Sequence[tuple[str, str]],
+                    measures: dict[str, tuple[Callable[[dict], float], str]] = MEASURES) -> str:
     """Differences of one measure, a column for each noise; pairs of which nothing is measured are told as that."""
-    value, form = MEASURES[measure]
+    value, form = measures[measure]
     return table([f"{measure}, difference", *(f"noise {noise:g}" for noise in results)], [
         [f"{first} - {second}", *(interval_of(found.get(noise, []), f"+{form}") for noise in results)]
         for first, second in pairs for found in [differences(results, first, second, value)]])
@@ -133,7 +145,8 @@ def page(entries: Sequence[dict], fixed: bool = True) -> str:
         parts += ["## All others: described, not tested",
                   fenced(difference_rows(results, "Exact match", pairs)),
                   fenced(difference_rows(results, "Test loss", [*PRIMARY, *pairs])),
-                  *(fenced(arm_table(results, measure)) for measure in MEASURES), fenced(wrong_table(results))]
+                  *(fenced(arm_table(results, measure)) for measure in MEASURES), fenced(wrong_table(results)),
+                  AFTERWARDS, *(fenced(difference_rows(results, one, [*PRIMARY, *pairs], ONE_FAMILY)) for one in ONE_FAMILY)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -106,7 +106,7 @@ def test_the_text_says_what_the_dynamics_tell(stored):
     assert "Not one wrong answer is in the confident half" in text and half == wrong > by_chance
     assert "training dynamics put every wrong answer into the unconfident half" in text
     assert f"of the {wrong} examples the model is least sure of, {found} are wrong" in text and 2 * chance < found
-    assert "But the wrong answers do not lie apart" in text and found < wrong / 2
+    assert "But these do not lie apart" in text and found < wrong / 2
     in_ten = re.search(r"Among the ten least sure: (\d+)", told)[1]
     assert f"Of the ten least sure examples, {in_ten} are wrong." in text
     assert f"Of our 192 records, {wrong} are wrong ({wrong / 192:.0%})".replace("%)", " %)") in text

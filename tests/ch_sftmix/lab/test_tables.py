@@ -9,7 +9,7 @@ from common.support.files import Journal, write_text
 
 def entry(arm: str, seed: int, match: float, noise: float = 0.2, **more) -> dict:
     return {"noise": noise, "seed": seed, "arm": arm, "exact_match": match, "test_loss": 0.1, "training_loss": [0.05, 0.2],
-            "bins": [[2.0, 1.8, 1.0]], **more}
+            "bins": [[2.0, 1.8, 1.0]], "families": {"home": match, "job": match, "kind": 0.0}, **more}
 
 
 def test_differences_are_taken_within_each_data_set_that_has_both():
@@ -52,6 +52,14 @@ def test_the_page_tells_how_many_data_sets_an_arm_has():
     assert "90.0% ± 0.0% (2)" in row and row.count("-") == 2
     assert "neftune - ntp" in text and "dropout" not in text  # of the others only what is measured
     assert "Not finished" in page([])
+
+
+def test_one_family_is_left_out_afterwards():
+    text = page([entry("oracle", seed, 0.9) for seed in (8, 9)] + [
+        entry("ntp", seed, 0.6, wrong={}) for seed in (8, 9)])
+    alike, without = [line.removeprefix("oracle - ntp").strip() for line in text.splitlines()
+                      if line.startswith("oracle - ntp")][-2:]
+    assert (alike, without) == ("+20.0% ± 0.0%", "+30.0% ± 0.0%")  # of three families one, or none, is kind
 
 
 def test_the_command_makes_the_page_of_a_journal(in_process, tmp_path):
