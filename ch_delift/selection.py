@@ -56,8 +56,9 @@ def check_pairs(rows: int, columns: int) -> None:
                  "use --pairs neighbours:32")
 
 
-def check_utility(folder: Path, facts: dict[str, object]) -> None:
-    """Refuse the utilities in a run folder if they are not of these models, data and pairs.
+def check_utility(folder: Path, facts: dict[str, object], needed: list[tuple[str, str]]) -> None:
+    """Refuse the utilities in a run folder if they are not of these models, data and pairs, or lack
+    a matrix that is needed (`needed_matrices`).
 
     Raises:
         InputError: naming what differs.
@@ -74,9 +75,11 @@ def check_utility(folder: Path, facts: dict[str, object]) -> None:
                 f"--utility {folder} was measured with {name} {str(recorded.get(name))[:16]}, and "
                 f"this run has {str(value)[:16]}; give the same model, data and options, or leave "
                 "--utility out.")
-    if not list((folder / "utility").glob("*.npy")):
-        raise InputError(f"--utility {folder} holds no finished matrix; finish that run with "
-                         "--resume first.")
+    if missing := [name for name in map("-".join, needed)
+                   if not (folder / "utility" / f"{name}.npy").exists()]:
+        raise InputError(f"--utility {folder} holds no finished matrix {' and '.join(missing)}; "
+                         "give a run of the same --stage, --flmi and --rows, finished by --resume "
+                         "if it was interrupted, or leave --utility out.")
 
 
 def check_matrices(folder: Path, sizes: dict[str, int], pairs: Pairs) -> None:
@@ -87,9 +90,10 @@ def check_matrices(folder: Path, sizes: dict[str, int], pairs: Pairs) -> None:
     """
     for file in sorted((folder / "utility").glob("*.npy")):
         rows, _, columns = file.stem.partition("-")
-        width = sizes.get(columns, 0)
-        tried = min(pairs.number, width) if pairs.kind == "neighbours" else width
-        read(file, (sizes.get(rows, 0), tried))
+        if {rows, columns} <= sizes.keys():  # others are of another stage
+            width = sizes[columns]
+            tried = min(pairs.number, width) if pairs.kind == "neighbours" else width
+            read(file, (sizes[rows], tried))
 
 
 def objective(stage: str, similarity_of: SimilarityOf,

@@ -88,7 +88,7 @@ def open_similarities(work: Work, other: Work | None, given: Delift) -> tuple[Pa
     for group, examples in groups.items():  # the examples as they are trained on, cut ones as cut
         facts[f"{group}_sha256"] = runs.data_hash([[example.ids, example.spans] for example in examples])
     if given.utility is not None:
-        check_utility(given.utility, facts)
+        check_utility(given.utility, facts, needed_matrices(given.stage, given.flmi, given.rows))
         check_matrices(given.utility, {group: len(examples) for group, examples in groups.items()}, pairs)
     folder = pipeline.open_run("ch_delift", work, kernel_model_sha256=facts["model_sha256"])
     utilities = (given.utility or folder) / "utility"

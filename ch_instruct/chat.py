@@ -84,7 +84,8 @@ class Chat:
                     say(f"[the context is full: the model no longer sees the first {dropped} messages]")
                 self.forgotten = dropped
                 return ids
-        say(f"[that is too long: this model reads {longest} tokens and answers after them]")
+        what = "with the system message, that is" if self.args.system else "that is"
+        say(f"[{what} too long: this model reads {longest} tokens and answers after them]")
         return None
 
     def ask(self, question: str) -> None:

@@ -104,6 +104,8 @@ def check_new_file(options: FineTuning) -> None:
     inside = options.out is not None and options.out.resolve() in file.resolve().parents
     if file.suffix not in (".json", ".jsonl") or inside or (files.is_there(file) and not runs.is_resuming(options)):
         raise InputError(f"--save-data {file}: give a new file that ends in .json or .jsonl, outside of --out.")
+    if place := files.unwritable(file):
+        raise InputError(f"--save-data {file} cannot be written in {place}; choose another place.")
 
 
 def prepare(options: FineTuning, held_out: Sequence[dict] = ()) -> Work:

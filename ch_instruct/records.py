@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ch_instruct.support.data_files import READABLE, ending, read_file
-from ch_instruct.support.data_forms import to_record
+from ch_instruct.support.data_forms import BESIDES, to_record
 from ch_instruct.support.public_sets import PUBLIC_SETS, fetch_from_hub, is_hub_id
 from ch_pretrain import classroom
 from common.support.console import say
@@ -74,6 +74,10 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
     rows = _read(data, option)
     if option in SECOND and fields and not _fits(rows[0], fields):
         fields = None  # they are those of --data
+    for pair in fields or ():
+        ours, _, theirs = pair.partition("=")
+        if ours in BESIDES and not any(isinstance(row, dict) and theirs in row for row in rows):
+            raise InputError(f"{option} {data}: no record has the key {theirs!r}; change --fields {pair}, or leave it out.")
     forms: Counter[str] = Counter()
     unused: Counter[str] = Counter()
     good: dict[int, dict] = {}
@@ -355,10 +359,19 @@ def split_places(records: list[dict], seed: int) -> dict[str, list[int]]:
                 parts[split] = training.pop(training.index(min(training, key=len)))
         parts["train"] = [place for group in training for place in group]
     for split in ("train", "test"):
+        if not parts[split] and named:
+            raise InputError(f"No record has the 'split' {split!r}; give it to some, or take 'split' out of all records.")
         if not parts[split]:
             raise InputError(f"{len(records)} record(s) leave nothing for the {split} part; at least 3 different questions "
                              "are needed, or a 'split' in each record.")
-    if not named:
+    if named:
+        asked = {question for place in parts["train"] for question in _questions(records[place])}
+        for split in ("validation", "test"):
+            known = sum(not asked.isdisjoint(_questions(records[place])) for place in parts[split])
+            if known:
+                say(f"Warning: {known:,} of {len(parts[split]):,} {split} records ask what a training record asks, too; scores "
+                    "on them say nothing about new questions.")
+    else:
         say(f"Split by --seed: {' / '.join(str(len(part)) for part in parts.values())} records for {', '.join(parts)} "
             f"(wanted: {1 - TEST_SHARE - VALIDATION_SHARE:.0%} / {VALIDATION_SHARE:.0%} / {TEST_SHARE:.0%})")
     return parts

@@ -52,7 +52,7 @@ from common.support.reports import with_interval
 def main() -> None:
     args = options.parse(RespondOptions, __doc__)
     page = args.out.with_suffix(".html")
-    if page == args.out:
+    if args.out.suffix.lower() != ".json":
         raise InputError(f"--out {args.out}: the answers are JSON and the page beside them is .html; choose a .json name.")
     if page.exists():
         raise InputError(f"--out: {page} already exists; choose a new file.")

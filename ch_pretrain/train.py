@@ -11,6 +11,7 @@ looking_back.csv: at which step the model began to look back, if it did (see loo
 """
 
 import copy
+import shlex
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,9 @@ class Pretraining(RunOptions, PrecisionOption, DeviceOption, TrainingOptions):
         super().__post_init__()
         if self.width % self.heads:
             raise InputError(f"--heads {self.heads} does not divide --width {self.width}; choose one that does.")
+        for name in ("layers", "width", "heads", "vocab_size") if self.model is not None else ():
+            if (value := getattr(self, name)) != getattr(Pretraining, name):
+                raise InputError(f"{flag(name)} {value}: --model {self.model} has its own; leave {flag(name)} out.")
         if self.vocab_size < 257:
             raise InputError(f"--vocab-size {self.vocab_size} is too small: 256 bytes and {END_OF_TEXT} need 257 entries.")
 
@@ -119,11 +123,11 @@ def read_documents(given: Pretraining) -> list[str]:
 
 
 def split_documents(documents: list[str]) -> tuple[list[str], list[str]]:
-    """Training and validation documents: the last 2 % (700 at most), or, of a single document, its last 2 % of text."""
-    if len(documents) == 1:
-        cut = int(len(documents[0]) * (1 - VALIDATION_SHARE))
-        return [documents[0][:cut]], [documents[0][cut:]]
-    held_out = min(max(1, round(len(documents) * VALIDATION_SHARE)), MOST_VALIDATION)
+    """Training and validation documents: the last 2 % (700 at most), or, of fewer than 50, the last 2 % of each one's text."""
+    if len(documents) * VALIDATION_SHARE < 1:
+        cuts = [int(len(document) * (1 - VALIDATION_SHARE)) for document in documents]
+        return [text[:cut] for text, cut in zip(documents, cuts)], [text[cut:] for text, cut in zip(documents, cuts)]
+    held_out = min(round(len(documents) * VALIDATION_SHARE), MOST_VALIDATION)
     return documents[:-held_out], documents[-held_out:]
 
 
@@ -164,8 +168,9 @@ def main() -> None:
     given = options.parse(Pretraining, __doc__)
     check_sizes(given)
     if given.smoke:
-        given = replace(given, layers=2, width=64, heads=2, epochs=1, vocab_size=min(given.vocab_size, 512),
-                        max_length=min(given.max_length, 64))
+        given = replace(given, epochs=1, max_length=min(given.max_length, 64))
+    if given.smoke and given.model is None:
+        given = replace(given, layers=2, width=64, heads=2, vocab_size=min(given.vocab_size, 512))
     runs.check_run(given)
     device = pick_device(given.device)
     distributed.start(device)
@@ -194,7 +199,7 @@ def main() -> None:
     text_bytes = sum(len(document.encode()) for document in training)
     say(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "
         f"{rows[0].numel():,} tokens ({text_bytes / rows[0].numel():.2f} bytes each), "
-        f"{len(data):,} windows of {length} to learn from, {precision} on {device} ({why})")
+        f"{len(data):,} windows of {length} to learn from, {len(validation):,} to validate on, {precision} on {device} ({why})")
 
     torch.manual_seed(given.seed)  # of dropout
     how = TrainOptions(given.epochs, given.batch_size, given.accumulate, given.lr, precision, warmup=WARMUP)
@@ -226,7 +231,7 @@ def main() -> None:
         say("\nHow it goes on (greedily):" if prompts else "")
         for prompt, new in zip(prompts, continue_all(model, list(prompts.values()), 24, tokenizer.eot_id)):
             say(f"  {prompt!r} -> {tokenizer.decode(new.ids)!r}")
-        say(f"\nNext: python ch_pretrain/generate.py --model {folder} --prompt \"...\"")
+        say(f"\nNext: python ch_pretrain/generate.py --model {shlex.quote(str(folder))} --prompt \"...\"")
 
 
 if __name__ == "__main__":

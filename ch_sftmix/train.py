@@ -16,6 +16,7 @@ The method: Xiao et al., "SFTMix", arXiv 2410.05248.
 
 import csv
 import io
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -168,7 +169,7 @@ def leave_out(work: Work, sure: Tensor, share: float, folder: Path, seed: int) -
             "made": f"all training records but the {len(left)} of {len(data)} of which the reference run was least sure, "
                     "compared with similar records"})
         say(f"{len(left)} of {len(data)} records are left out; read them in {folder / 'left_out.csv'}. Every fine-tuning "
-            f"command goes without them by --subset {folder / 'subset.json'}")
+            f"command goes without them by --subset {shlex.quote(str(folder / 'subset.json'))}")
     part = pipeline.example_dataset([data[i] for i in kept], work.tokenizer, work.options.loss_on, seed)
     return pipeline.train(work, part, next_token_loss, folder / "left-out", seed, **work.equal_steps())
 

@@ -149,7 +149,8 @@ def read_config(folder: Path) -> GPT2Config:
         return read_config(base)
     path = folder / "config.json"
     if not files.is_there(path):
-        raise InputError(f"{folder} is no checkpoint: it has no config.json.")
+        hint = "; give one of its folders seed-0, seed-1, ..." * (folder / "seed-0").is_dir()
+        raise InputError(f"{folder} is no checkpoint: it has no config.json{hint}.")
     content = files.read_json(path, {str: object}, "not the config.json of a model", "fetch or copy it again")
     config = public_form.config_from(content, path)
     count = public_form.count_parameters(config)

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,15 @@ def unpack(packed: bytes) -> bytes:
     return content
 
 
+class Number(float):
+    """A number of JSON that keeps how it is written: an answer of 3.10 is not 3.1."""
+
+    def __init__(self, text: str) -> None:
+        self.written = text
+
+
 def _parse(text: str) -> Any:
-    content = json.loads(text, object_pairs_hook=_object)
+    content = json.loads(text, object_pairs_hook=_object, parse_float=Number)
     refuse_deep(content)
     return content
 
@@ -99,14 +107,16 @@ def _line(line: str, where: str) -> object:
 
 
 def read_csv(content: bytes, where: str, tabs: bool = False) -> list:
-    """The rows of a table with a line of names, in UTF-8. Cells are parted by `tabs`, or else by the sign that is most frequent
-    in that line: comma, semicolon or tab."""
+    """The rows of a table with a line of names, in UTF-8. Cells are parted by `tabs`, or by the sign that a first line like
+    "sep=;" names (Excel's), or else by the one that is most frequent in the line of names: comma, semicolon or tab."""
     csv.field_size_limit(2**31 - 1)  # characters in one cell
     with reading(where, "no CSV in UTF-8", "save it again in that form"):
-        text = content.decode("utf-8-sig")
-        names = text[:text.find("\n")] if "\n" in text else text
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True,
-                                delimiter="\t" if tabs else max(",;\t", key=names.count))
+        text = content.decode("utf-8-sig").lstrip("\r\n")
+        if told := re.match(r"sep=(.)[\r\n]+", text):
+            text = text[told.end():]
+        names = re.sub(r'"[^"]*"', "", text[:200_000]).lstrip("\r\n").splitlines()[:1]  # a name in quotes may hold a sign
+        sign = "\t" if tabs else told[1] if told else max(",;\t", key="".join(names).count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=sign)
         rows: list = list(reader)
         _refuse_twins([name for name in reader.fieldnames or () if name], where)
     for number, row in enumerate(rows, 1):
@@ -133,4 +143,4 @@ def read_parquet(path: Path, where: str) -> list[dict]:
     with reading(where, "no Parquet file", "fetch or copy it again"):
         file = parquet.ParquetFile(path)
         _refuse_twins(file.schema_arrow.names, where)
-        return [json.loads(json.dumps(row, default=text)) for row in file.read().to_pylist()]
+        return [json.loads(json.dumps(row, default=text), parse_constant=lambda _: None) for row in file.read().to_pylist()]

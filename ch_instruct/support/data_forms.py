@@ -101,8 +101,7 @@ def to_record(row: object, where: str, fields: Sequence[str] | None = None, answ
         fitting = [key for key in usual if isinstance(given.get(key), kinds) and key in given and key not in keys.values()]
         if ours not in keys and fitting and not (ours == "input" and "messages" in keys):
             keys[ours] = next((key for key in fitting if key in full), fitting[0])
-    record = {key: value for key, value in given.items()
-              if key not in keys.values() and (key != "messages" or "messages" in keys)}
+    record = {key: value for key, value in given.items() if key not in keys.values() and key not in OURS}
     missing = {"instruction": "", "output": "", "messages": None}  # what null becomes
     record |= {ours: _text(ours, given.get(theirs, missing.get(ours)), f"{where}: {theirs!r}") for ours, theirs in keys.items()
                if theirs in given or (theirs in row and ours in missing)}
@@ -210,7 +209,7 @@ def _text(ours: str, value: object, where: str) -> object:
             ours == "output" and _first_and_last(value)):
         return value
     if ours != "instruction" and isinstance(value, (int, float)):
-        return json.dumps(value)
+        return getattr(value, "written", None) or json.dumps(value)
     if not isinstance(value, str):
         raise InputError(f"{where} is {reprlib.repr(value)}; it must be a text.")
     return value

@@ -82,8 +82,8 @@ def model_card(model: str, data: str, template: str, method: str, how: TrainingO
 
 {score_table(arms, questions)}
 
-Answers to {questions:,} test questions, on which nothing was trained or chosen; 95 % intervals (Wilson) for the choice of the
-questions. A low loss is no proof of good answers: read them.
+Answers to {questions:,} questions of the test part; 95 % intervals (Wilson) for the choice of the questions. A low loss is no
+proof of good answers: read them.
 
 ## How to ask it
 

@@ -94,8 +94,8 @@ def train_with_dropout(cell: Cell) -> Run:
 def neftune_loss(model: GPT2, batch: tuple) -> tuple[Tensor, int]:
     """The plain loss with noise on the embeddings of tokens, uniform within ±α / sqrt(L D), L the length of the longest row.
 
-    NEFTune (Jain et al., 2023, arXiv 2310.05914), a rival named in the paper on SFTMix. In a small model the noise is large: with
-    D = 256 and short records its standard deviation is half of that of the classroom's embeddings.
+    NEFTune (Jain et al., 2023, arXiv 2310.05914), a rival named in the paper on SFTMix. In a small model the noise is large:
+    with D = 256 and short records its standard deviation is half of that of the classroom's embeddings.
     """
     inputs, _ = batch
 

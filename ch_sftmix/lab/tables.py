@@ -44,8 +44,8 @@ HEAD = """# SFTMix's map: what was measured
 
 `python ch_sftmix/lab/tables.py --out ch_sftmix/lab/RESULTS.md` makes this page of the journal beside it, which
 `where_it_pays.py` writes. [conditions.md](conditions.md) was fixed before. Means over data sets ± half of the 95 % interval;
-differences are taken within each data set. A dash: not measured (without noise, the oracle is NTP). Training losses are those of
-all records of a half, also of records that an arm leaves out."""
+differences are taken within each data set. A dash: not measured (without noise, the oracle is NTP). Training losses are those
+of all records of a half, also of records that an arm leaves out."""
 ENTRY = {"noise": float, "seed": int, "arm": str}  # of the journal, with what `measure` found
 NOISE, SEEDS = (0.0, 0.2, 0.4), tuple(range(8, 16))  # of the map
 PRIMARY = (("sftmix", "ntp"), ("relative tenth left out", "tenth left out"))  # at each level of noise
@@ -58,8 +58,8 @@ OTHERS = (("sftmix", "random halves"), ("mixup in confident half", "confident ha
 CARRIER = "kind"  # the family of questions that moves these differences most
 AFTERWARDS = f"""## One family, looked at afterwards
 
-**We looked at this after all tests.** Here every family of questions counts alike: first all 18, then all but `{CARRIER}`. Nothing
-is tested."""
+**We looked at this after all tests.** Here every family of questions counts alike: first all 18, then all but `{CARRIER}`.
+Nothing is tested."""
 MEASURES: dict[str, tuple[Callable[[dict], float], str]] = {
     "Exact match": (lambda found: found["exact_match"], ".1%"),
     "Test loss": (lambda found: found["test_loss"], ".3f"),

@@ -134,6 +134,12 @@ def is_there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
+def unwritable(path: Path) -> Path | None:
+    """The folder (or file) in which this path cannot be made, as far as can be seen before; None if it can."""
+    place = next(parent for parent in path.absolute().parents if is_there(parent))
+    return None if place.is_dir() and os.access(place, os.W_OK | os.X_OK) else place
+
+
 @contextlib.contextmanager
 def reading(path: object, what: str, advice: str = "restore it, or make it again") -> Iterator[None]:
     """Whatever goes wrong in here becomes one sentence. All that reads a file, ours or another library, stands in this.

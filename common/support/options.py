@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from common.support.console import CONTROL, is_main
-from common.support.files import InputError, check, is_there, out_of_memory, read_json, reading, release
+from common.support.files import InputError, check, is_there, out_of_memory, read_json, reading, release, unwritable
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,10 +56,12 @@ def _path(text: str) -> Path:
 
 
 def new_file(text: str) -> Path:
-    """A name that nothing has yet."""
+    """A name that nothing has yet, where a file can be written: else long work would be lost."""
     path = _path(text)
     if is_there(path):
         raise argparse.ArgumentTypeError(f"{path} already exists, choose a new file")
+    if place := unwritable(path):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written in {place}, choose another place")
     return path
 
 

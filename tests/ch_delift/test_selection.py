@@ -138,6 +138,7 @@ def test_a_matrix_of_other_records_is_refused_by_its_name(tmp_path):
     for sizes, pairs in (({"target": 3, "data": 4}, Pairs("all")), ({"target": 2, "data": 4}, Pairs("neighbours", 3))):
         with pytest.raises(InputError, match=r"target-data\.npy.*\[2, 4\] instead"):
             check_matrices(tmp_path, sizes, pairs)
+    check_matrices(tmp_path, {"data": 4}, Pairs("all"))  # this stage has no target: the file is not its own
 
 
 @pytest.mark.parametrize("stage", ["instruction", "task", "continual"])
@@ -250,20 +251,23 @@ def test_the_kernel_and_the_precision_reach_the_similarities(model, tokenizer, t
 
 
 def test_utilities_of_something_else_are_refused(tmp_path):
-    facts = {"model_sha256": "a" * 64, "pairs": "all"}
+    facts, needed = {"model_sha256": "a" * 64, "pairs": "all"}, [("data", "data"), ("data", "known")]
     with pytest.raises(InputError, match=r"holds no utilities \(no utility/facts\.json\)"):
-        check_utility(tmp_path, facts)
+        check_utility(tmp_path, facts, needed)
     (tmp_path / "utility").mkdir()
     (tmp_path / "utility" / "facts.json").write_text(json.dumps(facts))
-    with pytest.raises(InputError, match="holds no finished matrix; finish that run with --resume first"):
-        check_utility(tmp_path, facts)
+    with pytest.raises(InputError, match=r"no finished matrix data-data and data-known; give a run of the same --stage"):
+        check_utility(tmp_path, facts, needed)
     (tmp_path / "utility" / "data-data.npy").touch()
-    assert check_utility(tmp_path, facts) is None
+    with pytest.raises(InputError, match="no finished matrix data-known;"):  # of another stage: it would be measured in there
+        check_utility(tmp_path, facts, needed)
+    (tmp_path / "utility" / "data-known.npy").touch()
+    assert check_utility(tmp_path, facts, needed) is None
     for other, words in (({"pairs": "neighbours:3"}, "with pairs all, and this run has neighbours:3; give the same model"),
                          ({"model_sha256": "b" * 64}, f"with model_sha256 {'a' * 16}, and this run has {'b' * 16};"),
                          ({"kernel": "new"}, "with kernel None, and this run has new;")):
         with pytest.raises(InputError, match=words):
-            check_utility(tmp_path, facts | other)
+            check_utility(tmp_path, facts | other, needed)
 
 
 def test_a_matrix_as_large_as_the_memory_is_the_largest(monkeypatch):

@@ -249,6 +249,12 @@ def test_numbers_are_written_out(tmp_path):
         ("7", "3"), ("-2.5", "3"), ("0", "3"), ("true", "3")]
 
 
+@pytest.mark.parametrize("written", ["3.10", "1E3", "1e400", "-0.0"])
+def test_a_number_is_the_answer_as_it_is_written(tmp_path, written):
+    [record] = load_records(save(tmp_path / "a.json", json.dumps([GOOD | {"output": 7}]).replace("7", written))).records
+    assert record["output"] == written
+
+
 def test_half_a_surrogate_pair_is_refused(tmp_path):
     """JSON can spell it, but it is no text: no file could be written of it after the training."""
     assert_load_refused(save(tmp_path / "a.json", '[{"instruction": "a", "output": "\\ud83d"}]'), "record 1")
@@ -344,7 +350,15 @@ def test_named_splits_need_training_and_test_parts(missing):
     rows = [GOOD | {"split": split} for split in ("train", "validation", "test") if split != missing]
     with pytest.raises(InputError) as refused:
         split_records(rows, seed=0)
-    assert_one_sentence(str(refused.value), missing)
+    assert_one_sentence(str(refused.value), f"No record has the 'split' '{missing}'", "take 'split' out of all records")
+
+
+def test_questions_of_the_training_part_that_are_tested_are_told(capsys):
+    rows = [*numbered(4, split="train"), *numbered(2, split="test"), GOOD | {"split": "test", "instruction": "new"}]
+    split_records(rows, seed=0)
+    assert "Warning: 2 of 3 test records ask what a training record asks, too" in capsys.readouterr().out
+    split_records(rows[2:4] + rows[6:], seed=0)
+    assert capsys.readouterr().out == ""
 
 
 def test_some_records_with_a_split_and_some_without():

@@ -9,6 +9,7 @@ import torch
 from ch_pretrain.bpe import train_bpe
 from ch_pretrain.train import SMOKE, Pretraining, begin_alike, read_documents, split_documents
 from common.pretrained import load_pretrained
+from common.support.files import InputError
 from tests.conftest import assert_refused, kill_and_resume, run_here
 from tests.models import assert_same_weights, make_model
 
@@ -98,11 +99,24 @@ def test_attention_begins_by_looking_for_what_is_alike():
     assert near == sorted(near, reverse=True)
 
 
+def test_a_model_that_is_given_has_its_own_shape():
+    for given in ({"layers": 9}, {"vocab_size": 900}):
+        with pytest.raises(InputError, match="--model classroom has its own; leave"):
+            Pretraining(model="classroom", **given)
+    assert Pretraining(model="classroom", epochs=2, max_length=64).layers == 4
+
+
 def test_few_of_many_documents_are_for_validation():
     texts = [str(i) for i in range(100_000)]
-    for count, held_out in ((1000, 20), (100_000, 700), (10, 1)):
+    for count, held_out in ((50, 1), (1000, 20), (100_000, 700)):
         training, validation = split_documents(texts[:count])
         assert training + validation == texts[:count] and len(validation) == held_out
+
+
+def test_of_a_few_files_each_is_learnt_from_and_validated_on():
+    texts = ["a" * 100, "b" * 10_000, "a" * 100]  # the last is the first once more, and is not its own validation
+    assert split_documents(texts) == (["a" * 98, "b" * 9800, "a" * 98], ["a" * 2, "b" * 200, "a" * 2])
+    assert split_documents(texts[1:2]) == (["b" * 9800], ["b" * 200])
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):

@@ -96,6 +96,29 @@ def test_fields_say_what_is_what():
         "family": "colors", "input": "paint", "answer": "blue", "question": "which?"}
 
 
+def test_what_fields_name_goes_before_a_key_of_our_name():
+    """A key called input that --fields passes over is not the input, also where the named one is empty."""
+    for context in ("paint", None):
+        row = {"q": "Name a color.", "a": "red", "input": "id 7", "context": context, "system": "none"}
+        _, record, unused = to_record(row, "here", ["instruction=q", "output=a", "input=context", "system=s"])
+        assert record.get("input") == context and "id 7" not in record.values() and {"input", "system"} <= {*unused}
+
+
+def test_a_field_that_no_record_has_is_refused(tmp_path):
+    data = save(tmp_path / "a.json", [WANTED, WANTED | {"topic": "x"}])
+    assert [r.get("family") for r in load_records(data, fields=["family=topic"]).records] == [None, "x"]
+    with pytest.raises(InputError, match="no record has the key 'topics'; change --fields family=topics"):
+        load_records(data, fields=["family=topics"])
+
+
+@pytest.mark.parametrize("text", [
+    'sep=;\r\ninstruction;output\r\nHi;"a, b, c"\r\n', '\n\ninstruction,output\nHi,"a, b, c"\n',
+    'instruction,output\rHi,"a, b, c"\r', 'instruction,output,"a; b; c; d"\r\nHi,"a, b, c",\r\n'])
+def test_tables_of_other_programs_are_read(tmp_path, text):
+    [record] = load_records(save(tmp_path / "a.csv", text)).records
+    assert (record["instruction"], record["output"]) == ("Hi", "a, b, c")
+
+
 def test_fields_may_add_to_a_known_form(tmp_path):
     file = save(tmp_path / "a.json", [{"question": "q", "answer": "a", "topic": 3, "reply": "b"}])
     for fields, record in ((["family=topic"], {"output": "a", "reply": "b", "family": "3"}),

@@ -210,6 +210,9 @@ def test_a_new_file_is_one_that_is_not_there_yet(tmp_path):
     for taken in (str(tmp_path), " "):
         with pytest.raises(argparse.ArgumentTypeError, match=r"already exists|must be the name of a file"):
             new_file(taken)
+    (tmp_path / "a").touch()
+    with pytest.raises(argparse.ArgumentTypeError, match=r"cannot be written in .*a, choose another place"):
+        new_file(str(tmp_path / "a" / "b" / "c.json"))  # in a file, not a folder
 
 
 def test_a_long_value_is_not_repeated_whole(in_process, tmp_path):
