@@ -49,7 +49,8 @@ def load_other(given: Delift, name: str) -> tuple[list[dict], dict[str, list[dic
     records = load_records(path, f"--{name}", given.fields, bad_rows=given.bad_rows).records
     say(f"{name.capitalize()} records, {path}: {len(records)} records")
     warn_of_other_split(records, given.model, given.seed, f"--{name} {path}")
-    return records, split_records(records, given.seed)
+    parts = split_records(records, given.seed)
+    return records, {split: part[:pipeline.SMOKE[split]] for split, part in parts.items()} if given.smoke else parts
 
 
 def with_other(work: Work, name: str, records: list[dict], split: dict[str, list[dict]]) -> Work:

@@ -113,10 +113,10 @@ def prepare(options: FineTuning, held_out: Sequence[dict] = ()) -> Work:
 
     held_out: records of another file; training records with one of their questions are left out.
     """
-    if options.smoke:
-        options = replace(options, epochs=1, batch_size=min(options.batch_size, 8))
     runs.check_run(options)
     check_new_file(options)
+    if options.smoke:
+        options = replace(options, epochs=1, batch_size=min(options.batch_size, 8))
     device = pick_device(options.device)
     distributed.start(device)
     loaded = load_records(options.data, fields=options.fields, bad_rows=options.bad_rows)

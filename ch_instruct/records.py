@@ -74,6 +74,8 @@ def load_records(data: str, option: str = "--data", fields: Sequence[str] | None
     rows = _read(data, option)
     if option in SECOND and fields and not _fits(rows[0], fields):
         fields = None  # they are those of --data
+    if fields and len(names := [pair.partition("=")[0] for pair in fields]) > len({*names}):
+        raise InputError(f"--fields {' '.join(fields)}: one of the names before = comes twice; give each once.")
     for pair in fields or ():
         ours, _, theirs = pair.partition("=")
         if ours in BESIDES and not any(isinstance(row, dict) and theirs in row for row in rows):

@@ -167,11 +167,11 @@ def begin_alike(model: GPT2) -> None:
 def main() -> None:
     given = options.parse(Pretraining, __doc__)
     check_sizes(given)
+    runs.check_run(given)
     if given.smoke:
         given = replace(given, epochs=1, max_length=min(given.max_length, 64))
     if given.smoke and given.model is None:
         given = replace(given, layers=2, width=64, heads=2, vocab_size=min(given.vocab_size, 512))
-    runs.check_run(given)
     device = pick_device(given.device)
     distributed.start(device)
     training, held_out = split_documents(read_documents(given))

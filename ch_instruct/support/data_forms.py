@@ -116,8 +116,9 @@ def to_record(row: object, where: str, fields: Sequence[str] | None = None, answ
             unused += sorted({f"message {key}" for message in record["messages"] if isinstance(message, dict)
                               for key, value in message.items()
                               if value not in (None, "", [], {}) and key not in ("role", "from", "content", "value")})
-            record["messages"] = [_message(message, f"{where}, message {number}")
-                                  for number, message in enumerate(record["messages"], 1)]
+            messages = [_message(message, f"{where}, message {number}") for number, message in enumerate(record["messages"], 1)]
+            silent = messages[:1] in [[{"role": "system", "content": nothing}] for nothing in ("", None)]
+            record["messages"] = messages[silent:]  # a system message may be left empty
             if answered and "output" not in keys and _first_and_last(record["messages"][-1:]) == ("user", "user") and (
                     proposed := propose(row)):
                 raise InputError(f"{where}: its conversation ends with the user; say where the answer is, as in --fields "

@@ -12,7 +12,7 @@ from typing import Any
 
 from common.support import options
 from common.support.console import say, table
-from common.support.files import needs, reading
+from common.support.files import InputError, needs, reading
 
 if __name__ == "__main__":
     options.run_command(options.parse, options.ModelOption, __doc__)  # --help and wrong options end here: imports take seconds
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from common.gpt2 import GPT2
-from common.pretrained import find_folder, load_pretrained
+from common.pretrained import adapted_folder, find_folder, load_pretrained
 
 TEXT = "The quick brown fox jumps over the lazy dog. 12 plus 7 is 19."
 TOLERANCE = 1e-4  # largest difference relative to the largest value of the layer, or 1, whichever is larger
@@ -115,6 +115,8 @@ def against_transformers(name: str) -> tuple[list[int], list[int], list[tuple[st
     """
     transformers, folder = quiet_transformers(), find_folder(name)
     ours, tokenizer = load_pretrained(name)
+    if adapted_folder(folder):
+        raise InputError(f"--model {name} is an adapter; give a folder that holds the whole model, as the one around it does.")
     with reading(name, "not to be read by transformers", "fetch or copy it again"):
         theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         their_ids = transformers.AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]

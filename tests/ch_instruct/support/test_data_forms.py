@@ -111,6 +111,19 @@ def test_a_field_that_no_record_has_is_refused(tmp_path):
         load_records(data, fields=["family=topics"])
 
 
+def test_a_system_message_may_be_empty(tmp_path):
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    for nothing in ("", None):
+        rows = [{"messages": [{"role": "system", "content": nothing}, *talk]}]
+        [record] = load_records(save(tmp_path / "a.json", rows)).records
+        assert record["messages"] == talk
+
+
+def test_each_field_is_given_once(tmp_path):
+    with pytest.raises(InputError, match="comes twice; give each once"):
+        load_records(save(tmp_path / "a.json", [{"q": "a?", "b": "c"}]), fields=["instruction=q", "output=b", "output=b"])
+
+
 @pytest.mark.parametrize("text", [
     'sep=;\r\ninstruction;output\r\nHi;"a, b, c"\r\n', '\n\ninstruction,output\nHi,"a, b, c"\n',
     'instruction,output\rHi,"a, b, c"\r', 'instruction,output,"a; b; c; d"\r\nHi,"a, b, c",\r\n'])
