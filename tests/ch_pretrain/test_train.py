@@ -68,8 +68,8 @@ def test_training_goes_on_from_a_model(in_process, tmp_path):
 @pytest.mark.slow
 def test_dropout_changes_what_is_learnt_and_equal_runs_stay_equal(in_process, tmp_path):
     (tmp_path / "rhyme.txt").write_text("one two three four five six seven eight nine ten\n" * 20)
-    given = ["ch_pretrain/train.py", "--data", tmp_path / "rhyme.txt", "--smoke", "--vocab-size", 260, "--precision", "fp32"]
-    runs = {"none": [], "some": ["--dropout", 0.3],
+    given = ["ch_pretrain/train.py", "--data", tmp_path / "rhyme.txt", "--smoke", "--precision", "fp32"]
+    runs = {"none": ["--vocab-size", 260], "some": ["--vocab-size", 260, "--dropout", 0.3],
             "none more": ["--model", tmp_path / "none"], "some more": ["--model", tmp_path / "none", "--dropout", 0.3],
             "same more": ["--model", tmp_path / "none", "--dropout", 0.3]}
     found = {}
