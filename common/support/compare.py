@@ -69,19 +69,21 @@ def differences(done: dict[str, dict]) -> str:
 
 
 def score_rows(found: dict[str, tuple[dict, dict, dict]]) -> str:
-    """All arms of all runs as a table. Where they took different tests, each is marked with the letter of its own."""
+    """All arms of all runs as a table. Where they took different tests, each is marked with the letter of its own. A mean over
+    seeds has no interval: the one for the choice of the questions would not be its own."""
     letters: dict[str, str] = {}
     arms: dict[str, dict] = {}
     questions: dict[str, int] = {}
     sets = {tests.get(arm, {}).get("sha256") for _, results, tests in found.values() for arm in results}
-    for name, (_, results, tests) in found.items():
+    for name, (done, results, tests) in found.items():
+        seeds = done.get("seeds") or 1
         for arm, result in results.items():
-            row, test = f"{name}: {arm}", tests.get(arm)
+            row, test = f"{name}: {arm}" + f", mean of {seeds} seeds" * (seeds > 1), tests.get(arm)
             if len(sets) > 1:  # A to Z, then AA to ZZ, ...; a report of an earlier version does not tell its test
                 n = len(letters)
                 row += f" [{letters.setdefault(test['sha256'], ascii_uppercase[n % 26] * (1 + n // 26)) if test else '?'}]"
             arms[row] = result
-            questions |= {row: test["questions"]} if test else {}
+            questions |= {row: test["questions"]} if test and seeds == 1 else {}
     notes = [f"[{'], ['.join(letters.values())}]: different tests; compare only rows with the same letter."
              + " [?]: the report does not tell its test." * (None in sets)] * bool(letters)
     if others := [name for name in OTHER_TOKENS if len({done.get(name) for done, _, _ in found.values()}) > 1]:

@@ -76,6 +76,20 @@ def test_what_is_no_finished_run_is_left_out_with_a_line(in_process, tmp_path, m
 
 
 @pytest.mark.slow
+def test_a_mean_over_seeds_is_called_one_and_has_no_interval(in_process, tmp_path):
+    told = {}
+    for seeds in (1, 2):
+        run = make_run(tmp_path / f"run{seeds}", 1.25)
+        report, options = (json.loads((run / name).read_text()) for name in ("report.json", "run.json"))
+        report["tests"] = {arm: {"questions": 30, "sha256": "s"} for arm in ("base", "ntp")}
+        (run / "report.json").write_text(json.dumps(report))
+        (run / "run.json").write_text(json.dumps(options | {"options": options["options"] | {"seeds": seeds}}))
+        [told[seeds]] = [line for line in in_process("common/support/compare.py", run).stdout.splitlines() if "ntp" in line][:1]
+    assert " to " in told[1] and "seeds" not in told[1]
+    assert " to " not in told[2] and "run2: ntp, mean of 2 seeds" in told[2]
+
+
+@pytest.mark.slow
 def test_rows_of_different_tests_are_marked(in_process, tmp_path):
     for name, tests in (("a", ("s", "s")), ("b", ("s", "t"))):
         run = make_run(tmp_path / name, 1.25)
