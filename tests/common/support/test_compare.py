@@ -82,6 +82,7 @@ def test_a_mean_over_seeds_is_called_one_and_has_no_interval(in_process, tmp_pat
         run = make_run(tmp_path / f"run{seeds}", 1.25)
         report, options = (json.loads((run / name).read_text()) for name in ("report.json", "run.json"))
         report["tests"] = {arm: {"questions": 30, "sha256": "s"} for arm in ("base", "ntp")}
+        report["arms"]["ntp"]["exact_match"] = 0.9
         (run / "report.json").write_text(json.dumps(report))
         (run / "run.json").write_text(json.dumps(options | {"options": options["options"] | {"seeds": seeds}}))
         [told[seeds]] = [line for line in in_process("common/support/compare.py", run).stdout.splitlines() if "ntp" in line][:1]
