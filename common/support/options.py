@@ -344,6 +344,16 @@ def how_to_go_on() -> str:
 AT_END: list[Callable[[], None]] = []  # what else is to be done when a command ends, however it ends
 
 
+def refuse_other_copy() -> None:
+    """Raise InputError if the script lies in another copy of this project than the code that it has imported."""
+    script, ours = Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve(), Path(__file__).resolve()
+    place = ours.relative_to(ours.parents[2])  # common/support/options.py
+    for folder in script.parents:
+        if (folder / place).exists() and folder != ours.parents[2]:
+            raise InputError(f"{script} would run the code of {ours.parents[2]}, another copy; run pip install -e . in "
+                             f"{folder}.")
+
+
 def run_command(main: Callable[..., object], *given: object) -> None:
     """Run `main` of a command, or `parse` with its options; turn what can be mended into one sentence and exit status 2."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -355,6 +365,7 @@ def run_command(main: Callable[..., object], *given: object) -> None:
     if signal.getsignal(signal.SIGINT) is _stop_early:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        refuse_other_copy()
         main(*given)
         if main.__name__ == "parse" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _stop_early)  # while the rest is imported, where Ctrl-C would end in a traceback

@@ -215,6 +215,19 @@ def test_a_new_file_is_one_that_is_not_there_yet(tmp_path):
         new_file(str(tmp_path / "a" / "b" / "c.json"))  # in a file, not a folder
 
 
+def test_a_script_runs_with_the_code_of_its_own_copy(tmp_path):
+    (tmp_path / "copy" / "common" / "support").mkdir(parents=True)
+    script = tmp_path / "copy" / "ch_any" / "train.py"
+    script.parent.mkdir()
+    script.write_text("from common.support import options\noptions.run_command(lambda: print('ran'))\n")
+    run = partial(subprocess.run, [sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
+    assert run().stdout == "ran\n"  # a script of the user's own, which only uses our code
+    (tmp_path / "copy" / "common" / "support" / "options.py").touch()
+    done = run()
+    assert_refused(done, "another copy; run pip install")
+    assert f"pip install -e . in {tmp_path / 'copy'}." in done.stderr and "ran" not in done.stdout
+
+
 def test_a_long_value_is_not_repeated_whole(in_process, tmp_path):
     for line in (("--epochs", "9" * 5000), ("--data", "x" * 100_000 + ".json"), ("--model", "\x1b[2J" + "m" * 5000)):
         done = in_process("ch_instruct/train.py", *line)
