@@ -102,10 +102,12 @@ def oracle(data: DrawnData, budget: int) -> list[int]:
 
 
 def what_was_chosen(data: DrawnData, places: Sequence[int]) -> dict[str, float | None]:
-    """How many different things these training records ask about, and which shares of them have a wrong answer and are of
-    a small family (None if no family is small)."""
+    """How many different things these training records ask about, from how many of the families that are to be covered they
+    come, and which shares of them have a wrong answer and are of a small family (None if no family is small)."""
     chosen, small = [data.training[place] for place in places], data.small_families
-    return {"different": len({thing(record) for record in chosen}), "wrong": fmean("wrong" in record for record in chosen),
+    return {"different": len({thing(record) for record in chosen}),
+            "kinds": len({record["family"] for record in chosen} & data.weights.keys()),
+            "wrong": fmean("wrong" in record for record in chosen),
             "small_share": fmean(record["family"] in small for record in chosen) if small else None}
 
 

@@ -44,7 +44,7 @@ MEASURES = {"macro": "families alike", "pool": "as the pool", "small": "small fa
 BESIDE = ("random", "SE")  # what each arm is compared with
 ARM_HEADS = ["exact match", "data sets", *MEASURES.values(),
              *(f"- {arm}{how}" for how in (", alike", ", pool") for arm in BESIDE), "oracle's gain"]
-CHOSEN = {"seconds": ("seconds to choose", ".1f"), "different": ("different things", ".1f"),
+CHOSEN = {"seconds": ("seconds to choose", ".1f"), "different": ("different things", ".1f"), "kinds": ("families", ".1f"),
           "wrong": ("wrong answers", ".0%"), "small_share": ("of small families", ".0%")}
 HEAD = """# DELIFT's map: what was measured
 

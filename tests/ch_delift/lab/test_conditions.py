@@ -106,7 +106,9 @@ def test_the_oracle_finds_as_many_as_are_to_be_chosen(condition):
 
 def test_what_was_chosen_counts_things_wrong_answers_and_small_families():
     data = DrawnData(records("a1", "a1!", "b1", "c1", "d1", "d2", "a2", "b2"), [], [])  # small: c alone
-    assert what_was_chosen(data, [0, 1, 3, 4]) == {"different": 3, "wrong": 0.25, "small_share": 0.25}
+    assert what_was_chosen(data, [0, 1, 3, 4]) == {"different": 3, "kinds": 3, "wrong": 0.25, "small_share": 0.25}
+    aimed = data._replace(target=records("c2", "d3"))  # of three families that are chosen from, two are to be covered
+    assert what_was_chosen(aimed, [0, 1, 3, 4])["kinds"] == 2
     assert what_was_chosen(data._replace(training=data.training[3:5]), [0])["small_share"] is None  # one record of each family
 
 

@@ -13,7 +13,7 @@ from tests.conftest import assert_refused
 from tests.models import save_tiny
 
 SERIES = Series("target", ("random", "oracle"), range(300, 302), steps=3, trainings=2)
-FOUND = {"macro": 0.5, "pool": 0.5, "small": None, "seconds": 0.0, "different": 1, "wrong": 0.0, "small_share": 0.0}
+FOUND = {"macro": 0.5, "pool": 0.5, "small": None, "seconds": 0.0, "different": 1, "kinds": 1, "wrong": 0.0, "small_share": 0.0}
 
 
 @pytest.fixture
