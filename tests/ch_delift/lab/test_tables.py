@@ -65,7 +65,7 @@ def test_family_by_family_the_one_that_the_oracle_teaches_least_is_first():
 def test_what_was_chosen_is_told_for_each_arm_that_is_measured():
     untimed = [entry | {"seconds": None} for entry in MADE_UP if entry["arm"] == "SE"]
     assert tables.choice_rows(untimed + MADE_UP[:2], SERIES, ["random", "SE", "k-means"]) == [
-        ["random", "2.0", "4.0", "3.0", "0%", "50%"], ["SE", "-", "4.0", "0%", "50%"]]
+        ["random", "2.0", "4.0", "3.0", "0%", "50%"], ["SE", "-", "4.0", "3.0", "0%", "50%"]]
 
 
 PRIMARY_SCORES = {"SE": 0.7, "DELIFT": 0.6, "DELIFT-ρ": 0.72}
