@@ -11,6 +11,7 @@ That stops accidents, not malice. If a cell ends Python itself, the checker name
 0 with full points or a table, 1 with fewer points.
 """
 
+import ast
 import contextlib
 import copy
 import csv
@@ -18,6 +19,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -55,7 +57,11 @@ from notebooks.execute import read_notebook, run_notebook
 from notebooks.exercises.release import exercise_numbers, release_path, student_version, tests_path
 
 SECONDS_PER_CELL = 60
+TEST = "<test>"  # the file of a test's lines, for tracebacks
+TOLD = ("NotImplementedError", "Ended", "KeyboardInterrupt", "AssertionError", "NameError")  # errors with hints of their own
+UNREADABLE = "test: "  # begins the kind of an error that happened in the test itself
 ENDED = "ends Python itself, or has to be ended with it (os._exit, out of memory, a loop or a program that never ends)"
+OURS = re.compile(r"(common|ch_\w+|transformers)\b")
 BORROWED = re.compile(r"(?:from|import|import_module\(|__import__\()\s*[\"']?((?:common|ch_\w+|transformers)\b[\w.]*)")
 
 
@@ -107,6 +113,20 @@ def error_of(cell: NotebookNode) -> tuple[str, str] | None:
     return next(((output.ename, output.evalue) for output in cell.get("outputs", ()) if output.output_type == "error"), None)
 
 
+def apart(test: NotebookNode) -> NotebookNode:
+    """The same test with names of its own: what it defines does not replace a helper of the student's."""
+    test = copy.deepcopy(test)
+    test.source = f"exec(compile({test.source!r}, {TEST!r}, 'exec'), globals().copy())"
+    return test
+
+
+def in_the_test(cell: NotebookNode) -> bool:
+    """Whether a test failed in its own lines, not in the student's."""
+    told = "\n".join(line for output in cell.outputs if output.output_type == "error" for line in output.traceback)
+    _, own, after = re.sub(r"\x1b\[[\d;]*m", "", told).rpartition(f"File {TEST}")  # without colours
+    return bool(own) and "Cell In" not in after
+
+
 def hint_for(kind: str, text: str) -> str:
     """One sentence for an error in a test."""
     if kind == "NotImplementedError":
@@ -117,6 +137,8 @@ def hint_for(kind: str, text: str) -> str:
         return f"takes longer than {SECONDS_PER_CELL} seconds; is there a loop that never ends?"
     if kind == "AssertionError":
         return text or "a test failed."
+    if kind.startswith(UNREADABLE):
+        return f"the test cannot use what your code gives: is it of the right kind? ({kind.removeprefix(UNREADABLE)}: {text})"
     return f"your code stops with {kind}: {text}"
 
 
@@ -130,11 +152,31 @@ def code_of(notebook: NotebookNode) -> list[str]:
     return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def imported(code: str) -> Iterator[tuple[int, str]]:
+    """Each module of the project that code imports, with its line, from 0; by the letters where this is not whole Python."""
+    try:
+        nodes = list(ast.walk(ast.parse(code)))
+    except SyntaxError:
+        found = [BORROWED.search(line.partition("#")[0]) for line in code.splitlines()]
+        yield from ((number, match[1]) for number, match in enumerate(found) if match)
+        return
+    for node in nodes:
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            names = [str(node.args[0].value)] * (called in ("import_module", "__import__"))
+        yield from ((node.lineno - 1, name) for name in names if OURS.match(name))
+
+
 def borrowed(cells: list[NotebookNode], source: NotebookNode) -> list[str]:
     """A sentence about each cell that imports what the project has defined, beyond what the exercise gives."""
     given = {line for code in code_of(source) for line in code.splitlines()}
-    found = [(cell, match[1]) for cell in cells for line in cell.source.splitlines()
-             if line not in given and (match := BORROWED.search(line))]
+    found = [(cell, name) for cell in cells for line, name in imported(cell.source)
+             if cell.source.splitlines()[line] not in given]
     return [f"{begins(cell)} imports {module}: an answer that is taken from there costs no points, but is not your own."
             for cell, module in found]
 
@@ -192,7 +234,7 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
             title = cell.source.splitlines()[0].lstrip("# ")
         if is_test(cell):
             titles.append(title)
-            tests.append(copy.deepcopy(cell))
+            tests.append(apart(cell))
 
     if code_of(student) == code_of(student_version(source)) != code_of(source):
         errors: list[tuple[str, str] | None] = [("NotImplementedError", "")] * len(tests)
@@ -210,6 +252,8 @@ def grade(student: NotebookNode, source: NotebookNode, folder: Path) -> tuple[li
             raise InputError(f"The bounds for the notebook's code could not be set ({error[0]}: {error[1]}); is this project "
                              "installed for the Python that runs notebooks?")
         errors = [("Ended", "") if any(test is cell for cell in ended) else error_of(test) for test in tests]
+        errors = [(UNREADABLE + error[0], error[1]) if error and error[0] not in TOLD and in_the_test(test) else error
+                  for test, error in zip(tests, errors)]
         notes = [f"{begins(cell)} {ENDED}; it was left out." for cell in answers if any(cell is other for other in ended)]
         notes += [f"{begins(cell)} stops with {error[0]}: {error[1]}" for cell in answers if (error := error_of(cell))]
         notes += borrowed(answers, source) + lost_cells(answers, source)

@@ -219,6 +219,36 @@ def test_what_counts_as_borrowed(line, found):
     assert [f"imports {found}:" in note for note in notes] == ([True] if found else [])
 
 
+@pytest.mark.parametrize(("code", "found"), [
+    ("# from common sense; nothing is imported from ch_pretrain\nx = 1", []), ("x = 'import common.gpt2'", []),
+    ("%time\nfrom common import gpt2  # from ch_sftmix", ["common"]),
+    ("if x:\n    import ch_delift.greedy", ["ch_delift.greedy"])])
+def test_words_in_comments_and_texts_import_nothing(code, found):
+    assert [name for _, name in check.imported(code)] == found
+
+
+def with_test(grade_id: str, source: str):
+    notebook = copy.deepcopy(SOURCE)
+    next(c for c in notebook.cells if check.mark(c).get("grade_id") == grade_id).source = source
+    return notebook
+
+
+def test_a_test_replaces_no_helper_of_the_student(in_this_process, tmp_path):
+    source = with_test("double_test", "helper = 'some text'\nassert double(3) == 6")
+    answer = "def helper(x): return x / 2\ndef half(x): return helper(x)"
+    (double, half), _ = grade(with_answer("half", answer), source, tmp_path)
+    assert (double.points, half.points) == (2, 3)
+
+
+@pytest.mark.slow
+def test_a_result_that_a_test_cannot_use_is_told_apart_from_code_that_stops(tmp_path):
+    source = with_test("double_test", "assert abs(double(1)) == 2")
+    for answer, hint in (("def double(x): return '2'", "the test cannot use what your code gives: is it of the right kind? (T"),
+                         ("def double(x): return abs('2')", "your code stops with TypeError")):
+        (double, _), _ = grade(with_answer("double", answer), source, tmp_path)
+        assert double.points == 0 and double.hint.startswith(hint)
+
+
 def test_what_an_exercise_gives_is_not_borrowed():
     source = read_notebook(source_path("02"))
     assert "from common.losses import IGNORE_INDEX" in "".join(check.code_of(source))
