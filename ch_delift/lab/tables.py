@@ -9,7 +9,7 @@ are measured.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -40,6 +40,7 @@ from ch_delift.lab.plan import MAP, MARGIN, PILOT, PILOT_SETS, PRIMARY, Series, 
 from ch_delift.lab.plots import draw_differences
 from common.support.plots import save_picture
 
+Measure = str | Callable[[dict], float]  # a key of an entry, or what is computed of one
 MEASURES = {"macro": "families alike", "pool": "as the pool", "small": "small families"}  # of exact match
 BESIDE = ("random", "SE")  # what each arm is compared with
 ARM_HEADS = ["exact match", "data sets", *MEASURES.values(),
@@ -60,6 +61,10 @@ AFTERWARDS = """## Skewed data, looked at afterwards
 
 **We looked at these two tables after all tests**: they raise questions for new data sets, and answer none. The data set with
 DELIFT's largest loss against SE is first, and the family that the oracle's choice teaches least."""
+LEFT_OUT = ("kind", "color")  # the families that move most of these differences
+WITHOUT = """## Without one family, looked at afterwards
+
+**We looked at this after all tests.** Which family of questions carries a difference? Families count alike."""
 PICTURE = "differences.png"  # of the primary comparisons, beside the page
 XLABEL = "points of exact match, families alike (95 % interval)"
 CONFIDENT = 0.05  # tests below this are called seen
@@ -72,17 +77,17 @@ def read(journal: Path) -> list[dict]:
     return Journal(journal, Trial.__annotations__, "no trial of the map").entries
 
 
-def by_data_set(entries: Sequence[dict], series: Series, arm: str, measure: str = "macro") -> dict[int, Any]:
+def by_data_set(entries: Sequence[dict], series: Series, arm: str, measure: Measure = "macro") -> dict[int, Any]:
     """Seed of a data set -> an arm's measure there, as far as all its trainings are done; None where it does not apply."""
     wanted = (series.condition, arm, series.lr, series.steps)
     found: dict[int, list] = {seed: [] for seed in series.seeds}
     for e in entries:
         if (e["condition"], e["arm"], e["lr"], e["steps"]) == wanted and e["seed"] in found:
-            found[e["seed"]].append(e[measure])
+            found[e["seed"]].append(measure(e) if callable(measure) else e[measure])
     return {seed: reports.mean_or_none(values) for seed, values in found.items() if len(values) >= series.trainings}
 
 
-def differences(entries: Sequence[dict], series: Series, first: str, second: str, measure: str = "macro") -> list[float]:
+def differences(entries: Sequence[dict], series: Series, first: str, second: str, measure: Measure = "macro") -> list[float]:
     """One arm minus another, on each data set that has both."""
     return reports.paired(*(by_data_set(entries, series, arm, measure) for arm in (first, second)))
 
@@ -221,6 +226,22 @@ def family_rows(entries: Sequence[dict], series: Series) -> list[list[str]]:
             for family, found in sorted(means.items(), key=lambda row: row[1][-1] or 0)]
 
 
+def without(family: str) -> Measure:
+    """Exact match, all families but this one counting alike."""
+    return lambda entry: fmean(match for name, match in entry["families"].items() if name != family)
+
+
+def without_rows(entries: Sequence[dict]) -> list[list[str]]:
+    """A row for each arm and kind of data: its difference to SE with all families, and without each of `LEFT_OUT`."""
+    rows = []
+    for series, arms in of_arms(MAP):
+        for arm in arms:
+            found = [differences(entries, series, arm, "SE", measure) for measure in ("macro", *map(without, LEFT_OUT))]
+            if arm != "SE" and found[0]:
+                rows.append([f"{series.condition}: {arm} - SE", *(reports.interval_of(some, "+.1%") for some in found)])
+    return rows
+
+
 def page(measured: Sequence[dict], pilot: Sequence[dict]) -> str:
     """RESULTS.md of these entries."""
     parts = [HEAD, "## Rates and steps: the pilot", pilot_text(pilot), "## Primary comparisons", primary_text(measured),
@@ -230,6 +251,8 @@ def page(measured: Sequence[dict], pilot: Sequence[dict]) -> str:
         heads = ["data set", "large families", *SET_ARMS, "most of DELIFT's choice", "families: SE", "DELIFT"]
         parts += [AFTERWARDS, reports.fenced(table(heads, set_rows(measured, skewed))),
                   reports.fenced(table(["family", *SET_ARMS], family_rows(measured, skewed)))]
+        parts += [WITHOUT, reports.fenced(table(["families alike", "all", *(f"without {family}" for family in LEFT_OUT)],
+                                                without_rows(measured)))]
     return "\n\n".join(parts) + "\n"
 
 
