@@ -106,7 +106,7 @@ class Keeper:
                 save_pretrained(self.model, self.tokenizer, self.folder)
         told = f"validation loss {row['validation_loss']:.4f}" if "validation_loss" in row else "no validation set"
         say(f"  epoch {row['epoch']:5.2f}  step {row['step']:5d}  training loss {train_loss:.4f}  {told}"
-            f"{'  (best)' if better else ''}")
+            f"{'  (best)' if better and 'validation_loss' in row else ''}")
         run.stopped_early = self.options.patience is not None and run.waited >= self.options.patience
         self.saved = -math.inf  # the state comes after the checkpoint: killed between the two, the run judges once more
 
