@@ -111,7 +111,7 @@ READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {  # kind of f
                             lambda path: runs.check_run(RunOptions(out=path.parent, resume=True))),
     "subset": ("subset.json", as_json({"ids": [0, 2], "data_sha256": "abc"}), lambda path: read_subset(path, "abc", 3)),
     "perplexities": ("p.json", b"[1.5, 2.5]", lambda path: read_perplexities(path, 2)),
-    "facts of utilities": ("facts.json", as_json({"seed": 0}), lambda path: check_utility(path.parents[1], {"seed": 0})),
+    "facts of utilities": ("facts.json", as_json({"seed": 0}), lambda path: check_utility(path.parents[1], {"seed": 0}, [])),
     "votes": ("votes.jsonl", as_json(VOTE) + b"\n", load_votes),
     "replies": ("replies.jsonl", as_json({"request": "a", "reply": "b"}) + b"\n",
                 lambda path: Journal(path, REPLY, "no reply")),
