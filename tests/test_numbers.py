@@ -12,11 +12,14 @@ from tests.conftest import ROOT
 
 DELIFT = ("ch_delift/README.md", "README.md")
 SFTMIX = ("ch_sftmix/README.md", "README.md", "ch_instruct/recipe.md")
+CHOOSING = (*DELIFT, "ch_delift/lab/findings.md")
 FIRST = ("ch_sftmix/README.md", "ch_sftmix/lab/first_map.md")
 QUOTED = {  # as it is written -> where it has to stand
     "11 to 15 points": ("ch_delift/lab/findings.md", "ch_delift/lab/first_map.md"), "270 and 294": DELIFT,
     "8 to 17 points": ("README.md", "ch_instruct/recipe.md"), "6.7 ± 7.2": DELIFT, "0.8 ± 3.5": DELIFT,
-    "17 to 28 points": (*DELIFT, "ch_instruct/recipe.md"), "1.4 ± 4.1": ("ch_delift/lab/findings.md", "README.md"),
+    "17 to 28 points": (*DELIFT, "ch_instruct/recipe.md"), "5.7 ± 2.2": CHOOSING, "8.0 ± 2.1": CHOOSING,
+    "3.6 ± 2.6": (*CHOOSING, "ch_instruct/recipe.md"), "84.9": (*CHOOSING, "ch_instruct/recipe.md"),
+    "0.0080 ± 0.0081": ("README.md", "ch_sftmix/README.md"),
     "+1.7": FIRST, "+1.8": FIRST, "-5.7": FIRST,
     "+2.8 ± 1.1": SFTMIX, "+3.0 ± 0.7": SFTMIX, "2.2 ± 1.2": SFTMIX,
     "94.6": ("README.md", "ch_instruct/README.md")}
@@ -44,6 +47,11 @@ def test_sftmixs_readme_quotes_its_results():
         r"^(tenth left out|relative tenth left out) +(\S+% ± .*)$", results.partition("Wrong answers among")[2], flags=re.M)}
     assert f"{float(wrong['tenth left out']):.0f} % are wrong" in text
     assert f"{float(wrong['relative tenth left out']):.0f} % are wrong" in text
+    for name, before in (("neftune - ntp", "(not tested): "), ("sftmix - mu = 0", "(μ = 0) is "),
+                         ("random tenth left out - ntp", "random "), ("highest loss left out - ntp", "highest loss ")):
+        [row] = re.findall(rf"^{name} +(.*)$", results.partition("Test loss, difference")[0], flags=re.M)
+        told = [f"{mean} ± {half}" for mean, half in re.findall(r"(\S+)% ± (\S+)%", row)]
+        assert before + ", ".join(told) in text or f"{before}{told[0]}, {told[1]} and {told[2]}" in text
 
 
 def test_delifts_readme_quotes_its_results():
