@@ -68,8 +68,11 @@ def test_delifts_readme_quotes_its_results():
         arms = dict(re.findall(r"^(\S+) +16 of 16 +(\S+)% ±", here, flags=re.M))
         assert all(arms[arm] in text for arm in ("random", "DELIFT", "DELIFT-ρ", "SE", "oracle"))
         by_arm = {row.split()[0]: re.findall(r"([+-]\S+)% ± (\S+)%", row) for row in here.splitlines() if " of 16 " in row}
-        for arm, minus in (("DELIFT", 0), ("DELIFT-ρ", 0), ("SE", 0), ("SE-ρ", 1), ("SE-ρ", 3), ("oracle", 2)):
+        for arm, minus in (("DELIFT", 0), ("DELIFT-ρ", 0), ("SE", 0), ("SE-ρ", 1), ("SE-ρ", 3), ("oracle", 2), ("full", 1)):
             assert "{} ± {}".format(*by_arm[arm][minus]).lstrip("+") in text, (condition, arm, minus)
+    target = results.partition("## Target data")[2].partition("## ")[0]
+    reached = re.findall(r"^(random|SE|DELIFT|RDS\+|full|LESS) +16 of 16 +(\S+)% ± (\S+)%", target, flags=re.M)
+    assert len(reached) == 6 and all(f"| {mean} ± {half} % |" in text for _, mean, half in reached)
 
 
 @pytest.mark.parametrize("chapter", [real_delift, real_sftmix])
