@@ -83,7 +83,7 @@ def by_data_set(entries: Sequence[dict], series: Series, arm: str, measure: Meas
     found: dict[int, list] = {seed: [] for seed in series.seeds}
     for e in entries:
         if (e["condition"], e["arm"], e["lr"], e["steps"]) == wanted and e["seed"] in found:
-            found[e["seed"]].append(measure(e) if callable(measure) else e[measure])
+            found[e["seed"]].append(measure(e) if callable(measure) else e.get(measure))  # an older journal lacks some
     return {seed: reports.mean_or_none(values) for seed, values in found.items() if len(values) >= series.trainings}
 
 
