@@ -67,7 +67,7 @@ def test_delifts_readme_quotes_its_results():
         here = results.partition(f"## {condition} data")[2].partition("## ")[0]
         arms = dict(re.findall(r"^(\S+) +16 of 16 +(\S+)% ±", here, flags=re.M))
         assert all(arms[arm] in text for arm in ("random", "DELIFT", "DELIFT-ρ", "SE", "oracle"))
-        by_arm = {row.split()[0]: re.findall(r"([+-]\S+)% ± (\S+)%", row) for row in here.splitlines() if " of 16 " in row}
+        by_arm = {row.split("  ")[0]: re.findall(r"([+-]\S+)% ± (\S+)%", row) for row in here.splitlines() if " of 16 " in row}
         for arm, minus in (("DELIFT", 0), ("DELIFT-ρ", 0), ("SE", 0), ("SE-ρ", 1), ("SE-ρ", 3), ("oracle", 2), ("full", 1)):
             assert "{} ± {}".format(*by_arm[arm][minus]).lstrip("+") in text, (condition, arm, minus)
     target = results.partition("## Target data")[2].partition("## ")[0]
