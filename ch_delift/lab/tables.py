@@ -54,8 +54,8 @@ HEAD = """# DELIFT's map: what was measured
 sets ± half of the 95 % interval: *families alike*, every family of questions counting the same; *as the pool*, each by its
 share in the data; and the small families alone. Differences (-) are told in the first two ways, and the share of the oracle's
 gain over random subsets with families alike. Seconds are processor seconds of one core, where a choice was made in one go;
-DELIFT-ρ uses DELIFT's utilities. The six arms of the primary comparisons were measured on one processor, all others on another,
-on which SE takes half as long ([more](conditions.md#changed-later))."""
+DELIFT-ρ uses DELIFT's utilities. The six arms of the primary comparisons were measured on one processor, all other arms and
+kinds of data on another, on which SE takes half as long ([more](conditions.md#changed-later))."""
 SET_ARMS = ("random", "SE", "DELIFT", "DELIFT-ρ", "oracle")  # of `set_rows` and `family_rows`
 AFTERWARDS = """## Skewed data, looked at afterwards
 

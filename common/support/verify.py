@@ -114,9 +114,9 @@ def against_transformers(name: str) -> tuple[list[int], list[int], list[tuple[st
         InputError: without transformers, or if a model cannot be read.
     """
     transformers, folder = quiet_transformers(), find_folder(name)
-    ours, tokenizer = load_pretrained(name)
     if adapted_folder(folder):
         raise InputError(f"--model {name} is an adapter; give a folder that holds the whole model, as the one around it does.")
+    ours, tokenizer = load_pretrained(name)
     with reading(name, "not to be read by transformers", "fetch or copy it again"):
         theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         their_ids = transformers.AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]

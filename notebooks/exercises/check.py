@@ -61,8 +61,8 @@ TEST = "<test>"  # the file of a test's lines, for tracebacks
 TOLD = ("NotImplementedError", "Ended", "KeyboardInterrupt", "AssertionError", "NameError")  # errors with hints of their own
 UNREADABLE = "test: "  # begins the kind of an error that happened in the test itself
 ENDED = "ends Python itself, or has to be ended with it (os._exit, out of memory, a loop or a program that never ends)"
-OURS = re.compile(r"(common|ch_\w+|transformers)\b")
-BORROWED = re.compile(r"(?:from|import|import_module\(|__import__\()\s*[\"']?((?:common|ch_\w+|transformers)\b[\w.]*)")
+OURS = r"(?:common|ch_\w+|transformers)\b"
+BORROWED = re.compile(rf"(?:from|import|import_module\(|__import__\()\s*[\"']?({OURS}[\w.]*)")
 
 
 class Verdict(NamedTuple):
@@ -169,7 +169,7 @@ def imported(code: str) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = getattr(node.func, "attr", getattr(node.func, "id", ""))
             names = [str(node.args[0].value)] * (called in ("import_module", "__import__"))
-        yield from ((node.lineno - 1, name) for name in names if OURS.match(name))
+        yield from ((node.lineno - 1, name) for name in names if re.match(OURS, name))
 
 
 def borrowed(cells: list[NotebookNode], source: NotebookNode) -> list[str]:
