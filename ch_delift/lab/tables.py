@@ -62,6 +62,10 @@ AFTERWARDS = """## Skewed data, looked at afterwards
 **We looked at these two tables after all tests**: they raise questions for new data sets, and answer none. The data set with
 DELIFT's largest loss against SE is first, and the family that the oracle's choice teaches least."""
 LEFT_OUT = ("kind", "color")  # the families that move most of these differences
+SECOND = """## Primary comparisons on a second base
+
+`python ch_pretrain/train.py --seed 1` made it: the same pages, another random start and another order. The data sets, rate and
+steps are those above. The six tests are a family of their own."""
 WITHOUT = """## Without one family, looked at afterwards
 
 **We looked at this after all tests.** Which family of questions carries a difference? Families count alike."""
@@ -154,7 +158,32 @@ def primary_text(entries: Sequence[dict]) -> str:
         for row, a, b in zip(pool, same, p)])
     return (f"{told}\n\nTheir standard deviations from set to set are {spreads} points, in this order.\n\nWeighted as the "
             f"pool, with two one-sided tests of whether the difference is within ± {100 * MARGIN:.0f} points:\n\n"
-            f"{reports.fenced(as_pool)}\n\n![the six differences, families alike, with their 95 % intervals]({PICTURE})")
+            f"{reports.fenced(as_pool)}")
+
+
+def base_rows(first: Sequence[dict], second: Sequence[dict]) -> list[list[str]]:
+    """A row for each primary comparison and way to count: on the first base, on the second, and by how much they differ within
+    each data set that has both."""
+    rows = []
+    for measure in ("macro", "pool"):
+        for condition, arm, other in PRIMARY:
+            series = next(series for series, _ in of_arms(MAP) if series.condition == condition)
+            found = [{seed: reached[seed] - minus[seed] for seed in reached.keys() & minus.keys()}
+                     for entries in (first, second)
+                     for reached, minus in [[by_data_set(entries, series, one, measure) for one in (arm, other)]]]
+            told = [*(list(gain.values()) for gain in found), reports.paired(found[1], found[0])]
+            rows.append([f"{condition}: {arm} - {other}, {MEASURES[measure]}", *(reports.interval_of(v, "+.1%") for v in told)])
+    return rows
+
+
+def second_text(first: Sequence[dict], second: Sequence[dict]) -> list[str]:
+    """The primary comparisons on a second base, beside the first, and what its arms reach, as parts of a page."""
+    parts = [SECOND, primary_text(second),
+             reports.fenced(table(["difference", "first base", "second base", "second - first"], base_rows(first, second)))]
+    for series, arms in of_arms(MAP):
+        if rows := arm_rows(second, series, arms):
+            parts.append(f"Second base, {series.condition} data:\n\n{reports.fenced(table(ARM_HEADS, rows))}")
+    return [*parts, "Second base, skewed data, set by set as above:", set_table(second)]
 
 
 def pilot_text(entries: Sequence[dict]) -> str:
@@ -226,6 +255,13 @@ def family_rows(entries: Sequence[dict], series: Series) -> list[list[str]]:
             for family, found in sorted(means.items(), key=lambda row: row[1][-1] or 0)]
 
 
+def set_table(entries: Sequence[dict]) -> str:
+    """`set_rows` of skewed data, in Markdown."""
+    skewed = next(series for series, _ in of_arms(MAP) if series.condition == "skewed")
+    heads = ["data set", "large families", *SET_ARMS, "most of DELIFT's choice", "families: SE", "DELIFT"]
+    return reports.fenced(table(heads, set_rows(entries, skewed)))
+
+
 def without(family: str) -> Measure:
     """Exact match, all families but this one counting alike."""
     return lambda entry: fmean(match for name, match in entry["families"].items() if name != family)
@@ -242,14 +278,17 @@ def without_rows(entries: Sequence[dict]) -> list[list[str]]:
     return rows
 
 
-def page(measured: Sequence[dict], pilot: Sequence[dict]) -> str:
-    """RESULTS.md of these entries."""
-    parts = [HEAD, "## Rates and steps: the pilot", pilot_text(pilot), "## Primary comparisons", primary_text(measured),
-             arms_text(MAP, measured)]
-    if reports.complete(primary_rows(measured, "macro")):
+def page(measured: Sequence[dict], pilot: Sequence[dict], second: Sequence[dict] = ()) -> str:
+    """RESULTS.md of these entries: of the map, its pilot, and the primary comparisons on a second base."""
+    complete = reports.complete(primary_rows(measured, "macro"))
+    parts = [HEAD, "## Rates and steps: the pilot", pilot_text(pilot), "## Primary comparisons", primary_text(measured)]
+    if complete:
+        parts.append(f"![the six differences, families alike, with their 95 % intervals]({PICTURE})")
+    parts += second_text(measured, second) if second else []
+    parts.append(arms_text(MAP, measured))
+    if complete:
         skewed = next(series for series, _ in of_arms(MAP) if series.condition == "skewed")
-        heads = ["data set", "large families", *SET_ARMS, "most of DELIFT's choice", "families: SE", "DELIFT"]
-        parts += [AFTERWARDS, reports.fenced(table(heads, set_rows(measured, skewed))),
+        parts += [AFTERWARDS, set_table(measured),
                   reports.fenced(table(["family", *SET_ARMS], family_rows(measured, skewed)))]
         parts += [WITHOUT, reports.fenced(table(["families alike", "all", *(f"without {family}" for family in LEFT_OUT)],
                                                 without_rows(measured)))]
@@ -277,7 +316,8 @@ def show(folder: Path, plan: Sequence[Sequence[Series]], entries: Sequence[dict]
 def main() -> None:
     given = options.parse(ResultOptions, __doc__)
     measured = read(given.map)
-    text = page(measured, read(given.pilot))
+    second = read(HERE / "second_base.jsonl") if given.map == ResultOptions.map else []  # it stands beside our map only
+    text = page(measured, read(given.pilot), second)
     say(text)
     if given.out is not None:
         write_page(given.out, text, measured)

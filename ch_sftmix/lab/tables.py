@@ -55,6 +55,10 @@ SECONDARY = (("relative tenth left out", "ntp"), ("tenth left out", "ntp"), ("ra
 OTHERS = (("sftmix", "random halves"), ("mixup in confident half", "confident half"),
           ("mixup in unconfident half", "unconfident half"), ("ntp, twice as long", "sftmix"), ("label smoothing", "ntp"),
           ("dropout", "ntp"))  # where somebody has measured them
+SECOND = """## Primary comparisons on a second base
+
+`python ch_pretrain/train.py --seed 1` made it: the same pages, another random start and another order. The data sets and
+settings are those above. The six tests are a family of their own."""
 CARRIER = "kind"  # the family of questions that moves these differences most
 AFTERWARDS = f"""## One family, looked at afterwards
 
@@ -84,11 +88,16 @@ def collect(entries: Sequence[dict]) -> Results:
     return dict(sorted(found.items()))
 
 
-def differences(results: Results, first: str, second: str, value: Callable[[dict], float]) -> dict[float, list[float]]:
-    """One arm minus another, on each data set that has both, at each noise that has any."""
-    found = {noise: paired(*({seed: value(entry) for seed, entry in arms.get(arm, {}).items()} for arm in (first, second)))
-             for noise, arms in results.items()}
+def gains(results: Results, first: str, second: str, value: Callable[[dict], float]) -> dict[float, dict[int, float]]:
+    """One arm minus another, on each data set that has both, by its seed, at each noise that has any."""
+    found = {noise: {seed: value(entry) - value(arms[second][seed]) for seed, entry in arms.get(first, {}).items()
+                     if seed in arms.get(second, {})} for noise, arms in results.items()}
     return {noise: values for noise, values in found.items() if values}
+
+
+def differences(results: Results, first: str, second: str, value: Callable[[dict], float]) -> dict[float, list[float]]:
+    """The same without the seeds."""
+    return {noise: list(values.values()) for noise, values in gains(results, first, second, value).items()}
 
 
 def primary_text(results: Results, fixed: bool = True) -> str:
@@ -136,10 +145,26 @@ def wrong_table(results: Results) -> str:
         [group, *(interval_of([one[group] for one in found], ".1%") for found in wrong.values())] for group in groups])
 
 
-def page(entries: Sequence[dict], fixed: bool = True) -> str:
-    """RESULTS.md of these entries."""
+def second_text(first: Results, second: Results) -> list[str]:
+    """The primary comparisons on a second base, and beside the first, as parts of a page."""
+    (value, form), rows = MEASURES["Exact match"], []
+    to_ntp = [(arm, "ntp") for arm in ("relative tenth left out", "tenth left out")]
+    for pair in (*PRIMARY, *to_ntp):
+        here, there = (gains(results, *pair, value) for results in (first, second))
+        for noise in sorted(here.keys() & there.keys()):
+            told = (list(here[noise].values()), list(there[noise].values()), paired(there[noise], here[noise]))
+            rows.append([f"{' - '.join(pair)}, noise {noise:g}", *(interval_of(values, f"+{form}") for values in told)])
+    beside = table(["exact match", "first base", "second base", "second - first"], rows)
+    return [SECOND, primary_text(second), fenced(beside),
+            *(fenced(difference_rows(second, one, [*PRIMARY, *to_ntp], ONE_FAMILY)) for one in ONE_FAMILY),
+            *(fenced(arm_table(second, measure)) for measure in ("Exact match", "Test loss")), fenced(wrong_table(second))]
+
+
+def page(entries: Sequence[dict], fixed: bool = True, second: Sequence[dict] = ()) -> str:
+    """RESULTS.md of these entries: of the map, and of the primary comparisons on a second base."""
     results = collect(entries)
     parts = [HEAD, "## Primary comparisons", primary_text(results, fixed)]
+    parts += second_text(results, collect(second)) if second else []
     if results:
         pairs = [*SECONDARY, *(pair for pair in OTHERS if differences(results, *pair, MEASURES["Test loss"][0]))]
         parts += ["## All others: described, not tested",
@@ -163,7 +188,9 @@ def finish(folder: Path, entries: Sequence[dict], fixed: bool) -> None:
 
 def main() -> None:
     given = options.parse(ResultOptions, __doc__)
-    text = page(Journal(given.map, ENTRY, "no trial of the map").entries)
+    journals = [given.map, HERE / "second_base.jsonl"] if given.map == ResultOptions.map else [given.map]  # beside our map only
+    measured, *second = (Journal(journal, ENTRY, "no trial of the map").entries for journal in journals)
+    text = page(measured, True, *second)
     say(text)
     if given.out is not None:
         write_text(given.out, text)

@@ -108,6 +108,21 @@ def test_primary_comparisons_are_tested_together_and_as_the_pool_for_being_equal
     assert [line.split()[-1] for line in lines] == ["0.000", "1.000", "1.000"]  # SE is 5 points above, and so not the same
 
 
+def test_a_second_base_is_told_beside_the_first():
+    """There SE is a tenth lower on each data set, and the last data set lacks it."""
+    first = measured(SETS)
+    second = [entry | {"macro": entry["macro"] - 0.1 * (entry["arm"] == "SE")} for entry in first]
+    second = [entry for entry in second if (entry["arm"], entry["seed"]) != ("SE", SETS[-1])]
+    rows = {row[0]: row[1:] for row in tables.base_rows(first, second)}
+    assert len(rows) == 12
+    assert rows["skewed: DELIFT-ρ - SE, families alike"] == ["+2.0% ± 0.0%", "+12.0% ± 0.0%", "+10.0% ± 0.0%"]
+    assert rows["redundant: DELIFT-ρ - DELIFT, families alike"][2] == "+0.0% ± 0.0%"
+    assert rows["skewed: DELIFT-ρ - SE, as the pool"] == ["-5.0% ± 0.0%"] * 2 + ["+0.0% ± 0.0%"]
+    text = tables.page(first, [], second)
+    assert "on a second base" in text and "15 of 16" in text and text.count("nothing is tested yet") == 1
+    assert "on a second base" not in tables.page(first, [])
+
+
 def test_the_pilot_is_a_grid():
     series = next(s for s in PILOT[0] if (s.condition, s.lr, s.steps) == ("redundant", 1e-4, 50))
     some = [entry | {"seed": series.seeds[i], "lr": series.lr, "steps": series.steps} for i in (0, 1)
@@ -147,4 +162,5 @@ def test_the_command_makes_the_page_of_journals(in_process, tmp_path):
 
 def test_the_page_that_is_kept_is_that_of_the_journals_beside_it():
     kept = (tables.HERE / "RESULTS.md").read_text(encoding="utf-8")
-    assert kept == tables.page(tables.read(tables.HERE / "map.jsonl"), tables.read(tables.HERE / "pilot.jsonl"))
+    journals = (tables.read(tables.HERE / f"{name}.jsonl") for name in ("map", "pilot", "second_base"))
+    assert kept == tables.page(*journals)

@@ -68,6 +68,20 @@ def test_the_command_makes_the_page_of_a_journal(in_process, tmp_path):
     assert (tmp_path / "page.md").read_text().strip() in done.stdout and "2 of 8" in done.stdout
 
 
+def test_a_second_base_is_told_beside_the_first():
+    """There SFTMix has a tenth less, and one data set fewer is measured."""
+    first = whole(SEEDS)
+    second = [entry(one["arm"], one["seed"], one["exact_match"] - 0.1 * (one["arm"] == "sftmix"), one["noise"],
+                    wrong={"confident half": 0.1}) for one in first if one["seed"] != 8]
+    text = page(first, second=second)
+    rows = [line.split("  ") for line in text.splitlines() if line.startswith("sftmix - ntp, noise 0.2 ")]
+    assert [cell.strip() for cell in rows[-1] if cell][1:] == ["+2.0% ± 0.4%", "-8.1% ± 0.5%", "-10.0% ± 0.0%"]
+    assert "7 of 8" in text and text.count("Not finished") == 1
+    assert "second base" not in page(first)
+
+
 def test_the_page_that_is_kept_is_that_of_the_journal_beside_it():
     kept = (tables.HERE / "RESULTS.md").read_text(encoding="utf-8")
-    assert kept == page(Journal(tables.HERE / "map.jsonl", tables.ENTRY, "no trial of the map").entries)
+    kept_here = ("map.jsonl", "second_base.jsonl")
+    first, second = (Journal(tables.HERE / name, tables.ENTRY, "no trial").entries for name in kept_here)
+    assert kept == page(first, second=second)
