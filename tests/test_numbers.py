@@ -12,14 +12,15 @@ from tests.conftest import ROOT
 
 DELIFT = ("ch_delift/README.md", "README.md")
 SFTMIX = ("ch_sftmix/README.md", "README.md", "ch_instruct/recipe.md")
-CHOOSING = (*DELIFT, "ch_delift/lab/findings.md")
-FIRST = ("ch_sftmix/README.md", "ch_sftmix/lab/first_map.md")
+FOUND = "ch_delift/lab/findings.md"
+CHOOSING = (*DELIFT, FOUND)
+FIRST = ("ch_sftmix/lab/findings.md", "ch_sftmix/lab/first_map.md")
 QUOTED = {  # as it is written -> where it has to stand
-    "11 to 15 points": ("ch_delift/lab/findings.md", "ch_delift/lab/first_map.md"), "270 and 294": DELIFT,
-    "8 to 17 points": ("README.md", "ch_instruct/recipe.md"), "6.7 ± 7.2": DELIFT, "0.8 ± 3.5": DELIFT,
-    "17 to 28 points": (*DELIFT, "ch_instruct/recipe.md"), "5.7 ± 2.2": CHOOSING, "8.0 ± 2.1": CHOOSING,
-    "3.6 ± 2.6": (*CHOOSING, "ch_instruct/recipe.md"), "84.9": (*CHOOSING, "ch_instruct/recipe.md"),
-    "0.0080 ± 0.0081": ("README.md", "ch_sftmix/README.md"),
+    "11 to 15 points": (FOUND, "ch_delift/lab/first_map.md"), "270 and 294": DELIFT,
+    "8 to 17 points": (*DELIFT, "ch_instruct/recipe.md"), "6.7 ± 7.2": CHOOSING, "0.8 ± 3.5": CHOOSING,
+    "17 to 28 points": (FOUND, "ch_instruct/recipe.md"), "5.7 ± 2.2": CHOOSING, "8.0 ± 2.1": CHOOSING,
+    "3.6 ± 2.6": (FOUND, "ch_instruct/recipe.md"), "84.9": (*CHOOSING, "ch_instruct/recipe.md"),
+    "0.0080 ± 0.0081": ("README.md", "ch_sftmix/README.md", "ch_sftmix/lab/findings.md"),
     "+1.7": FIRST, "+1.8": FIRST, "-5.7": FIRST,
     "+2.8 ± 1.1": SFTMIX, "+3.0 ± 0.7": SFTMIX, "2.2 ± 1.2": SFTMIX,
     "94.6": ("README.md", "ch_instruct/README.md")}
@@ -31,16 +32,20 @@ def test_a_number_is_the_same_wherever_it_is_quoted(number):
     assert [place for place, text in texts.items() if number not in text] == []
 
 
-def test_sftmixs_readme_quotes_its_results():
+def test_sftmixs_pages_quote_its_results():
     results = (ROOT / "ch_sftmix/lab/RESULTS.md").read_text(encoding="utf-8")
-    text = " ".join((ROOT / "ch_sftmix/README.md").read_text(encoding="utf-8").split())
+    readme, found = (" ".join((ROOT / "ch_sftmix" / page).read_text(encoding="utf-8").split())
+                     for page in ("README.md", "lab/findings.md"))
+    text = readme + found
     bounds = re.search(r"itself: \+(\S+)% .*, \+(\S+)% .*, \+(\S+)% ", results).groups()
-    assert "Their upper ends are {}, {} and {} points".format(*bounds) in text
+    assert "Their upper ends are {}, {} and {} points".format(*bounds) in found
+    assert "gains of more than {}, {} and {} points".format(*bounds) in readme
     for name in ("sftmix - ntp", "relative tenth left out - tenth left out"):
         rows = re.findall(rf"^{name}, noise \S+ +(\S+)% ± (\S+)% +\S+ +(\S+)$", results, flags=re.M)
         cells = " | ".join(f"{mean} ± {half} | {p}" for mean, half, p in rows)
         assert len(rows) == 3
-        assert f"{name.replace('sftmix', 'SFTMix').replace('ntp', 'NTP')} | {cells} |" in text.replace("**", "")
+        told = f"{name.replace('sftmix', 'SFTMix').replace('ntp', 'NTP')} | {cells} |"
+        assert told in readme.replace("**", "") and told in found.replace("**", "")
     [ours] = re.findall(r"^relative tenth left out - ntp +(.*)$", results, flags=re.M)[:1]
     assert re.findall(r"(\S+)% ± (\S+)%", ours) == [("-2.2", "1.2"), ("+2.8", "1.1"), ("+3.0", "0.7")]  # as QUOTED has them
     wrong = {name: re.findall(r"(\S+)% ±", row)[1] for name, row in re.findall(
@@ -54,7 +59,7 @@ def test_sftmixs_readme_quotes_its_results():
         assert before + ", ".join(told) in text or f"{before}{told[0]}, {told[1]} and {told[2]}" in text
 
 
-def test_delifts_readme_quotes_its_results():
+def test_delifts_pages_quote_its_results():
     results = (ROOT / "ch_delift/lab/RESULTS.md").read_text(encoding="utf-8")
     pages = [(ROOT / "ch_delift" / page).read_text(encoding="utf-8") for page in ("README.md", "lab/findings.md")]
     text = " ".join(" ".join(pages).split())
