@@ -13,13 +13,13 @@ from tests.conftest import ROOT
 DELIFT = ("ch_delift/README.md", "README.md")
 SFTMIX = ("ch_sftmix/README.md", "README.md", "ch_instruct/recipe.md")
 FOUND = "ch_delift/lab/findings.md"
-CHOOSING = (*DELIFT, FOUND)
+PAGES, CHOOSING = ("ch_delift/README.md", FOUND), (*DELIFT, FOUND)
 FIRST = ("ch_sftmix/lab/findings.md", "ch_sftmix/lab/first_map.md")
 QUOTED = {  # as it is written -> where it has to stand
     "11 to 15 points": (FOUND, "ch_delift/lab/first_map.md"), "270 and 294": DELIFT,
     "8 to 17 points": (*DELIFT, "ch_instruct/recipe.md"), "6.7 ± 7.2": CHOOSING, "0.8 ± 3.5": CHOOSING,
     "17 to 28 points": (FOUND, "ch_instruct/recipe.md"), "5.7 ± 2.2": CHOOSING, "8.0 ± 2.1": CHOOSING,
-    "3.6 ± 2.6": (FOUND, "ch_instruct/recipe.md"), "84.9": (*CHOOSING, "ch_instruct/recipe.md"),
+    "3.6 ± 2.6": (*PAGES, "ch_instruct/recipe.md"), "84.9": (*PAGES, "ch_instruct/recipe.md"),
     "0.0080 ± 0.0081": ("README.md", "ch_sftmix/README.md", "ch_sftmix/lab/findings.md"),
     "+1.7": FIRST, "+1.8": FIRST, "-5.7": FIRST,
     "+2.8 ± 1.1": SFTMIX, "+3.0 ± 0.7": SFTMIX, "2.2 ± 1.2": SFTMIX,
