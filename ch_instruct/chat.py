@@ -62,6 +62,8 @@ class Chat:
     def __init__(self, model: GPT2, tokenizer: Tokenizer, args: ChatOptions):
         self.model, self.tokenizer, self.args = model, tokenizer, args
         self.precision = precision_to_answer(args.precision, model)
+        self.own_end = tokenizer.end, tokenizer.eot_id
+        end_as(args.style, tokenizer)
         self.reset()
 
     def reset(self) -> None:
@@ -129,6 +131,8 @@ class Chat:
             try:
                 encode_prompt({"instruction": ""}, self.tokenizer, value)
                 self.args = replace(self.args, format=value)
+                self.tokenizer.end, self.tokenizer.eot_id = self.own_end
+                end_as(value, self.tokenizer)
                 say(f"[{value} prompts from here on, for the earlier turns too]")
             except InputError as error:  # the model does not know the style's control tokens
                 say(f"[{error}]")
@@ -169,7 +173,6 @@ def main() -> None:
 
     model, tokenizer = load_pretrained(args.model, pick_device(args.device))
     args = replace(args, format=choose_style(args.model, args.format))
-    end_as(args.style, tokenizer)
     chat = Chat(model, tokenizer, args)
     say(f"{args.model}, {args.format} prompts, {model.config.n_positions} tokens of context. Ctrl-C stops an answer, "
         "/help lists commands, Ctrl-D ends.")

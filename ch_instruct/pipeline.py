@@ -55,6 +55,7 @@ class Work:
     precision: str = "fp32"  # what --precision came to
     train_ids: list[int] = field(default_factory=list)  # places of the training records in the data, from 0
     train_rows: list[int] = field(default_factory=list)  # their numbers in the file, from 1
+    longest_response: int = 0  # tokens, in the whole training part, also of records that --subset leaves out; 0: in `examples`
     facts: dict[str, Any] = field(default_factory=dict)  # for run.json: hashes, counts, and what `auto` came to
     understood: list[dict] = field(default_factory=list)  # all records of the data, for --save-data
 
@@ -68,10 +69,10 @@ class Work:
         """How long an answer may get: twice the longest response in the training part, and at most MOST_NEW_TOKENS.
 
         A right answer may be longer than any that was trained on; cut off, it would count as wrong. Twice leaves room for it
-        and still ends the texts of a model that never stops. The expected answers of the test are not looked at.
+        and still ends the texts of a model that never stops. The expected answers of the test are not looked at. A subset of
+        the training part changes nothing, so that tests after it can be compared.
         """
-        longest = max(end - start for example in self.examples["train"] for start, end in example.spans)
-        return min(2 * longest, MOST_NEW_TOKENS)
+        return min(2 * (self.longest_response or longest_response(self.examples["train"])), MOST_NEW_TOKENS)
 
     def dataset(self, split: str, loss_on: str | None = None, seed: int | None = None) -> Dataset:
         """A split's examples, for plain next-token training; loss_on and seed as given, or as on the command line."""
@@ -89,6 +90,11 @@ class Work:
         less, and evaluates after the steps of each epoch."""
         per_epoch = self.train_options().steps_per_epoch(len(self.examples["train"]))
         return {"max_steps": times * self.options.epochs * per_epoch, "evaluate_every": per_epoch}
+
+
+def longest_response(examples: Sequence[Example]) -> int:
+    """How many tokens the longest response of these has."""
+    return max(end - start for example in examples for start, end in example.spans)
 
 
 def example_dataset(examples: list[Example], tokenizer: Tokenizer, loss_on: str = "response", seed: int = 0) -> Dataset:
@@ -122,7 +128,7 @@ def prepare(options: FineTuning, held_out: Sequence[dict] = ()) -> Work:
     loaded = load_records(options.data, fields=options.fields, bad_rows=options.bad_rows)
     data = loaded.records
     places, data_hash = split_places(data, options.seed), runs.data_hash(data)
-    places["train"] = without_questions(data, places["train"], held_out)
+    places["train"] = whole = without_questions(data, places["train"], held_out)
     if options.subset is not None:
         places["train"] = take_subset(places["train"], options.subset, data_hash, len(data))
     if options.smoke:
@@ -151,19 +157,23 @@ def prepare(options: FineTuning, held_out: Sequence[dict] = ()) -> Work:
     train_ids = [places["train"][i] for i in parts["train"].places]
     work = Work(options, folder, model, tokenizer, {split: part.records for split, part in parts.items()}, examples,
                 precision, train_ids, [loaded.rows[i] for i in train_ids], understood=loaded.records)
+    if options.subset is not None:
+        others = [encode_record(data[i], tokenizer, options.style) for i in sorted({*whole} - {*train_ids})]
+        work.longest_response = longest_response([*examples["train"], *others])
 
     supervised, tokens = (sum(e.targets(loss_on) for e in examples["train"]) for loss_on in (options.loss_on, "all"))
     work.facts = {"data_sha256": data_hash, "train_sha256": runs.data_hash(train_ids),
                   "model_sha256": runs.model_hash(model), "precision": precision,
                   "records": {split: len(part) for split, part in work.records.items()},
-                  "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised}
+                  "learning_rate": work.lr, "training_tokens": tokens, "supervised_tokens": supervised,
+                  "max_new_tokens": work.max_new_tokens}
     if loaded.skipped:
         work.facts["skipped_rows"] = loaded.skipped  # row -> why
     say(f"Model {options.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {precision} on {device} ({why})")
     if options.lora is not None:
         say(f"LoRA of rank {options.lora}: updates of the blocks' matrices are learnt, and nothing else")
     say(f"In the loss: {supervised:,} of {tokens:,} training tokens ({supervised / tokens:.0%}, --loss-on {options.loss_on}); "
-        f"learning rate {work.lr:g}")
+        f"learning rate {work.lr:g}. In the test an answer may have {work.max_new_tokens} tokens")
     return work
 
 
@@ -207,8 +217,9 @@ def encode_splits(records: dict[str, list[dict]], tokenizer: Tokenizer, options:
 
 def with_records(work: Work, records: dict[str, list[dict]]) -> Work:
     """The same work with other records, by part."""
-    return replace(work, records=records, examples={part: [encode_record(record, work.tokenizer, work.options.style)
-                                                           for record in found] for part, found in records.items()})
+    examples = {part: [encode_record(record, work.tokenizer, work.options.style) for record in found]
+                for part, found in records.items()}
+    return replace(work, records=records, examples=examples, longest_response=0)
 
 
 def take_subset(training: list[int], file: Path, data_hash: str, records: int) -> list[int]:

@@ -26,7 +26,7 @@ class RespondOptions(options.AnswerPrecisionOption, options.DeviceOption, option
                        metavar="FILE")
     part: str = option("all", "ask all records, or the held-out ones of the file that the model was trained on (default: "
                        "%(default)s)", choices=["all", "test"])
-    temperature: float = 0.0  # the same answers, and so the same scores, every time
+    temperature: float = 0.0  # the same answers, and so the same scores, every time (with the same --batch-size)
     seed: int = option(0, "seed of the sampling (default: %(default)s)", natural, metavar="N")
     batch_size: int | None = option(None, "records answered together (default: 64 where they take little memory, or 32)",
                                     whole, metavar="N")

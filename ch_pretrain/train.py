@@ -85,6 +85,7 @@ CORPORA = {"classroom": pages, "plain": classroom.pages}  # who makes their page
 PAGES, PAGES_SEED = 300_000, 1
 SMOKE, SMOKE_EVALUATIONS = 100, 5  # documents that --smoke takes, and how often it evaluates
 VALIDATION_SHARE, MOST_VALIDATION = 0.02, 700  # of the documents, and at most so many of them
+LONG = 5_000  # characters of a document that may be cut: a shorter one would lose its last sentence
 WARMUP, EVALUATIONS = 0.02, 20  # share of the steps, and how often to evaluate and save
 STRENGTH = 2  # how much larger than usual attention's weights begin
 FOR_VOCABULARY = 40_000  # documents at most; the others hold the same words
@@ -123,9 +124,13 @@ def read_documents(given: Pretraining) -> list[str]:
 
 
 def split_documents(documents: list[str]) -> tuple[list[str], list[str]]:
-    """Training and validation documents: the last 2 % (700 at most), or, of fewer than 50, the last 2 % of each one's text."""
+    """Training and validation documents: the last 2 % (700 at most). Of fewer than 50, the last 2 % of the text of each long
+    one; or, where none is long, the last document."""
     if len(documents) * VALIDATION_SHARE < 1:
-        cuts = [int(len(document) * (1 - VALIDATION_SHARE)) for document in documents]
+        long = [len(document) >= LONG or len(documents) == 1 for document in documents]
+        if not any(long):
+            return documents[:-1], documents[-1:]
+        cuts = [int(len(document) * (1 - VALIDATION_SHARE)) if cut else len(document) for document, cut in zip(documents, long)]
         return [text[:cut] for text, cut in zip(documents, cuts)], [text[cut:] for text, cut in zip(documents, cuts)]
     held_out = min(round(len(documents) * VALIDATION_SHARE), MOST_VALIDATION)
     return documents[:-held_out], documents[-held_out:]
@@ -181,6 +186,9 @@ def main() -> None:
         model, tokenizer = new_model(given, training)
     else:
         model, tokenizer = load_pretrained(given.model, dropout=given.dropout)
+        if Pretraining.max_length != given.max_length > model.config.n_positions:
+            raise InputError(f"--max-length {given.max_length} is more than {given.model} can read, which is "
+                             f"{model.config.n_positions} tokens.")
     model.to(device)
     if given.recompute:
         recompute_blocks(model)
@@ -194,7 +202,10 @@ def main() -> None:
     check_mps(model, data.collate(list(data.items[:given.batch_size])), next_token_loss)
     name, why = pick_precision(given.precision, device)
     precision = distributed.from_main(runs.recorded_precision(given, name))
-    folder = runs.open_run("ch_pretrain", given, {"data_sha256": runs.data_hash([training, held_out]), "precision": precision})
+    facts: dict[str, object] = {"data_sha256": runs.data_hash([training, held_out]), "precision": precision}
+    if given.model is not None:  # its weights, and its vocabulary: the ids of a text
+        facts |= {"model_sha256": runs.model_hash(model), "ids_sha256": runs.data_hash([row[:10_000].tolist() for row in rows])}
+    folder = runs.open_run("ch_pretrain", given, facts)
     length = data.size(data.items[0])  # of a window: of all texts together, if they are shorter than the context
     text_bytes = sum(len(document.encode()) for document in training)
     say(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.vocab_size:,} vocabulary entries, "

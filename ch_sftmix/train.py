@@ -75,7 +75,7 @@ from common.embedding import mean_hidden_states
 from common.gpt2 import GPT2
 from common.losses import next_token_loss
 from common.pretrained import load_weights
-from common.support import distributed, plots, reports
+from common.support import distributed, plots, reports, runs
 from common.support.checkpoints import Run
 
 
@@ -165,7 +165,8 @@ def leave_out(work: Work, sure: Tensor, share: float, folder: Path, seed: int) -
         csv.writer(text, lineterminator="\n").writerows([["row", "relative_confidence", *TEXTS], *rows])
         files.write_text(folder / "left_out.csv", text.getvalue())
         write_subset(folder / "subset.json", [work.train_ids[i] for i in kept], sure[kept].tolist(), {
-            "data_sha256": work.facts["data_sha256"], "model_sha256": work.facts["model_sha256"], "seed": seed,
+            "data_sha256": work.facts["data_sha256"], "model_sha256": work.facts["model_sha256"], "seed": work.options.seed,
+            "training_seed": seed, "options": runs.plain_options(work.options),
             "made": f"all training records but the {len(left)} of {len(data)} of which the reference run was least sure, "
                     "compared with similar records"})
         say(f"{len(left)} of {len(data)} records are left out; read them in {folder / 'left_out.csv'}. Every fine-tuning "

@@ -33,8 +33,8 @@ def stream(model: GPT2, prompt: list[int], max_new_tokens: int, eot_id: int, how
         raise ValueError(f"A prompt of {len(prompt)} tokens leaves no room in the model's context.")
     room = min(max_new_tokens, model.config.n_positions - len(prompt))
     cache = KVCache(len(prompt) + room)
-    tokens = list(prompt)
-    ids = torch.tensor([tokens], device=model.device)  # [1, T]: first the whole prompt
+    tokens = [token for token in prompt if token != eot_id]  # what should not be repeated
+    ids = torch.tensor([prompt], device=model.device)  # [1, T]: first the whole prompt
     for _ in range(room):
         hidden = run(model, ids, cache)  # [1, T, D], later [1, 1, D]
         token = next_tokens(next_logits(model, hidden[:, -1]), how, [tokens], generator)  # [1]

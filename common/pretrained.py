@@ -102,8 +102,9 @@ def find_folder(name: str) -> Path:
                          "rename the folder to use the model.")
     if name == "classroom":
         return CLASSROOM_FOLDER
-    if name in PUBLIC:
-        return download(name, PUBLIC[name], WANTED_FILES)
+    pins = {pin.repo: pin for pin in PUBLIC.values()}  # an adapter names its model by the hub id
+    if pin := PUBLIC.get(name) or (pins.get(name) if not Path(name).is_dir() else None):
+        return download(name, pin, WANTED_FILES)
     if name and Path(name).is_dir():
         return Path(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] not in "./":

@@ -52,7 +52,8 @@ def next_tokens(logits: Tensor, how: Sampling = GREEDY, before: Sequence[Sequenc
 
     Args:
         logits: float [B, V].
-        before: the ids of each row's text so far, its prompt included; needed if `how.looks_back`.
+        before: the ids of each row's text so far, its prompt included, without end-of-text (another
+            answer may end as an earlier one did); needed if `how.looks_back`.
 
     Returns:
         int64 [B].
@@ -95,8 +96,9 @@ def keep_likely(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
     `top_p`: many where the model is unsure, one where it is sure.
     """
     if top_k is not None and top_k < logits.size(-1):
-        smallest = logits.topk(top_k, dim=-1).values[:, -1:]  # [B, 1], the k-th largest
-        logits = logits.masked_fill(logits < smallest, -torch.inf)
+        ids = logits.topk(top_k, dim=-1).indices  # [B, k]
+        unlikely = torch.ones_like(logits, dtype=torch.bool).scatter(1, ids, False)  # [B, V]
+        logits = logits.masked_fill(unlikely, -torch.inf)
     if top_p < 1:
         ascending, ids = logits.sort(dim=-1)  # both [B, V]
         outside = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p  # [B, V]: it and all below

@@ -74,7 +74,7 @@ from ch_instruct.prompts import END, chatml_turns, format_prompt
 from ch_instruct.records import load_records
 from ch_instruct.scoring import normalise
 from ch_instruct.support.prompt_style import choose_style, default_system
-from common.pretrained import find_folder, load_pretrained, read_tokenizer
+from common.pretrained import adapted_folder, find_folder, load_pretrained, read_tokenizer, save_pretrained
 from common.support.device import pick_device
 from common.support.reports import cell
 
@@ -236,13 +236,17 @@ def main() -> None:
         import lm_eval
         from transformers.utils.logging import disable_progress_bar
     device = str(pick_device(args.device))
-    load_pretrained(args.model)  # says clearly what is wrong with a folder, where there is something
+    ours = load_pretrained(args.model)  # says clearly what is wrong with a folder, where there is something
     datasets.disable_progress_bars()  # theirs of loading; those of the questions stay
     disable_progress_bar()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
     with tempfile.TemporaryDirectory() as folder:
-        model = open_model(find_folder(args.model), device, args.batch_size)
+        place = find_folder(args.model)
+        if adapted_folder(place):  # the harness reads whole models only
+            place = Path(folder) / "model"
+            save_pretrained(*ours, place)
+        model = open_model(place, device, args.batch_size)
         if args.chat and model.tokenizer.chat_template is None:
             raise InputError(f"--chat: {args.model} has no chat template; folders that ch_instruct/train.py writes have one.")
         loaded = load_tasks(args, Path(folder))

@@ -13,7 +13,7 @@ needs a key, put that into the environment variable JUDGE_API_KEY.
 
 The judge sees two answers in both orders. An answer wins if the judge prefers it in both; everything else is a tie. A reply
 without a verdict, with two, or cut off by its length counts as missing. The report counts these, and never takes them as 0.
-The folder holds replies.jsonl (every reply as it came; --resume asks only for what is missing), verdicts.json and report.json.
+The folder holds replies.jsonl (every reply as it came; --resume asks for those that never came), verdicts.json and report.json.
 """
 
 import re
@@ -161,9 +161,10 @@ def outcome(ours_first: str | None, ours_second: str | None) -> float | None:
 
 def asked(record: dict) -> str:
     """What a judge must know besides the answer: earlier turns, the request, and the expected answer if there is one."""
-    parts = [f"[Earlier in the conversation]\nUser: {question}\nAssistant: {answer}"
-             for question, answer in record.get("history", [])]
-    parts.append(f"[Request]\n{question_text(record)}")
+    earlier = [f"User: {question}\nAssistant: {answer}" for question, answer in record.get("history", [])]
+    earlier += [record["earlier"]] if record.get("earlier") else []
+    request = record["instruction"] if "earlier" in record else question_text(record)
+    parts = [f"[Earlier in the conversation]\n{text}" for text in earlier] + [f"[Request]\n{request}"]
     if record.get("output", "").strip():
         parts.append(f"[A correct answer, for comparison]\n{record['output']}")
     return "\n\n".join(parts)

@@ -15,7 +15,8 @@ def read_responses(path: Path, option: str, arm: str | None, arm_option: str) ->
         option, arm_option: the options that these came from, for errors.
 
     Returns:
-        Records with the texts "instruction", "answer", and maybe "input" and "output" (the expected answer).
+        Records with the texts "instruction", "answer", and maybe "input", "output" (the expected answer) and, of conversations,
+        "earlier" (their input once more: what was said before).
 
     Raises:
         InputError: if the file is no such file, or the arm is missing, unknown, or has nothing to choose among.
@@ -36,6 +37,8 @@ def read_responses(path: Path, option: str, arm: str | None, arm_option: str) ->
             record = {key: row[key] for key in ("instruction", "input", "output", "answer") if key in row}
             check(record, {"instruction": str, "answer": str, str: str})
         check_characters("".join(record.values()), where)
+        if "messages" in row:  # a conversation: the input is what was said before the request
+            record["earlier"] = record.get("input", "")
         records.append(record)
     return records
 

@@ -1,5 +1,6 @@
 """In which prompt style a model is to be asked: the chat template of its folder knows in which it was trained."""
 
+from datetime import datetime
 from functools import lru_cache
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -7,7 +8,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ch_instruct.prompts import END, EVERY_STYLE, START, format_prompt, format_turns
 from common.pretrained import adapted_folder, find_folder
 from common.support.console import say
-from common.support.files import reading
+from common.support.files import InputError, reading
 from common.tokenizer import Tokenizer, own_template
 
 TALK = [{"role": role, "content": text} for role, text in (("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"))]
@@ -30,7 +31,12 @@ def choose_style(model: str, given: str | None) -> str:
             f"{given or EVERY_STYLE[0]} prompts, and may answer worse than it can.")
     if own:
         prompt, answer, again = format_turns({"messages": TALK}, own)
-        if rendered(template, TALK) != prompt + answer + END + again:
+        try:
+            additions = rendered(template, TALK) != prompt + answer + END + again
+        except Refusal as error:  # perhaps it takes no system message
+            additions = False
+            say(f"Warning: the chat template of {model} refuses a conversation with a system message and two turns ({error}).")
+        if additions:
             say(f"Warning: the chat template of {model} is {own} with additions, which are left out.")
     return given or own or EVERY_STYLE[0]
 
@@ -41,7 +47,21 @@ def rendered(template: str, messages: list[dict[str, str]]) -> str:
     with reading("The chat template", "not to be rendered", "remove it from the model's folder, and give --format"):
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
                                                     extensions=["jinja2.ext.loopcontrols"])
+        environment.globals |= {"raise_exception": refuse, "strftime_now": datetime.now().strftime}  # as other tools have them
         return environment.from_string(template).render(messages=messages, add_generation_prompt=True, eos_token=END)
+
+
+class Refusal(InputError):
+    """A chat template does not take these messages, and says why."""
+
+
+def refuse(message: str) -> None:
+    """What such a template calls: `raise_exception`.
+
+    Raises:
+        Refusal: always.
+    """
+    raise Refusal(message)
 
 
 def end_as(style: str, tokenizer: Tokenizer) -> None:

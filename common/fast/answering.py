@@ -1,6 +1,7 @@
 """Many continuations at once: a batch that is kept full, beginnings that are read once, weights in reading order.
 
-Each text is what `generation.stream` gives for its prompt alone (but for weights of 8 bits; see int8.py).
+Each text is what `generation.stream` gives for its prompt alone. In bfloat16, and with weights of 8 bits (int8.py), a sum is
+rounded otherwise in a larger batch, so now and then a word differs.
 """
 
 import random
@@ -48,7 +49,7 @@ def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot
 
     Args:
         batch_size: texts at once (None: `texts_at_once`).
-        how: as for `next_tokens`. A sampled text does not depend on the others beside it.
+        how: as for `next_tokens`. In fp32, a sampled text does not depend on the others beside it.
         seed: of the sampling; see `text_generator`.
 
     Raises:
@@ -109,6 +110,7 @@ class _Relay:
                  how: Sampling, seed: int):
         self.model, self.prompts, self.max_new_tokens, self.eot_id = model, prompts, max_new_tokens, eot_id
         self.how = how
+        self.said = [[token for token in prompt if token != eot_id] for prompt in prompts] if how.looks_back else prompts
         self.generators = [text_generator(model, seed, number) for number in range(len(prompts))] if how.temperature else []
         self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # the last one is next
         self.new: list[list[int]] = [[] for _ in prompts]
@@ -152,7 +154,7 @@ class _Relay:
         if self.how == GREEDY:
             return next_tokens(logits)
         return torch.cat([row.argmax(dim=1) if i is None else next_tokens(
-            row, self.how, [self.prompts[i] + self.new[i]], self.generators[i] if self.generators else None)
+            row, self.how, [self.said[i] + self.new[i]], self.generators[i] if self.generators else None)
             for row, i in zip(logits.split(1), rows)])
 
     def fill(self, number: int, places: list[tuple[int, int]]) -> None:

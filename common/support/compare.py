@@ -79,6 +79,7 @@ def score_rows(found: dict[str, tuple[dict, dict, dict]]) -> str:
         seeds = done.get("seeds") or 1
         for arm, result in results.items():
             row, test = f"{name}: {arm}" + f", mean of {seeds} seeds" * (seeds > 1), tests.get(arm)
+            row += " (validation loss)" * (arm == "pretrained")  # pretraining has no test
             if len(sets) > 1:  # A to Z, then AA to ZZ, ...; a report of an earlier version does not tell its test
                 n = len(letters)
                 row += f" [{letters.setdefault(test['sha256'], ascii_uppercase[n % 26] * (1 + n // 26)) if test else '?'}]"
@@ -86,8 +87,12 @@ def score_rows(found: dict[str, tuple[dict, dict, dict]]) -> str:
             questions |= {row: test["questions"]} if test and seeds == 1 else {}
     notes = [f"[{'], ['.join(letters.values())}]: different tests; compare only rows with the same letter."
              + " [?]: the report does not tell its test." * (None in sets)] * bool(letters)
-    if others := [name for name in OTHER_TOKENS if len({done.get(name) for done, _, _ in found.values()}) > 1]:
+    tokens = (*OTHER_TOKENS, *("max_length",) * any(done.get("over_length") == "truncate" for done, _, _ in found.values()))
+    if others := [name for name in tokens if len({done.get(name) for done, _, _ in found.values()}) > 1]:
         notes.append(f"Losses and perplexities may be those of different tokens ({', '.join(others)}); compare exact matches.")
+    limits = sorted({done["max_new_tokens"] for done, _, _ in found.values() if "max_new_tokens" in done})
+    if len(limits) > 1:
+        notes.append(f"Answers were cut after {' or '.join(map(str, limits))} tokens; exact matches may differ by that.")
     return "\n".join([report_table(arms, questions), *notes])
 
 

@@ -179,8 +179,8 @@ class AnswerPrecisionOption(Options):
     """The same where a model only answers."""
 
     precision: str = option("auto", "precision of matrix products; auto takes bf16 where the GPU or the processor has "
-                            "instructions for it; int8 (CPU) reads a quarter of the bytes: faster, but now and then "
-                            "a word differs, also with the other texts of a batch (default: %(default)s)",
+                            "instructions for it; int8 (CPU) reads a quarter of the bytes: faster. In bf16 and "
+                            "int8, now and then a word differs, also with the other texts of a batch (default: %(default)s)",
                             choices=["auto", "fp32", "bf16", "int8"])
 
 
@@ -214,15 +214,17 @@ class SamplingOptions(NewTokensOption):
     top_k: int | None = option(None, "draw among the N likeliest tokens only (default: among all)", whole, metavar="N")
     top_p: float = option(1.0, "draw among the fewest likeliest tokens that together have this probability; 0.9 is usual "
                           "(default: %(default)s, among all)", positive_share, metavar="X")
-    repetition_penalty: float = option(1.0, "above 1: make every token that is already in the text less likely; 1.1 to 1.3 "
-                                       "against loops (default: %(default)s, no penalty)", penalty, metavar="X")
-    no_repeat_ngram: int | None = option(None, "let no run of N tokens come twice (default: let them)", whole, metavar="N")
+    repetition_penalty: float = option(1.0, "above 1: make every token of the prompt or answer less likely to come "
+                                       "again; 1.1 to 1.3 against loops (default: %(default)s, no penalty)", penalty,
+                                       metavar="X")
+    no_repeat_ngram: int | None = option(None, "let no run of N tokens of the prompt or answer come twice (default: let "
+                                        "them)", whole, metavar="N")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.greedy or self.temperature == 0) and (self.top_k is not None or self.top_p != 1):
-            raise InputError("--top-k and --top-p say how to draw, and at temperature 0 nothing is drawn; add --temperature "
-                             "0.8, or leave them out.")
+            raise InputError("--top-k and --top-p say how to draw, and at temperature 0 nothing is drawn; "
+                             + ("leave out --greedy" if self.greedy else "add --temperature 0.8") + ", or leave these two out.")
 
 
 @dataclass(frozen=True)

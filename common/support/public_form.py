@@ -80,8 +80,9 @@ def config_from(content: dict[str, Any], path: Path) -> GPT2Config:
                              tied=content.get("tie_word_embeddings", False), qkv_bias=kind == "qwen2")
         width = config.n_embd // config.n_head
         if config.n_head % config.n_kv_head or width % 2 or content.get("head_dim") not in (None, width):
-            raise ValueError(f"{config.n_head} heads of queries, {config.n_kv_head} of keys, head_dim {content.get('head_dim')}"
-                             f": heads of keys must divide those of queries, and head_dim be {width} and even")
+            raise InputError(f"{path} has {config.n_head} heads of queries, {config.n_kv_head} of keys, and head_dim "
+                             f"{content.get('head_dim')}; here, heads of keys divide those of queries, and head_dim is {width} "
+                             "and even; use another model.")
     return config
 
 

@@ -91,18 +91,18 @@ def open_run(chapter: str, args: FolderOptions, facts: dict[str, object]) -> Pat
         for path in filter(files.is_temporary, folder.rglob(".*.unfinished")):
             path.unlink()
     if resuming:
-        recorded = read_run(folder)["facts"]
+        recorded = read_run(folder)
         for name, value in facts.items():
-            if recorded.get(name) != value:
-                raise InputError(f"--resume: {name} has changed since this run began ({recorded.get(name)} then, {value} "
-                                 "now); put back what it was, or start a new run.")
+            if (then := recorded["facts"].get(name)) != value:
+                raise InputError(f"--resume: {name} has changed since this run began ({then} then, {value} now); put back what "
+                                 "it was, or start a new run.")
+        if other := [f"{name} {recorded.get(name)} then, {value} now" for name, value in made_with().items()
+                     if recorded.get(name) != value]:
+            say(f"Warning: this run began with other code ({'; '.join(other)}). It may not end as it would have.")
     elif is_main():
         files.write_json(folder / "run.json", {
             "command": " ".join(["python", *sys.argv]), "options": plain_options(args), "facts": facts,
-            "git_commit": git_commit(), "machine": f"{platform.system()} {platform.machine()}, "
-                                                    f"{torch.get_num_threads()} threads",
-            "versions": {"python": platform.python_version()} | {
-                name: version(name) for name in ("torch", "tiktoken", "numpy", "safetensors", "huggingface_hub")}})
+            "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"} | made_with())
     distributed.barrier()  # no process puts anything into the folder before it is this run's
     Parser.folder = folder  # if it is interrupted from here on, there is something to go on with
     say(f"Run folder: {folder}")
@@ -122,6 +122,12 @@ def _make_folder(chapter: str, out: Path | None) -> Path:
             return folder
         except FileExistsError:
             number += 1
+
+
+def made_with() -> dict[str, Any]:
+    """This code's commit, and the versions of what it needs."""
+    return {"git_commit": git_commit(), "versions": {"python": platform.python_version()} | {
+        name: version(name) for name in ("torch", "tiktoken", "numpy", "safetensors", "huggingface_hub")}}
 
 
 def git_commit() -> str | None:

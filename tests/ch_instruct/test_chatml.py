@@ -6,6 +6,7 @@ import shutil
 import pytest
 import transformers  # loads its parts where they are used
 
+from ch_instruct.chat import Chat, ChatOptions
 from ch_instruct.collate import collate
 from ch_instruct.encoding import encode_prompt, encode_record
 from ch_instruct.evaluation.benchmarks import write_tasks
@@ -95,6 +96,24 @@ def test_a_template_with_additions_is_told_of_and_one_that_is_broken_refused(lla
     (tmp_path / "other" / "chat_template.jinja").write_text(SMOLLM2_TEMPLATE + "{{ ''.__class__.__mro__ }}")
     with pytest.raises(InputError, match="unsafe"):
         choose_style(str(tmp_path / "other"), None)
+
+
+def test_a_template_that_takes_no_system_message_is_used_all_the_same(llama_folder, tmp_path, capsys):
+    shutil.copytree(llama_folder, tmp_path / "other")
+    (tmp_path / "other" / "chat_template.jinja").write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}" + SMOLLM2_TEMPLATE)
+    assert choose_style(str(tmp_path / "other"), None) == "chatml"
+    assert "refuses a conversation with a system message and two turns (No system role)" in capsys.readouterr().out
+
+
+def test_in_a_chat_the_end_of_an_answer_changes_with_the_format(llama_folder, capsys):
+    model, tokenizer = load_pretrained(llama_folder)
+    tokenizer.end, tokenizer.eot_id = "<|endoftext|>", tokenizer.control("<|endoftext|>")
+    talk, ends = Chat(model, tokenizer, ChatOptions(format="alpaca", precision="fp32")), []
+    for style in ("chatml", "alpaca", "chatml"):
+        talk.command(f"/format {style}")
+        ends.append((tokenizer.end, tokenizer.eot_id == tokenizer.control(tokenizer.end)))
+    assert ends == [("<|im_end|>", True), ("<|endoftext|>", True), ("<|im_end|>", True)]
 
 
 def test_saved_again_the_folder_asks_as_before(llama_folder, peer, tmp_path):

@@ -38,6 +38,15 @@ def test_a_right_answer_longer_than_any_in_training_is_whole():
     assert lengths["train"] < lengths["test"] <= ready.max_new_tokens  # or this test would show nothing
 
 
+@pytest.mark.slow
+def test_a_subset_does_not_decide_how_long_answers_may_be(tmp_path):
+    whole = prepare(FineTuning())
+    short = [i for i, example in zip(whole.train_ids, whole.examples["train"]) if sum(b - a for a, b in example.spans) < 5][:40]
+    write_subset(tmp_path / "subset.json", short, [0.0] * 40, {"data_sha256": whole.facts["data_sha256"]})
+    part = prepare(FineTuning(subset=tmp_path / "subset.json"))
+    assert part.max_new_tokens == whole.max_new_tokens == part.facts["max_new_tokens"] > 10
+
+
 def test_the_learning_rate_is_the_usual_one_unless_given():
     assert (work().lr, work(lora=4).lr, work(lr=1e-3).lr) == (5e-5, 5e-4, 1e-3)
 

@@ -8,7 +8,7 @@ import torch
 
 from ch_pretrain.bpe import train_bpe
 from ch_pretrain.train import SMOKE, Pretraining, begin_alike, read_documents, split_documents
-from common.pretrained import load_pretrained
+from common.pretrained import load_pretrained, save_pretrained
 from common.support.files import InputError
 from tests.conftest import assert_refused, kill_and_resume, run_here
 from tests.models import assert_same_weights, make_model
@@ -114,9 +114,39 @@ def test_few_of_many_documents_are_for_validation():
 
 
 def test_of_a_few_files_each_is_learnt_from_and_validated_on():
-    texts = ["a" * 100, "b" * 10_000, "a" * 100]  # the last is the first once more, and is not its own validation
-    assert split_documents(texts) == (["a" * 98, "b" * 9800, "a" * 98], ["a" * 2, "b" * 200, "a" * 2])
+    texts = ["a" * 5000, "b" * 10_000, "a" * 5000]  # the last is the first once more, and is not its own validation
+    assert split_documents(texts) == (["a" * 4900, "b" * 9800, "a" * 4900], ["a" * 100, "b" * 200, "a" * 100])
     assert split_documents(texts[1:2]) == (["b" * 9800], ["b" * 200])
+
+
+def test_of_a_few_short_texts_none_loses_its_end():
+    texts = ["A moth.", "A goose. " * 3000, "A frog."]
+    training, validation = split_documents(texts)
+    assert (training[0], training[2], validation[0], validation[2]) == ("A moth.", "A frog.", "", "")
+    assert "".join((training[1], validation[1])) == texts[1] and validation[1]
+    assert split_documents(["A moth.", "A frog."]) == (["A moth."], ["A frog."])
+    assert split_documents(["A moth."])[1] == ["."]  # of a single one there is no other way
+
+
+def test_a_window_that_the_model_cannot_read_is_refused(in_process, tmp_path):
+    (tmp_path / "a.txt").write_text("The capital of France is Paris. " * 300)
+    given = ("--data", tmp_path / "a.txt", "--model", "classroom", "--max-length", 2000)
+    done = in_process("ch_pretrain/train.py", *given)
+    assert_refused(done, "--max-length 2000 is more than classroom can read, which is 256 tokens.")
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_from_another_model(in_process, tmp_path):
+    (tmp_path / "a.txt").write_text("The capital of France is Paris. " * 300)
+    model, tokenizer = load_pretrained("classroom")
+    save_pretrained(model, tokenizer, tmp_path / "model")
+    in_process("ch_pretrain/train.py", "--data", tmp_path / "a.txt", "--model", tmp_path / "model", "--smoke", "--out",
+               tmp_path / "more")
+    vocab = json.loads((tmp_path / "model" / "vocab.json").read_text())
+    paris = max((name for name in vocab if "Paris" in name), key=len)
+    vocab[paris], vocab["e"] = vocab["e"], vocab[paris]
+    (tmp_path / "model" / "vocab.json").write_text(json.dumps(vocab))
+    assert_refused(in_process("ch_pretrain/train.py", "--resume", "--out", tmp_path / "more"), "ids_sha256 has changed")
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):

@@ -116,6 +116,7 @@ def test_leaving_out_the_least_sure_lists_them_by_row_and_makes_a_subset_of_the_
     assert subset["made"] == "all training records but the 5 of 51 of which the reference run was least sure, " \
         "compared with similar records"
     assert subset["command"].startswith("python ") and "--leave-out 0.1" in subset["command"]
+    assert subset["seed"] == 0 and subset["options"]["leave_out"] == 0.1  # --seed divides the data
     work = prepare(FineTuning(model=str(small / "model"), data=str(small / "data.json"), subset=run / "subset.json",
                               device="cpu"))
     assert sorted(work.train_ids) == sorted(subset["ids"])

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from common.fast.answering import continue_all
 from common.generation import stream
 from common.sampling import Sampling, next_tokens
-from tests.models import EOT
+from tests.models import EOT, make_model
 
 
 def plain_greedy(model, prompt: list[int], max_new_tokens: int) -> tuple[list[int], bool]:
@@ -22,6 +23,18 @@ def plain_greedy(model, prompt: list[int], max_new_tokens: int) -> tuple[list[in
 def test_a_stream_is_the_plain_continuation_token_by_token(stopping_model):
     for prompt in ([n, n + 1, 7] * (1 + n % 10) for n in range(0, 60, 3)):
         assert list(stream(stopping_model, prompt, 12, EOT)) == plain_greedy(stopping_model, prompt, 12)[0]
+
+
+def test_an_answer_may_end_as_an_earlier_one_did(monkeypatch):
+    """End-of-text in the prompt is no token that should not come again."""
+    asked: list = []
+    for place in ("common.generation", "common.fast.answering"):
+        monkeypatch.setattr(f"{place}.next_tokens", lambda logits, how, before, generator: (
+            asked.extend(map(list, before)) or torch.tensor([EOT])))
+    how = Sampling(no_repeat_ngram=2)
+    assert list(stream(make_model(), [9, EOT, 8, 9], 5, EOT, how)) == []
+    [text] = continue_all(make_model(), [[9, EOT, 8, 9]], 5, EOT, how=how)
+    assert text.stopped and asked == [[9, 8, 9]] * 2
 
 
 @pytest.mark.slow

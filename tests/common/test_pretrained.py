@@ -15,7 +15,7 @@ from common import pretrained
 from common.fast.answering import continue_all
 from common.gpt2 import GPT2
 from common.lora import add_lora, lora_layers, merged_weights, save_adapter
-from common.pretrained import CLASSROOM_FOLDER, find_folder, load_pretrained, save_pretrained
+from common.pretrained import CLASSROOM_FOLDER, PUBLIC, find_folder, load_pretrained, save_pretrained
 from common.support.files import InputError
 from common.tokenizer import Tokenizer
 from tests.models import make_model
@@ -370,6 +370,14 @@ def test_a_folder_with_the_name_of_a_public_model_is_not_passed_over(name, tmp_p
         (tmp_path / "other" / name).mkdir(parents=True)  # holds no model
         monkeypatch.chdir(tmp_path / "other")
         assert find_folder(name) == CLASSROOM_FOLDER
+
+
+@pytest.mark.parametrize("name", ["gpt2-medium", "openai-community/gpt2-medium"])
+def test_the_hub_id_of_a_pinned_model_is_pinned_too(name, monkeypatch):
+    """An adapter names its model by the hub id."""
+    asked: list = []
+    monkeypatch.setattr("common.pretrained.download", lambda name, pin, patterns: asked.append(pin) or Path("there"))
+    assert find_folder(name) == Path("there") and asked == [PUBLIC["gpt2-medium"]]
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "./missing/folder", "/missing/folder", "a/b/c", "gpt3"])

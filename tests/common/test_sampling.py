@@ -25,6 +25,11 @@ def test_the_penalty_makes_seen_tokens_less_likely_by_hand():
     assert logits.tolist() == [[3.0, -1.0, 2.0, -2.0]]  # what was given stays
 
 
+def test_of_equal_logits_no_more_are_kept_than_asked_for():
+    logits = torch.tensor([[2.0, 2.0, 2.0, 1.0], [0.0, 3.0, 2.0, 2.0]])
+    assert (keep_likely(logits, 2, 1.0) > -torch.inf).sum(dim=-1).tolist() == [2, 2]
+
+
 def test_the_nucleus_by_hand():
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.08, 0.1, 0.8, 0.02]]).log()
     assert (keep_likely(logits, None, 0.75) > -torch.inf).tolist() == [[True, True, False, False], [False, False, True, False]]

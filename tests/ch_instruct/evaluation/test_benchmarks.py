@@ -16,6 +16,7 @@ from ch_instruct.evaluation import benchmarks
 from ch_instruct.prompts import format_prompt
 from ch_instruct.records import load_records
 from ch_instruct.scoring import exact_match
+from common.lora import add_lora, save_adapter
 from common.losses import next_token_loss
 from common.pretrained import load_pretrained
 from tests.conftest import assert_refused, run_here
@@ -62,6 +63,16 @@ def scored(tmp_path_factory):
 def value(written: dict, task: str) -> float:
     (row,) = [row for row in written["measures"] if row["task"] == task]
     return row["value"]
+
+
+def test_an_adapter_is_put_together_with_its_model_for_the_harness(scored, tmp_path):
+    folder = scored[0]
+    model, _ = load_pretrained(folder / "run")
+    add_lora(model, 2)
+    save_adapter(model, str(folder / "run"), tmp_path / "adapter")
+    done = run_here("ch_instruct/evaluation/benchmarks.py", "--model", tmp_path / "adapter", "--tasks", "classroom", "--format",
+                    "phi3", "--limit", 3, folder=tmp_path)
+    assert "classroom" in done.stdout
 
 
 def test_choices_by_likelihood_are_those_of_our_own_loss(scored):

@@ -2,9 +2,11 @@ import json
 
 import pytest
 
+from ch_instruct.evaluation.judge import asked
 from ch_instruct.evaluation.response_files import read_mt_bench, read_responses
 from ch_instruct.evaluation.to_alpaca_eval import to_alpaca_eval
 from ch_instruct.pipeline import merge_responses
+from ch_instruct.records import last_turn
 from common.support.files import InputError, write_json
 from tests.conftest import assert_refused
 
@@ -27,6 +29,16 @@ def test_both_kinds_of_files_read_alike(tmp_path):
                      {"instruction": "Say hi.", "output": "Hi", "answer": "Hello"}]
     assert read(tmp_path / "run.json", "ntp") == found
     assert [r["answer"] for r in read(tmp_path / "run.json", "base")] == ["", "?"]
+
+
+def test_what_was_said_before_stands_before_the_request(tmp_path):
+    """A judge reads a conversation in its order."""
+    talk = [{"role": role, "content": text} for role, text in (("system", "Be brief."), ("user", "Where is Kenya?"),
+                                                                ("assistant", "In Africa."), ("user", "And its capital?"))]
+    write_json(tmp_path / "talk.json", [last_turn({"messages": talk}) | {"answer": "Nairobi."}])
+    [record] = read(tmp_path / "talk.json")
+    before = "System: Be brief.\nUser: Where is Kenya?\nAssistant: In Africa."
+    assert asked(record) == f"[Earlier in the conversation]\n{before}\n\n[Request]\nAnd its capital?"
 
 
 ARMS = {"instruction": "a", "answers": {"base": {"answer": "x"}, "ntp": {"answer": "y"}}}

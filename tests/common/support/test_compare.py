@@ -104,6 +104,18 @@ def test_rows_of_different_tests_are_marked(in_process, tmp_path):
 
 
 @pytest.mark.slow
+def test_it_is_told_what_else_may_differ(in_process, tmp_path):
+    for name, facts, arm in (("a", {"max_new_tokens": 4}, "ntp"), ("b", {"max_new_tokens": 64}, "pretrained")):
+        run = make_run(tmp_path / name, 1.25, over_length="truncate", max_length=len(arm))
+        whole, report = (json.loads((run / file).read_text()) for file in ("run.json", "report.json"))
+        (run / "run.json").write_text(json.dumps(whole | {"facts": facts}))
+        (run / "report.json").write_text(json.dumps({"arms": {arm: report["arms"]["ntp"]}}))
+    told = in_process("common/support/compare.py", tmp_path / "a", tmp_path / "b").stdout
+    assert "Answers were cut after 4 or 64 tokens" in told and "different tokens (max_length)" in told
+    assert "b: pretrained (validation loss)" in told and "a: ntp (" not in told
+
+
+@pytest.mark.slow
 def test_many_runs_fit_a_hundred_columns_and_their_legend_stands_below(in_process, tmp_path, monkeypatch):
     drawn = []
     draw = plots.draw_losses

@@ -115,6 +115,15 @@ def test_facts_may_not_differ_when_resuming(begun):
     assert (begun.out / "run.json").read_text() == before
 
 
+def test_other_code_is_told_of_when_resuming(begun, capsys):
+    run = json.loads((begun.out / "run.json").read_text())
+    open_run("some", replace(begun, resume=True), run["facts"])
+    assert "other code" not in capsys.readouterr().out
+    (begun.out / "run.json").write_text(json.dumps(run | {"git_commit": "abc"}))
+    open_run("some", replace(begun, resume=True), run["facts"])
+    assert "this run began with other code (git_commit abc then" in capsys.readouterr().out
+
+
 def test_a_resumed_run_keeps_its_precision(begun):
     assert runs.recorded_precision(begun, "fp32") == "fp32"
     assert runs.recorded_precision(replace(begun, resume=True), "fp32") == "bf16"
