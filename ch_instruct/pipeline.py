@@ -239,12 +239,14 @@ def take_subset(training: list[int], file: Path, data_hash: str, records: int) -
 
 
 def answer(model: GPT2, tokenizer: Tokenizer, records: list[dict], style: str, max_new_tokens: int,
-           batch_size: int | None = None, precision: str = "fp32", how: Sampling = GREEDY, seed: int = 0) -> list[dict]:
-    """Answers, greedy ones by default: each record with "answer" and "stopped" (whether the model ended by itself) added."""
+           batch_size: int | None = None, precision: str = "fp32", how: Sampling = GREEDY, seed: int = 0,
+           **more: Any) -> list[dict]:
+    """Answers, greedy ones by default: each record with "answer" and "stopped" (whether the model ended by itself) added.
+    `more` is for `continue_all`."""
     prompts = [encode_prompt(record, tokenizer, style) for record in distributed.my_share(records)]
     with evaluating(model, precision):
         answers = distributed.put_together(continue_all(model, prompts, max_new_tokens, tokenizer.eot_id, batch_size,
-                                                        how=how, seed=seed + distributed.rank()))
+                                                        how=how, seed=seed + distributed.rank(), **more))
     return [record | {"answer": tokenizer.decode(new.ids).strip(), "stopped": new.stopped}
             for record, new in zip(records, answers)]
 

@@ -5,6 +5,7 @@ rounded otherwise in a larger batch, so now and then a word differs.
 """
 
 import random
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -44,13 +45,17 @@ def texts_at_once(model: GPT2, prompts: list[list[int]], max_new_tokens: int) ->
 
 
 def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot_id: int, batch_size: int | None = None,
-                 what: str = "answering", how: Sampling = GREEDY, seed: int = 0) -> list[Continuation]:
+                 what: str = "answering", how: Sampling = GREEDY, seed: int = 0,
+                 known: Mapping[int, Continuation] | None = None,
+                 ended: Callable[[int, Continuation], None] | None = None) -> list[Continuation]:
     """Continuations of any number of prompts, in their order: the same as one by one.
 
     Args:
         batch_size: texts at once (None: `texts_at_once`).
         how: as for `next_tokens`. In fp32, a sampled text does not depend on the others beside it.
         seed: of the sampling; see `text_generator`.
+        known: continuations that are there already, by their number; they are not made again.
+        ended: is told each new one as soon as it is there, with its number.
 
     Raises:
         ValueError: if a prompt is empty or leaves no room in the model's context.
@@ -59,8 +64,9 @@ def continue_all(model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot
         if not 0 < len(prompt) < model.config.n_positions:
             raise ValueError(f"A prompt of {len(prompt)} tokens leaves no room in a context of {model.config.n_positions}.")
     batch_size = batch_size or texts_at_once(model, prompts, max_new_tokens)
-    with Progress(what, len(prompts), "text") as progress, torch.no_grad(), prepacked_weights(model):
-        return _Relay(model, prompts, max_new_tokens, eot_id, batch_size, how, seed).run(progress)
+    relay = _Relay(model, prompts, max_new_tokens, eot_id, batch_size, how, seed, known or {}, ended or (lambda i, text: None))
+    with Progress(what, len(prompts), "text", len(known or {})) as progress, torch.no_grad(), prepacked_weights(model):
+        return relay.run(progress)
 
 
 class BatchCache(KVCache):
@@ -107,14 +113,15 @@ class _Relay:
     """
 
     def __init__(self, model: GPT2, prompts: list[list[int]], max_new_tokens: int, eot_id: int, batch_size: int,
-                 how: Sampling, seed: int):
+                 how: Sampling, seed: int, known: Mapping[int, Continuation], ended: Callable[[int, Continuation], None]):
         self.model, self.prompts, self.max_new_tokens, self.eot_id = model, prompts, max_new_tokens, eot_id
         self.how = how
         self.said = [[token for token in prompt if token != eot_id] for prompt in prompts] if how.looks_back else prompts
         self.generators = [text_generator(model, seed, number) for number in range(len(prompts))] if how.temperature else []
-        self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # the last one is next
-        self.new: list[list[int]] = [[] for _ in prompts]
-        self.stopped = [False] * len(prompts)
+        self.waiting = sorted({*range(len(prompts))} - known.keys(), key=lambda i: len(prompts[i]))  # the last one is next
+        self.new: list[list[int]] = [known[i].ids if i in known else [] for i in range(len(prompts))]
+        self.stopped = [i in known and known[i].stopped for i in range(len(prompts))]
+        self.ended = ended
         self.rows: list[int | None] = [None] * min(batch_size, len(prompts))  # whose text each row of the batch is
         self.starts = torch.zeros(len(self.rows), dtype=torch.long)  # [B], in which column its text begins
         longest = max(map(len, prompts), default=0)
@@ -208,5 +215,6 @@ class _Relay:
                 if len(self.new[row]) < self.max_new_tokens and length < self.model.config.n_positions:
                     continue
             self.rows[slot] = None
+            self.ended(row, Continuation(self.new[row], self.stopped[row]))
             ended += 1
         return ended
