@@ -67,7 +67,7 @@ def test_an_interrupted_command_goes_on_with_the_answers_that_are_there(in_proce
     assert stopped.returncode == 130 and "3 of 7 answers are kept in a.json.unfinished.jsonl" in stopped.stdout
     assert not Path("a.json").exists()
     monkeypatch.setattr(Journal, "append", lambda journal, entry: append(journal, entry) or made.append(entry))
-    assert_refused(in_process(*line, "--out", "a.json", "--seed", 1), "holds answers of another command")
+    assert_refused(in_process(*line, "--out", "a.json", "--seed", 1), "holds answers of another interrupted command")
     done = in_process(*line, "--out", "a.json")
     assert "3 of 7 answers are there" in done.stdout and len(made) == 4
     assert json.loads(Path("a.json").read_text()) == whole and not list(Path.cwd().glob("*unfinished*"))
