@@ -14,6 +14,7 @@ DELIFT = ("ch_delift/README.md", "README.md")
 SFTMIX = ("ch_sftmix/README.md", "README.md", "ch_instruct/recipe.md")
 FOUND = "ch_delift/lab/findings.md"
 PAGES, CHOOSING = ("ch_delift/README.md", FOUND), (*DELIFT, FOUND)
+FOUND_BY_SFTMIX = ("ch_sftmix/README.md", "ch_sftmix/lab/findings.md")
 FIRST = ("ch_sftmix/lab/findings.md", "ch_sftmix/lab/first_map.md")
 QUOTED = {  # as it is written -> where it has to stand
     "11 to 15 points": (FOUND, "ch_delift/lab/first_map.md"), "270 and 294": DELIFT,
@@ -23,7 +24,8 @@ QUOTED = {  # as it is written -> where it has to stand
     "0.0080 ± 0.0081": ("README.md", "ch_sftmix/README.md", "ch_sftmix/lab/findings.md"),
     "+1.7": FIRST, "+1.8": FIRST, "-5.7": FIRST,
     "+2.8 ± 1.1": SFTMIX, "+3.0 ± 0.7": SFTMIX, "2.2 ± 1.2": SFTMIX,
-    "94.6": ("README.md", "ch_instruct/README.md")}
+    "13.3 ± 4.9": (*CHOOSING, "ch_instruct/recipe.md"), "8.7 ± 2.9": (*CHOOSING, "ch_instruct/recipe.md"),
+    "+2.5 ± 1.4": FOUND_BY_SFTMIX, "94.6": ("README.md", "ch_instruct/README.md")}
 
 
 @pytest.mark.parametrize("number", QUOTED)
@@ -34,6 +36,9 @@ def test_a_number_is_the_same_wherever_it_is_quoted(number):
 
 def test_sftmixs_pages_quote_its_results():
     results = (ROOT / "ch_sftmix/lab/RESULTS.md").read_text(encoding="utf-8")
+    before, _, second = results.partition("## Primary comparisons on a second base")
+    second, _, rest = second.partition("## All others")
+    results = before + rest
     readme, found = (" ".join((ROOT / "ch_sftmix" / page).read_text(encoding="utf-8").split())
                      for page in ("README.md", "lab/findings.md"))
     text = readme + found
@@ -46,6 +51,9 @@ def test_sftmixs_pages_quote_its_results():
         assert len(rows) == 3
         told = f"{name.replace('sftmix', 'SFTMix').replace('ntp', 'NTP')} | {cells} |"
         assert told in readme.replace("**", "") and told in found.replace("**", "")
+        rows = re.findall(rf"^{name}, noise \S+ +(\S+)% ± (\S+)% +\S+ +(\d\S+)$", second, flags=re.M)
+        cells = " | ".join(f"{mean} ± {half} | {p}" for mean, half, p in rows)
+        assert len(rows) == 3 and f" | {cells} |" in found.replace("**", "")
     [ours] = re.findall(r"^relative tenth left out - ntp +(.*)$", results, flags=re.M)[:1]
     assert re.findall(r"(\S+)% ± (\S+)%", ours) == [("-2.2", "1.2"), ("+2.8", "1.1"), ("+3.0", "0.7")]  # as QUOTED has them
     wrong = {name: re.findall(r"(\S+)% ±", row)[1] for name, row in re.findall(
@@ -68,6 +76,11 @@ def test_delifts_pages_quote_its_results():
         cells = re.findall(rf": {minus} +(\S+)% ± (\S+)% +(\S+) +(\S+)$", tested, flags=re.M)
         told = " | ".join(f"{mean} ± {half} | {p} | {after}" for mean, half, p, after in cells)
         assert len(cells) == 2 and f"| {minus} | {told} |" in text
+    second = results.partition("## Primary comparisons on a second base")[2].partition("Weighted as the pool")[0]
+    for minus in ("DELIFT-ρ - DELIFT", "DELIFT-ρ - SE", "DELIFT - SE"):
+        cells = re.findall(rf": {minus} +(\S+)% ± (\S+)% +(\S+) +(\S+)$", second, flags=re.M)
+        told = " | ".join(f"{mean} ± {half} | {p} | {after}" for mean, half, p, after in cells)
+        assert len(cells) == 2 and f"| {minus} | {told} |" in text.replace("**", "")
     for condition in ("Skewed", "Redundant"):
         here = results.partition(f"## {condition} data")[2].partition("## ")[0]
         arms = dict(re.findall(r"^(\S+) +16 of 16 +(\S+)% ±", here, flags=re.M))
