@@ -72,7 +72,7 @@ def test_errors_are_seen(elsewhere):
 def test_answers(elsewhere):
     """Filling a batch, going on, refilling it, and making it smaller."""
     relay = _Relay(elsewhere, [[1] * n for n in (3, 9, 5, 7, 2, 4)], max_new_tokens=8, eot_id=256, batch_size=3,
-                   how=GREEDY, seed=0)
+                   how=GREEDY, seed=0, known={}, ended=lambda number, text: None)
     with torch.no_grad():
         relay.read_beginnings()
         relay.fill(0, [(0, 1), (1, 3), (2, 2)])  # those of 9, 7 and 5 tokens
