@@ -62,7 +62,7 @@ class Chat:
     def __init__(self, model: GPT2, tokenizer: Tokenizer, args: ChatOptions):
         self.model, self.tokenizer, self.args = model, tokenizer, args
         self.precision = precision_to_answer(args.precision, model)
-        self.own_end = tokenizer.end, tokenizer.eot_id
+        self.own_end = tokenizer.end, tokenizer.eot_id  # what /format goes back to
         end_as(args.style, tokenizer)
         self.reset()
 

@@ -44,13 +44,42 @@ from ch_instruct.support.held_out import choose_part
 from ch_instruct.support.prompt_style import choose_style, end_as
 from common.fast.answering import Continuation
 from common.fast.int8 import precision_to_answer
+from common.gpt2 import GPT2
 from common.pretrained import load_pretrained
 from common.sampling import asked_for
 from common.support import runs
 from common.support.device import pick_device
 from common.support.reports import with_interval
+from common.tokenizer import Tokenizer
 
 KEPT = {"command": str, "number": int, "ids": [int], "stopped": bool}  # an answer, in the journal of an interrupted command
+
+
+def answer_and_keep(args: RespondOptions, model: GPT2, tokenizer: Tokenizer, records: list[dict],
+                    style: str) -> tuple[Path, list[dict]]:
+    """Answer these records, and keep each answer at once in a file beside --out, so that the same command goes on after an
+    interruption. Returns that file, and the records with their answers.
+
+    Raises:
+        InputError: if the file holds answers of another command.
+    """
+    precision, how = precision_to_answer(args.precision, model), asked_for(args)
+    prompts = [encode_prompt(record, tokenizer, style) for record in records]
+    command = runs.data_hash([runs.model_hash(model), args.precision, precision, asdict(how), args.max_new_tokens, args.seed,
+                              tokenizer.eot_id, prompts])  # all that decides an answer
+    kept = files.Journal(args.out.with_name(f"{args.out.name}.unfinished.jsonl"), KEPT, "no answer of an interrupted command")
+    if any(entry["command"] != command for entry in kept.entries):
+        raise InputError(f"{kept.path} holds answers of another interrupted command; delete it, or choose another --out.")
+    if kept.entries:
+        say(f"{len(kept.entries)} of {len(records)} answers are there, from a command that was interrupted ({kept.path})")
+    try:
+        return kept.path, pipeline.answer(
+            model, tokenizer, records, style, args.max_new_tokens, args.batch_size, precision, how, args.seed,
+            known={entry["number"]: Continuation(entry["ids"], entry["stopped"]) for entry in kept.entries},
+            ended=lambda i, text: kept.append({"command": command, "number": i, "ids": text.ids, "stopped": text.stopped}))
+    except KeyboardInterrupt:
+        say(f"\n{len(kept.entries)} of {len(records)} answers are kept in {kept.path}; the same command goes on with them.")
+        raise
 
 
 def main() -> None:
@@ -77,26 +106,9 @@ def main() -> None:
         say(f"--data {args.data}, left out, more than {longest} tokens: {count_rows(long)}")
     records = [record for record, length in zip(loaded.records, lengths) if length <= longest]
 
-    precision, how = precision_to_answer(args.precision, model), asked_for(args)
-    # What decides an answer: only answers of the same command are gone on with.
-    command = runs.data_hash([runs.model_hash(model), args.precision, precision, asdict(how), args.max_new_tokens, args.seed,
-                              tokenizer.eot_id, [encode_prompt(record, tokenizer, style) for record in records]])
-    kept = files.Journal(args.out.with_name(f"{args.out.name}.unfinished.jsonl"), KEPT, "no answer of an interrupted command")
-    there = {entry["number"]: Continuation(entry["ids"], entry["stopped"]) for entry in kept.entries
-             if entry["command"] == command}
-    if len(there) < len(kept.entries):
-        raise InputError(f"{kept.path} holds answers of another interrupted command; delete it, or choose another --out.")
-    if there:
-        say(f"{len(there)} of {len(records)} answers are there, from a command that was interrupted ({kept.path})")
-    try:
-        responses = pipeline.answer(
-            model, tokenizer, records, style, args.max_new_tokens, args.batch_size, precision, how, args.seed, known=there,
-            ended=lambda i, text: kept.append({"command": command, "number": i, "ids": text.ids, "stopped": text.stopped}))
-    except KeyboardInterrupt:
-        say(f"\n{len(kept.entries)} of {len(records)} answers are kept in {kept.path}; the same command goes on with them.")
-        raise
+    kept, responses = answer_and_keep(args, model, tokenizer, records, style)
     files.write_json(args.out, responses)
-    kept.path.unlink(missing_ok=True)
+    kept.unlink(missing_ok=True)
     merged = pipeline.merge_responses({args.model: responses})
     files.write_text(page, html_page.make_page(merged, f"{args.model}, {args.data}"))
     if known := different_questions([response for response in responses if response["output"].strip()]):

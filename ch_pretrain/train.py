@@ -131,7 +131,8 @@ def split_documents(documents: list[str]) -> tuple[list[str], list[str]]:
         if not any(long):
             return documents[:-1], documents[-1:]
         cuts = [int(len(document) * (1 - VALIDATION_SHARE)) if cut else len(document) for document, cut in zip(documents, long)]
-        return [text[:cut] for text, cut in zip(documents, cuts)], [text[cut:] for text, cut in zip(documents, cuts)]
+        return ([text[:cut] for text, cut in zip(documents, cuts)],
+                [text[cut:] for text, cut in zip(documents, cuts) if cut < len(text)])
     held_out = min(round(len(documents) * VALIDATION_SHARE), MOST_VALIDATION)
     return documents[:-held_out], documents[-held_out:]
 

@@ -33,13 +33,13 @@ def stream(model: GPT2, prompt: list[int], max_new_tokens: int, eot_id: int, how
         raise ValueError(f"A prompt of {len(prompt)} tokens leaves no room in the model's context.")
     room = min(max_new_tokens, model.config.n_positions - len(prompt))
     cache = KVCache(len(prompt) + room)
-    tokens = [token for token in prompt if token != eot_id]  # what should not be repeated
+    said = [token for token in prompt if token != eot_id]  # what a choice may look back on
     ids = torch.tensor([prompt], device=model.device)  # [1, T]: first the whole prompt
     for _ in range(room):
         hidden = run(model, ids, cache)  # [1, T, D], later [1, 1, D]
-        token = next_tokens(next_logits(model, hidden[:, -1]), how, [tokens], generator)  # [1]
+        token = next_tokens(next_logits(model, hidden[:, -1]), how, [said], generator)  # [1]
         if token.item() == eot_id:
             return
-        tokens.append(int(token))
-        yield tokens[-1]
+        said.append(int(token))
+        yield said[-1]
         ids = token[:, None]  # [1, 1]: then the new token alone

@@ -102,13 +102,13 @@ def find_folder(name: str) -> Path:
                          "rename the folder to use the model.")
     if name == "classroom":
         return CLASSROOM_FOLDER
-    pins = {pin.repo: pin for pin in PUBLIC.values()}  # an adapter names its model by the hub id
-    if pin := PUBLIC.get(name) or (pins.get(name) if not Path(name).is_dir() else None):
-        return download(name, pin, WANTED_FILES)
+    if name in PUBLIC:
+        return download(name, PUBLIC[name], WANTED_FILES)
     if name and Path(name).is_dir():
         return Path(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] not in "./":
-        return download(name, Pin(name, "main"), WANTED_FILES)
+        pinned = {pin.repo: pin for pin in PUBLIC.values()}  # an adapter names its model by the hub id
+        return download(name, pinned.get(name, Pin(name, "main")), WANTED_FILES)
     raise InputError(f"There is no model {name!r}: use classroom, {', '.join(PUBLIC)}, a hub id such as "
                      "distilbert/distilgpt2, or a folder with config.json and model.safetensors, or with an adapter of peft.")
 

@@ -96,8 +96,8 @@ def keep_likely(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
     `top_p`: many where the model is unsure, one where it is sure.
     """
     if top_k is not None and top_k < logits.size(-1):
-        ids = logits.topk(top_k, dim=-1).indices  # [B, k]
-        unlikely = torch.ones_like(logits, dtype=torch.bool).scatter(1, ids, False)  # [B, V]
+        likely = logits.topk(top_k, dim=-1).indices  # [B, k]: of equal logits, some
+        unlikely = torch.ones_like(logits, dtype=torch.bool).scatter(1, likely, False)  # [B, V]
         logits = logits.masked_fill(unlikely, -torch.inf)
     if top_p < 1:
         ascending, ids = logits.sort(dim=-1)  # both [B, V]

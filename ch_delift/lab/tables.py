@@ -64,8 +64,9 @@ DELIFT's largest loss against SE is first, and the family that the oracle's choi
 LEFT_OUT = ("kind", "color")  # the families that move most of these differences
 SECOND = """## Primary comparisons on a second base
 
-`python ch_pretrain/train.py --seed 1` made it: the same pages, another random start and another order. The data sets, rate and
-steps are those above. The six tests are a family of their own."""
+`python ch_pretrain/train.py --seed 1 --out BASE` made it: the same pages, another random start and another order. The data
+sets, rate and steps are those above: the first phase of `where_it_pays.py --model BASE --precision fp32`. The six tests are
+corrected among themselves."""
 WITHOUT = """## Without one family, looked at afterwards
 
 **We looked at this after all tests.** Which family of questions carries a difference? Families count alike."""
@@ -91,9 +92,14 @@ def by_data_set(entries: Sequence[dict], series: Series, arm: str, measure: Meas
     return {seed: reports.mean_or_none(values) for seed, values in found.items() if len(values) >= series.trainings}
 
 
-def differences(entries: Sequence[dict], series: Series, first: str, second: str, measure: Measure = "macro") -> list[float]:
-    """One arm minus another, on each data set that has both."""
+def gains(entries: Sequence[dict], series: Series, first: str, second: str, measure: Measure = "macro") -> dict[int, float]:
+    """One arm minus another, on each data set that has both, by its seed."""
     return reports.paired(*(by_data_set(entries, series, arm, measure) for arm in (first, second)))
+
+
+def differences(entries: Sequence[dict], series: Series, first: str, second: str, measure: Measure = "macro") -> list[float]:
+    """The same without the seeds."""
+    return list(gains(entries, series, first, second, measure).values())
 
 
 def of_arms(plan: Sequence[Sequence[Series]]) -> Iterator[tuple[Series, list[str]]]:
@@ -101,6 +107,11 @@ def of_arms(plan: Sequence[Sequence[Series]]) -> Iterator[tuple[Series, list[str
     for name in dict.fromkeys(series.condition for phase in plan for series in phase):
         some = [series for phase in plan for series in phase if series.condition == name]
         yield some[0], list(dict.fromkeys(arm for series in some for arm in series.arms))
+
+
+def series_of(condition: str) -> Series:
+    """The map's first series of a condition."""
+    return next(series for series, _ in of_arms(MAP) if series.condition == condition)
 
 
 def arm_rows(entries: Sequence[dict], series: Series, arms: Sequence[str]) -> list[list[str]]:
@@ -139,7 +150,7 @@ def primary_rows(entries: Sequence[dict], measure: str) -> list[dict[str, Any]]:
     """The comparisons that were named beforehand, with the differences on each data set that has both arms, "of" so many."""
     rows = []
     for condition, first, second in PRIMARY:
-        series = next(series for series, _ in of_arms(MAP) if series.condition == condition)
+        series = series_of(condition)
         rows.append({"name": f"{condition}: {first} - {second}", "condition": condition, "minus": f"{first} - {second}",
                      "differences": differences(entries, series, first, second, measure), "of": len(series.seeds)})
     return rows
@@ -167,12 +178,9 @@ def base_rows(first: Sequence[dict], second: Sequence[dict]) -> list[list[str]]:
     rows = []
     for measure in ("macro", "pool"):
         for condition, arm, other in PRIMARY:
-            series = next(series for series, _ in of_arms(MAP) if series.condition == condition)
-            found = [{seed: reached[seed] - minus[seed] for seed in reached.keys() & minus.keys()}
-                     for entries in (first, second)
-                     for reached, minus in [[by_data_set(entries, series, one, measure) for one in (arm, other)]]]
-            told = [*(list(gain.values()) for gain in found), reports.paired(found[1], found[0])]
-            rows.append([f"{condition}: {arm} - {other}, {MEASURES[measure]}", *(reports.interval_of(v, "+.1%") for v in told)])
+            found = [gains(entries, series_of(condition), arm, other, measure) for entries in (first, second)]
+            rows.append([f"{condition}: {arm} - {other}, {MEASURES[measure]}", *(
+                reports.interval_of(list(gain.values()), "+.1%") for gain in (*found, reports.paired(found[1], found[0])))])
     return rows
 
 
@@ -257,9 +265,8 @@ def family_rows(entries: Sequence[dict], series: Series) -> list[list[str]]:
 
 def set_table(entries: Sequence[dict]) -> str:
     """`set_rows` of skewed data, in Markdown."""
-    skewed = next(series for series, _ in of_arms(MAP) if series.condition == "skewed")
     heads = ["data set", "large families", *SET_ARMS, "most of DELIFT's choice", "families: SE", "DELIFT"]
-    return reports.fenced(table(heads, set_rows(entries, skewed)))
+    return reports.fenced(table(heads, set_rows(entries, series_of("skewed"))))
 
 
 def without(family: str) -> Measure:
@@ -287,11 +294,10 @@ def page(measured: Sequence[dict], pilot: Sequence[dict], second: Sequence[dict]
     parts += second_text(measured, second) if second else []
     parts.append(arms_text(MAP, measured))
     if complete:
-        skewed = next(series for series, _ in of_arms(MAP) if series.condition == "skewed")
         parts += [AFTERWARDS, set_table(measured),
-                  reports.fenced(table(["family", *SET_ARMS], family_rows(measured, skewed)))]
-        parts += [WITHOUT, reports.fenced(table(["families alike", "all", *(f"without {family}" for family in LEFT_OUT)],
-                                                without_rows(measured)))]
+                  reports.fenced(table(["family", *SET_ARMS], family_rows(measured, series_of("skewed")))), WITHOUT,
+                  reports.fenced(table(["families alike", "all", *(f"without {family}" for family in LEFT_OUT)],
+                                       without_rows(measured)))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -102,7 +102,7 @@ def primary_text(entries: Sequence[dict], primary: Sequence[tuple[str, str, int]
     """The comparisons that were named beforehand, (arm, minus, records): tested where all draws have both arms."""
     return difference_text([
         {"name": f"{first} - {second}, {records} records", "of": len(plan.DRAWS),
-         "differences": paired(*(by_draw(entries, arm, records) for arm in (first, second)))}
+         "differences": list(paired(*(by_draw(entries, arm, records) for arm in (first, second))).values())}
         for first, second, records in primary], "test loss", "+.4f")
 
 
@@ -112,7 +112,8 @@ def arm_table(entries: Sequence[dict], arms: Sequence[tuple[str, int]], beside: 
     for arm, records in arms:
         losses, overlap = (by_draw(entries, arm, records, name) for name in ("test_loss", "rouge_l"))
         if losses:
-            minus = "-" if arm == beside else interval_of(paired(losses, by_draw(entries, beside, records)), "+.4f")
+            gain = list(paired(losses, by_draw(entries, beside, records)).values())
+            minus = "-" if arm == beside else interval_of(gain, "+.4f")
             rows.append([arm, str(records), f"{len(losses)} of {len(plan.DRAWS)}", interval_of(list(losses.values()), ".4f"),
                          minus, interval_of(list(overlap.values()))])
     return fenced(table(["arm", "records", "draws", "test loss", f"- {beside}", "ROUGE-L"], rows))

@@ -43,7 +43,11 @@ def choose_style(model: str, given: str | None) -> str:
 
 def rendered(template: str, messages: list[dict[str, str]]) -> str:
     """What other tools make of these messages, with the header of the next response. A template may come from anywhere: it is
-    run where it can do nothing but write text."""
+    run where it can do nothing but write text.
+
+    Raises:
+        InputError: if it is broken; a `Refusal` if it does not take these messages.
+    """
     with reading("The chat template", "not to be rendered", "remove it from the model's folder, and give --format"):
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
                                                     extensions=["jinja2.ext.loopcontrols"])

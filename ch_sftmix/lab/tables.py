@@ -57,8 +57,14 @@ OTHERS = (("sftmix", "random halves"), ("mixup in confident half", "confident ha
           ("dropout", "ntp"))  # where somebody has measured them
 SECOND = """## Primary comparisons on a second base
 
-`python ch_pretrain/train.py --seed 1` made it: the same pages, another random start and another order. The data sets and
-settings are those above. The six tests are a family of their own."""
+`python ch_pretrain/train.py --seed 1 --out BASE` made it: the same pages, another random start and another order. The data sets
+and settings are those above:
+
+```
+python ch_sftmix/lab/where_it_pays.py --model BASE --precision fp32 --arms sftmix "tenth left out" "relative tenth left out"
+```
+
+The six tests are corrected among themselves."""
 CARRIER = "kind"  # the family of questions that moves these differences most
 AFTERWARDS = f"""## One family, looked at afterwards
 
@@ -90,8 +96,8 @@ def collect(entries: Sequence[dict]) -> Results:
 
 def gains(results: Results, first: str, second: str, value: Callable[[dict], float]) -> dict[float, dict[int, float]]:
     """One arm minus another, on each data set that has both, by its seed, at each noise that has any."""
-    found = {noise: {seed: value(entry) - value(arms[second][seed]) for seed, entry in arms.get(first, {}).items()
-                     if seed in arms.get(second, {})} for noise, arms in results.items()}
+    found = {noise: paired(*({seed: value(entry) for seed, entry in arms.get(arm, {}).items()} for arm in (first, second)))
+             for noise, arms in results.items()}
     return {noise: values for noise, values in found.items() if values}
 
 
@@ -152,7 +158,7 @@ def second_text(first: Results, second: Results) -> list[str]:
     for pair in (*PRIMARY, *to_ntp):
         here, there = (gains(results, *pair, value) for results in (first, second))
         for noise in sorted(here.keys() & there.keys()):
-            told = (list(here[noise].values()), list(there[noise].values()), paired(there[noise], here[noise]))
+            told = [list(gain.values()) for gain in (here[noise], there[noise], paired(there[noise], here[noise]))]
             rows.append([f"{' - '.join(pair)}, noise {noise:g}", *(interval_of(values, f"+{form}") for values in told)])
     beside = table(["exact match", "first base", "second base", "second - first"], rows)
     return [SECOND, primary_text(second), fenced(beside),

@@ -87,7 +87,9 @@ def score_rows(found: dict[str, tuple[dict, dict, dict]]) -> str:
             questions |= {row: test["questions"]} if test and seeds == 1 else {}
     notes = [f"[{'], ['.join(letters.values())}]: different tests; compare only rows with the same letter."
              + " [?]: the report does not tell its test." * (None in sets)] * bool(letters)
-    tokens = (*OTHER_TOKENS, *("max_length",) * any(done.get("over_length") == "truncate" for done, _, _ in found.values()))
+    tokens = list(OTHER_TOKENS)
+    if any(done.get("over_length") == "truncate" for done, _, _ in found.values()):
+        tokens.append("max_length")
     if others := [name for name in tokens if len({done.get(name) for done, _, _ in found.values()}) > 1]:
         notes.append(f"Losses and perplexities may be those of different tokens ({', '.join(others)}); compare exact matches.")
     limits = sorted({done["max_new_tokens"] for done, _, _ in found.values() if "max_new_tokens" in done})

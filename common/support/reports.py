@@ -155,9 +155,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def paired(first: Mapping[Any, float], second: Mapping[Any, float]) -> list[float]:
-    """One arm minus another, on each repetition that has both."""
-    return [value - second[repetition] for repetition, value in first.items() if repetition in second]
+def paired(first: Mapping[Any, float], second: Mapping[Any, float]) -> dict[Any, float]:
+    """One arm minus another, by repetition, on each that has both."""
+    return {repetition: value - second[repetition] for repetition, value in first.items() if repetition in second}
 
 
 def complete(family: Sequence[dict]) -> bool:

@@ -79,7 +79,7 @@ def plain_options(args: object) -> dict[str, Any]:
 def open_run(chapter: str, args: FolderOptions, facts: dict[str, object]) -> Path:
     """Make the run folder and write `run.json`: options, versions, commit, and `facts` (hashes, counts, ...).
 
-    When resuming, the facts must be those of the first time.
+    When resuming, the facts must be those of the first time, and other code or versions are told.
     """
     facts = json.loads(json.dumps(facts))  # as they are when they are read again: a number that is a key becomes a text
     folder = Path(distributed.from_main(str(_make_folder(chapter, args.out)) if is_main() else ""))
@@ -96,13 +96,15 @@ def open_run(chapter: str, args: FolderOptions, facts: dict[str, object]) -> Pat
             if (then := recorded["facts"].get(name)) != value:
                 raise InputError(f"--resume: {name} has changed since this run began ({then} then, {value} now); put back what "
                                  "it was, or start a new run.")
-        if other := [f"{name} {recorded.get(name)} then, {value} now" for name, value in made_with().items()
-                     if recorded.get(name) != value]:
+        before = {"git_commit": recorded.get("git_commit")} | recorded.get("versions", {})
+        now = {"git_commit": git_commit()} | versions()
+        if other := [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]:
             say(f"Warning: this run began with other code ({'; '.join(other)}). It may not end as it would have.")
     elif is_main():
         files.write_json(folder / "run.json", {
             "command": " ".join(["python", *sys.argv]), "options": plain_options(args), "facts": facts,
-            "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"} | made_with())
+            "git_commit": git_commit(), "machine": f"{platform.system()} {platform.machine()}, "
+                                                    f"{torch.get_num_threads()} threads", "versions": versions()})
     distributed.barrier()  # no process puts anything into the folder before it is this run's
     Parser.folder = folder  # if it is interrupted from here on, there is something to go on with
     say(f"Run folder: {folder}")
@@ -124,10 +126,10 @@ def _make_folder(chapter: str, out: Path | None) -> Path:
             number += 1
 
 
-def made_with() -> dict[str, Any]:
-    """This code's commit, and the versions of what it needs."""
-    return {"git_commit": git_commit(), "versions": {"python": platform.python_version()} | {
-        name: version(name) for name in ("torch", "tiktoken", "numpy", "safetensors", "huggingface_hub")}}
+def versions() -> dict[str, str]:
+    """The versions of what this code needs."""
+    return {"python": platform.python_version()} | {
+        name: version(name) for name in ("torch", "tiktoken", "numpy", "safetensors", "huggingface_hub")}
 
 
 def git_commit() -> str | None:
