@@ -71,8 +71,8 @@ def test_the_text_repeats_the_results_of_the_lab(stored):
     assert "SFTMix minus NTP is {} ± {} points of exact match".format(*same) in text
     *clean, gain, half = re.search(
         r"^relative tenth left out - ntp +-(\d\S+)% ± (\S+)% +\+(\S+)% ± (\S+)%", lab, flags=re.M).groups()
-    assert f"That is {gain} ± {half} points above NTP with noise 0.2" in text
-    assert "and {} ± {} points below it without noise".format(*clean) in text
+    assert f"and the mean is {gain} ± {half} points above NTP" in text
+    assert "Without noise it is {} ± {} points below".format(*clean) in text
 
 
 def test_the_text_says_what_mixup_leaves_as_it_was(stored):
