@@ -200,7 +200,7 @@ def test_lines_of_a_file_are_a_turn_each(tmp_path, monkeypatch):
 
 
 def make_chat(model=None, **changes: object) -> Chat:
-    args = {"format": "phi3", "max_new_tokens": 16, "greedy": True, "temperature": 1.0, "precision": "fp32"}
+    args = {"format": "phi3", "max_new_tokens": 16, "greedy": True, "precision": "fp32"}
     return Chat(model or make_model(), Tokenizer.from_merges([]), ChatOptions(**args | changes))
 
 
