@@ -223,8 +223,8 @@ class SamplingOptions(NewTokensOption):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.greedy and self.temperature not in (0, type(self).temperature):
-            raise InputError(f"--greedy always takes the likeliest token, and --temperature {self.temperature:g} draws one; give "
-                             "only one of the two.")
+            raise InputError(f"--greedy always takes the likeliest token, and --temperature {self.temperature:g} draws one; "
+                             "give only one of the two.")
         if (self.greedy or self.temperature == 0) and (self.top_k is not None or self.top_p != 1):
             raise InputError("--top-k and --top-p say how to draw, and at temperature 0 nothing is drawn; "
                              + ("leave out --greedy" if self.greedy else "add --temperature 0.8") + ", or leave these two out.")
