@@ -1,8 +1,8 @@
 """Pages to pretrain on, which a model has to read, because the page decides.
 
 In experiments, models learned to use their prompt from texts on which reading pays (Chan et al., 2022). So every page draws its
-own headings and way of asking and, for each of its families, its own form of answer. Some facts hold on one page only. There are
-six kinds of pages. The shares are shares of tokens:
+own headings and way of asking and, for each of its families, its own form of answer. Some facts hold on one page only. There
+are six kinds of pages. The shares are shares of tokens:
 
 - known (27 %): facts of the classroom as sentences, lists, worksheets
 - interviews (38 %): questions about one to three families

@@ -54,8 +54,7 @@ HEAD = """# DELIFT's map: what was measured
 sets ± half of the 95 % interval: *families alike*, every family of questions counting the same; *as the pool*, each by its
 share in the data; and the small families alone. Differences (-) are told in the first two ways, and the share of the oracle's
 gain over random subsets with families alike. Seconds are processor seconds of one core, where a choice was made in one go;
-DELIFT-ρ uses DELIFT's utilities. The six arms of the primary comparisons were measured on one processor, all other arms and
-kinds of data on another, on which SE takes half as long ([more](conditions.md#changed-later))."""
+DELIFT-ρ uses DELIFT's utilities."""
 SET_ARMS = ("random", "SE", "DELIFT", "DELIFT-ρ", "oracle")  # of `set_rows` and `family_rows`
 AFTERWARDS = """## Skewed data, looked at afterwards
 
@@ -66,7 +65,10 @@ SECOND = """## Primary comparisons on a second base
 
 `python ch_pretrain/train.py --seed 1 --out BASE` made it: the same pages, another random start and another order. The data
 sets, rate and steps are those above: the first phase of `where_it_pays.py --model BASE --precision fp32`. The six tests are
-corrected among themselves."""
+corrected among themselves.
+
+All of this page is measured in fp32. On the first base these arms ran on one processor. All else, also the second base, ran on
+another, on which SE takes half as long and rounding decides some ties differently ([more](conditions.md#changed-later))."""
 WITHOUT = """## Without one family, looked at afterwards
 
 **We looked at this after all tests.** Which family of questions carries a difference? Families count alike."""
@@ -165,7 +167,7 @@ def primary_text(entries: Sequence[dict]) -> str:
     p = reports.holm(same := [reports.equivalence_p_value(row["differences"], MARGIN) for row in pool])
     spreads = ", ".join(f"{100 * stdev(row['differences']):.1f}" for row in rows)
     as_pool = table(["as the pool", "difference", "p (not within)", "p after Holm"], [
-        [row["name"], reports.interval_of(row["differences"], "+.1%"), f"{a:.3f}", f"{b:.3f}"]
+        [row["name"], reports.interval_of(row["differences"], "+.1%"), reports.p_of(a), reports.p_of(b)]
         for row, a, b in zip(pool, same, p)])
     return (f"{told}\n\nTheir standard deviations from set to set are {spreads} points, in this order.\n\nWeighted as the "
             f"pool, with two one-sided tests of whether the difference is within ± {100 * MARGIN:.0f} points:\n\n"
@@ -191,7 +193,7 @@ def second_text(first: Sequence[dict], second: Sequence[dict]) -> list[str]:
     for series, arms in of_arms(MAP):
         if rows := arm_rows(second, series, arms):
             parts.append(f"Second base, {series.condition} data:\n\n{reports.fenced(table(ARM_HEADS, rows))}")
-    return [*parts, "Second base, skewed data, set by set as above:", set_table(second)]
+    return [*parts, "Second base, skewed data, set by set as [below](#skewed-data-looked-at-afterwards):", set_table(second)]
 
 
 def pilot_text(entries: Sequence[dict]) -> str:

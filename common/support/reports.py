@@ -180,8 +180,13 @@ def difference_text(family: Sequence[dict], heading: str, form: str = "+.1%", un
                                                    interval_of(row["differences"], form)] for row in family]))
     p_values = [p_value(row["differences"]) for row in family]
     return fenced(table([heading, "difference", "p", "p after Holm"], [
-        [row["name"], interval_of(row["differences"], form), f"{p:.3f}", f"{corrected:.3f}"]
+        [row["name"], interval_of(row["differences"], form), p_of(p), p_of(corrected)]
         for row, p, corrected in zip(family, p_values, holm(p_values))]))
+
+
+def p_of(p: float) -> str:
+    """A p value as it is printed."""
+    return f"{p:.3f}" if p >= 0.0005 else "<0.001"
 
 
 def fenced(text: str) -> str:
