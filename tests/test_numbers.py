@@ -26,7 +26,7 @@ QUOTED = {  # as it is written -> where it has to stand
     "+2.8 ± 1.1": SFTMIX, "+3.0 ± 0.7": SFTMIX, "2.2 ± 1.2": SFTMIX,
     "13.3 ± 4.9": (*CHOOSING, "ch_instruct/recipe.md"), "8.7 ± 2.9": (*CHOOSING, "ch_instruct/recipe.md"),
     "+2.5 ± 1.4": FOUND_BY_SFTMIX, "+1.5 ± 1.1": (*SFTMIX, FOUND_BY_SFTMIX[1]),
-    "3.1 ± 1.7": (*SFTMIX, FOUND_BY_SFTMIX[1]), "6.4 ± 3.9": PAGES, "5.6 ± 3.5": PAGES,
+    "3.1 ± 1.7": (*SFTMIX, FOUND_BY_SFTMIX[1]), "83.4 ± 8.5": PAGES, "6.4 ± 3.9": PAGES, "5.6 ± 3.5": PAGES,
     "94.6": ("README.md", "ch_instruct/README.md")}
 
 
