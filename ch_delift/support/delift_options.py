@@ -61,9 +61,9 @@ class Delift(FineTuning):
                        "kind counts the same (default: %(default)s)", choices=["equal", "even"])
     kernel: str = option("positive", "similarity from utility: max(U, 0), or min-max over the matrix (default: %(default)s)",
                          choices=["positive", "minmax"])
-    flmi: str = option("query", "which of three functions called FLMI, for --stage task. With utilities, saturating (that of the "
-                       "authors' code) chose better on our data; but it needs the utilities of the records for each other, too, "
-                       "and query only those for the targets (default: %(default)s)",
+    flmi: str = option("query", "which of three functions called FLMI, for --stage task. query needs only the utilities for "
+                       "the targets. saturating, that of the authors' code, had higher scores on our data, with utilities; it "
+                       "needs those of the records for each other, too (default: %(default)s)",
                        choices=["query", "saturating", "data"])
     kernel_model: str | None = option(None, "measure utilities and hidden states with this model instead of --model, say a "
                                       "fine-tuned one", metavar="M")
