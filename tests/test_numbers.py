@@ -47,6 +47,8 @@ def test_sftmixs_pages_quote_its_results():
     bounds = re.search(r"itself: \+(\S+)% .*, \+(\S+)% .*, \+(\S+)% ", results).groups()
     assert "Their upper ends are {}, {} and {} points".format(*bounds) in found
     assert "gains of more than {}, {} and {} points".format(*bounds) in readme
+    bounds = re.search(r"itself: \+(\S+)% .*, \+(\S+)% .*, \+(\S+)% ", second).groups()
+    assert "of more than {}, {} and {} on the second".format(*bounds) in readme
     for name in ("sftmix - ntp", "relative tenth left out - tenth left out"):
         rows = re.findall(rf"^{name}, noise \S+ +(\S+)% ± (\S+)% +\S+ +(\S+)$", results, flags=re.M)
         cells = " | ".join(f"{mean} ± {half} | {p}" for mean, half, p in rows)
