@@ -44,15 +44,15 @@ def budget_of(fraction: float, n: int) -> int:
     return budget
 
 
-def check_pairs(rows: int, columns: int) -> None:
-    """Refuse a dense matrix that this machine cannot hold: greedy needs all of it in memory, twice
-    for a moment.
+def check_pairs(pairs: int) -> None:
+    """Refuse dense matrices of so many pairs that this machine cannot hold them: greedy needs all
+    of them in memory, twice for a moment.
 
     Raises:
-        InputError: naming what it needs and what there is.
+        InputError: naming what they need and what there is.
     """
-    # 4 bytes a number; greedy turns the matrix round, so it is there twice
-    check_memory(2 * 4 * rows * columns, f"The utilities of {rows:,} x {columns:,} pairs need",
+    # 4 bytes a number; greedy turns a matrix round, so it is there twice
+    check_memory(2 * 4 * pairs, f"The utilities of {pairs:,} pairs need",
                  "use --pairs neighbours:32")
 
 

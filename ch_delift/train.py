@@ -71,12 +71,12 @@ def open_similarities(work: Work, other: Work | None, given: Delift) -> tuple[Pa
     if given.curve and n * min(FRACTIONS) < 1:
         raise InputError(f"--curve trains on {min(FRACTIONS):.0%} of the data too, and of {n} training records that is less "
                          "than one; leave it out.")
-    budget_of(given.fraction, n)
-    if pairs.kind == "all":
-        check_pairs(n, n)
     groups = {"data": work.examples["train"]}
     if other is not None:
         groups[str(OTHER[given.stage])] = other.examples["train"]
+    matrices = needed_matrices(given.stage, given.flmi, given.rows)
+    if pairs.kind == "all":
+        check_pairs(sum(len(groups[rows]) * len(groups[columns]) for rows, columns in matrices))
     model, tokenizer = work.model, work.tokenizer  # untouched: utility asks what helps before anything is learnt
     if given.kernel_model:
         model, tokenizer = load_pretrained(given.kernel_model, work.model.device)
@@ -89,7 +89,7 @@ def open_similarities(work: Work, other: Work | None, given: Delift) -> tuple[Pa
     for group, examples in groups.items():  # the examples as they are trained on, cut ones as cut
         facts[f"{group}_sha256"] = runs.data_hash([[example.ids, example.spans] for example in examples])
     if given.utility is not None:
-        check_utility(given.utility, facts, needed_matrices(given.stage, given.flmi, given.rows))
+        check_utility(given.utility, facts, matrices)
         check_matrices(given.utility, {group: len(examples) for group, examples in groups.items()}, pairs)
     folder = pipeline.open_run("ch_delift", work, kernel_model_sha256=facts["model_sha256"])
     utilities = (given.utility or folder) / "utility"

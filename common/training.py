@@ -173,16 +173,16 @@ def fit(model: GPT2, tokenizer: Tokenizer, data: Dataset, validation: Dataset, l
             started = time.monotonic()
             lr = learning_rate(step, total, options.lr, options.warmup)
             summed, targets = accumulate_gradients(model, data, loss, items, options)
-            norm = take_step(model, optimizer, targets, lr, options.clip)
-            train_loss = summed.item() / max(targets, 1)  # waits for a GPU; else nothing does
-            if not math.isfinite(train_loss):
-                raise InputError(f"The loss is {train_loss} at step {step}; lower --lr, or use "
-                                 "--precision fp32.")
+            norm = take_step(model, optimizer, targets, lr, options.clip).item()  # waits for a GPU
+            train_loss = summed.item() / max(targets, 1)
+            if not math.isfinite(train_loss + norm):
+                raise InputError(f"At step {step} the loss is {train_loss} and the gradient's norm "
+                                 f"{norm}; lower --lr, or use --precision fp32.")
 
             seen = sum(map(data.size, items))  # tokens, without padding
             row = run.add_row(
                 tokens=seen, targets=targets, step=step, epoch=step / per_epoch, lr=lr,
-                train_loss=train_loss, gradient_norm=norm.item(),
+                train_loss=train_loss, gradient_norm=norm,
                 tokens_per_second=seen / (time.monotonic() - started))
             progress.advance(seen, f"loss {train_loss:.3f}")
             if after_step is not None:

@@ -1,8 +1,7 @@
 """Does a model learn from an example in its prompt? If not, its utilities say nothing. Ask before measuring for hours.
 
     python ch_delift/lab/ask_first.py --models classroom                                      # ours
-    python ch_delift/lab/ask_first.py --models classroom gpt2 HuggingFaceTB/SmolLM2-135M      # any that transformers reads
-    python ch_delift/lab/ask_first.py --models models/SmolLM2-135M-Instruct.Q4_1.gguf         # pip install gguf
+    python ch_delift/lab/ask_first.py --models classroom gpt2 HuggingFaceTB/SmolLM2-135M      # others
     python ch_delift/lab/ask_first.py --models gpt2 --data my.json                            # your own records
 
 One question of each of the classroom's families is a target. In front of it we put, in turn, the target itself with its answer,
@@ -11,19 +10,16 @@ most, the second less, and the third hardly. More targets come from two families
 question (`HELD_OUT` in `ch_pretrain/pages.py`): is it the example that helps, or a known family? If your records name no
 family, the questions most similar to a target's (by ROUGE-L) count as its family. If you have many records, we take the
 shorter half, and never more than eight families. So a model of gpt2's size takes minutes on two cores.
-A model that is no GPT-2 needs transformers (pip install -r requirements-dev.txt).
 """
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from ch_instruct.support.data_forms import RecordOptions
 from common.support import options
-from common.support.console import Progress, say, table
-from common.support.files import InputError, read_json, reading
+from common.support.console import say, table
+from common.support.files import InputError
 from common.support.options import option, whole
 
 
@@ -31,8 +27,8 @@ from common.support.options import option, whole
 class AskOptions(RecordOptions):
     """The options of this command."""
 
-    models: tuple[str, ...] = option(("classroom",), "classroom, gpt2, a hub id, a folder, or a .gguf file (default: "
-                                     "classroom)", nargs="+", metavar="M")
+    models: tuple[str, ...] = option(("classroom",), "classroom, gpt2, a hub id, or a folder (default: classroom)",
+                                     nargs="+", metavar="M")
     data: str = option("classroom", "the records to ask with, as for training (default: %(default)s)", metavar="D")
     per_family: int = option(5, "examples of each family, besides the targets (default: %(default)s)", whole, metavar="N")
     precision: str = option("fp32", "of the matrix products; bf16 is faster where the processor has it (default: %(default)s)",
@@ -43,72 +39,20 @@ if __name__ == "__main__":
     options.run_command(options.parse, AskOptions, __doc__)  # --help and wrong options end here: imports take seconds
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ch_delift.utility import plain_utility, utility_matrix
+from ch_delift.utility import utility_matrix
 from ch_instruct.encoding import encode_record
 from ch_instruct.prompts import question_text
 from ch_instruct.records import load_records, split_places
 from ch_instruct.scoring import rouge_l
 from ch_pretrain.pages import HELD_OUT
-from common.gpt2 import GPT2
-from common.pretrained import find_folder, load_pretrained
-from common.support.device import autocast
+from common.pretrained import load_pretrained
 from common.support.public_form import count_parameters
-from common.support.verify import quiet_transformers
 from common.tokenizer import Tokenizer
 
 OWN_TARGETS = 8  # from records of one's own: a trial of minutes, whatever their number and length
 ROOM = 8  # tokens between an example and a target
-AT_ONCE = 8  # examples, between two steps of the progress bar
 OF_HELD_OUT = 8  # targets of each family that stood in no interview
-
-
-class TheirTokenizer(Tokenizer):
-    """What `encode_record` needs of a tokenizer, from one of transformers."""
-
-    def __init__(self, tokenizer):
-        self.tokenizer, self.eot_id = tokenizer, tokenizer.eos_token_id
-
-    def encode(self, text: str) -> list[int]:
-        """Text -> ids, without special tokens."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-class Asked(NamedTuple):
-    """A model that is asked."""
-
-    model: Callable[[Tensor], Tensor]  # from ids to logits
-    tokenizer: Tokenizer
-    parameters: int
-    context: int  # tokens that it reads
-
-
-def read_model(name: str) -> Asked:
-    """Any causal language model: classroom, a public GPT-2, a hub id, a folder, or a .gguf file. A GPT-2 is read as our own:
-    its utilities are measured ten times as fast.
-
-    Raises:
-        InputError: if there is no such model, or it cannot be read.
-    """
-    path = Path(name) if Path(name).is_file() else find_folder(name)
-    config = path / "config.json"
-    if path.is_file() or (config.exists() and read_json(config, {str: object}).get("model_type") != "gpt2"):
-        return read_by_transformers(path)
-    ours, tokenizer = load_pretrained(path)  # says what is wrong with it, where there is something
-    return Asked(ours, tokenizer, count_parameters(ours.config), ours.config.n_positions)
-
-
-def read_by_transformers(path: Path) -> Asked:
-    """A model of any kind that transformers reads: its folder, or a .gguf file."""
-    transformers = quiet_transformers()
-    folder, how = (path.parent, {"gguf_file": path.name}) if path.is_file() else (path, {})
-    with reading(str(path), "not to be read by transformers", "use another model"):
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **how).eval()
-        tokenizer = TheirTokenizer(transformers.AutoTokenizer.from_pretrained(folder, **how))
-        return Asked(lambda ids: model(ids, use_cache=False).logits, tokenizer, model.num_parameters(),
-                     model.config.max_position_embeddings)
 
 
 def choose_records(records: list[dict], per_family: int, families: tuple[str, ...] = (),
@@ -133,7 +77,8 @@ def group_by_likeness(records: list[dict], per_family: int) -> list[dict]:
     return found
 
 
-def choose_parts(args: AskOptions, records: list[dict], asked: Asked) -> dict[str, tuple[list[dict], list[dict]]]:
+def choose_parts(args: AskOptions, records: list[dict], tokenizer: Tokenizer,
+                 context: int) -> dict[str, tuple[list[dict], list[dict]]]:
     """What is measured with the training records: its name -> targets and other examples.
 
     Raises:
@@ -143,9 +88,9 @@ def choose_parts(args: AskOptions, records: list[dict], asked: Asked) -> dict[st
         return {"one target of each family": choose_records(records, args.per_family),
                 f"{OF_HELD_OUT} targets each of {' and '.join(HELD_OUT)}": choose_records(
                     records, args.per_family, HELD_OUT, OF_HELD_OUT)}
-    lengths = [len(encode_record(record, asked.tokenizer).ids) for record in records]
+    lengths = [len(encode_record(record, tokenizer).ids) for record in records]
     plenty = len(records) >= 2 * OWN_TARGETS * (args.per_family + 1)
-    most = min((asked.context - ROOM) // 2, int(np.median(lengths)) if plenty else max(lengths))
+    most = min((context - ROOM) // 2, int(np.median(lengths)) if plenty else max(lengths))
     fit = [record for record, length in zip(records, lengths) if length <= most]
     if not all("family" in record for record in fit):
         fit = group_by_likeness(fit, args.per_family)
@@ -155,20 +100,6 @@ def choose_parts(args: AskOptions, records: list[dict], asked: Asked) -> dict[st
         raise InputError(f"--data {args.data}: {len(fit)} short records of which this model reads two at once are too few "
                          f"for two targets with {args.per_family} examples each; lower --per-family, or give more records.")
     return {f"{len(targets)} targets of {args.data}": (targets, others)}
-
-
-def utilities(asked: Asked, targets: list[dict], examples: list[dict], precision: str) -> np.ndarray:
-    """How much each example helps with each target, float [targets, examples]."""
-    model, tokenizer = asked.model, asked.tokenizer
-    encoded_targets, encoded = ([encode_record(record, tokenizer) for record in records] for records in (targets, examples))
-    if isinstance(model, GPT2):
-        return utility_matrix(model, tokenizer, encoded_targets, encoded, precision)
-    parts = []
-    with autocast(torch.device("cpu"), precision), Progress("utilities", len(targets) * len(examples), "pairs") as progress:
-        for start in range(0, len(examples), AT_ONCE):
-            parts.append(plain_utility(model, tokenizer, encoded_targets, encoded[start:start + AT_ONCE]))
-            progress.advance(parts[-1].size)
-    return np.concatenate(parts, axis=1)
 
 
 def summary(U: np.ndarray, targets: list[dict], examples: list[dict]) -> dict[str, float]:
@@ -190,11 +121,12 @@ def main() -> None:
     columns: dict[str, list[dict]] = {}
     sizes = []
     for name in args.models:
-        asked = read_model(name)
-        sizes.append(f"{asked.parameters:,}")
-        for part, (targets, others) in choose_parts(args, records, asked).items():
+        model, tokenizer = load_pretrained(name)
+        sizes.append(f"{count_parameters(model.config):,}")
+        for part, (targets, others) in choose_parts(args, records, tokenizer, model.config.n_positions).items():
             say(f"{name}: {len(targets)} targets, {len(targets + others)} examples")
-            U = utilities(asked, targets, targets + others, args.precision)
+            examples = [encode_record(record, tokenizer) for record in targets + others]
+            U = utility_matrix(model, tokenizer, examples[:len(targets)], examples, args.precision)
             columns.setdefault(part, []).append(summary(U, targets, targets + others))
     rows = [["parameters", *sizes]]
     for part, found in columns.items():

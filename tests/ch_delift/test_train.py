@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ch_delift import experiment
+from ch_delift import experiment, selection
 from ch_delift.baselines import random_subset
 from ch_delift.greedy import maximize
 from ch_delift.lab import bench
@@ -165,10 +165,13 @@ def test_a_curve_of_less_than_a_record_is_refused_before_anything_is_trained(sma
     assert not (tmp_path / "no").exists()
 
 
-def test_the_task_stage_chooses_by_the_target_and_is_tested_on_it(small, in_process, tmp_path):
+def test_the_task_stage_chooses_by_the_target_and_is_tested_on_it(small, in_process, tmp_path, monkeypatch):
+    counted: list[int] = []
+    monkeypatch.setattr(selection, "check_pairs", counted.append)
     told = in_process("ch_delift/train.py", *options(small, "--stage", "task", "--target", small / "target.json", "--out",
-                                                     tmp_path / "task", "--compare", "random")).stdout
+                                                     tmp_path / "task", "--compare", "random", "--pairs", "all")).stdout
     folder = tmp_path / "task"
+    assert counted == [TRAINING * 10]  # only the pairs that this stage needs have to fit into memory
     assert f"Utility of {TRAINING} candidates for 10 targets" in told
     responses = json.loads((folder / "responses.json").read_text())
     tested = {r["instruction"] for r in json.loads((small / "target.json").read_text()) if r["split"] == "test"}

@@ -192,6 +192,16 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(tiny_model, tokenizer
         fit(tiny_model, tokenizer, dataset(8), dataset(2, 1), next_token_loss, OPTIONS, tmp_path)
 
 
+def test_a_gradient_that_is_no_number_ends_the_run_too(tiny_model, tokenizer, tmp_path):
+    """The loss of the last step is finite, and its weights are not."""
+    def loss(model, batch):
+        summed, count = next_token_loss(model, batch)
+        return summed + torch.sqrt(0 * model.wte.weight.sum()), count
+
+    with pytest.raises(InputError, match=r"At step 1 the loss is \d.* and the gradient's norm nan; lower --lr"):
+        fit(tiny_model, tokenizer, dataset(8), dataset(2, 1), loss, OPTIONS, tmp_path)
+
+
 class OnGpu(torch.nn.Module):
     """A stand-in for a model on an Apple GPU, which this machine may lack."""
 

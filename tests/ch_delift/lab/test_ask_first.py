@@ -3,7 +3,6 @@
 import json
 import re
 from collections import Counter
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -13,13 +12,11 @@ from ch_delift.lab import ask_first
 from ch_delift.utility import plain_utility
 from ch_pretrain import classroom
 from ch_pretrain.pages import HELD_OUT
-from common.pretrained import CLASSROOM_FOLDER, load_pretrained
+from common.pretrained import load_pretrained
 from tests.ch_delift.test_utility import encoded, matrix
 from tests.conftest import assert_refused
 from tests.models import save_tiny
 
-if find_spec("transformers") is None:  # to import it takes seconds
-    pytest.skip("transformers is not installed (requirements-dev.txt)", allow_module_level=True)
 TRAINING = [record for record in classroom.records() if record["split"] == "train"]
 
 
@@ -49,32 +46,23 @@ def test_summary_of_utilities_by_hand():
 
 
 @pytest.mark.slow
-def test_utilities_of_transformers_model_are_ours():
+def test_utilities_of_a_llama_are_those_of_transformers_model(llama_folder):
+    """Ours share beginnings and leave padding out; theirs reads example and target as one text."""
+    transformers = pytest.importorskip("transformers")
     targets, others = ask_first.choose_records(TRAINING, 1)
-    model, their_tokenizer, parameters, context = ask_first.read_by_transformers(CLASSROOM_FOLDER)
-    asked = ask_first.read_model("classroom")
-    our_model, tokenizer = asked.model, asked.tokenizer
-    assert asked[2:] == (parameters, context)
-    assert encoded(targets, their_tokenizer) == encoded(targets, tokenizer) and parameters == 4_011_520
-    assert their_tokenizer.eot_id == tokenizer.eot_id
-    few = targets[::3]
-    theirs = plain_utility(model, their_tokenizer, encoded(few, their_tokenizer), encoded(others[:3], their_tokenizer))
-    assert theirs == pytest.approx(matrix(our_model, tokenizer, few, others[:3]), abs=1e-5)
+    model, tokenizer = load_pretrained(llama_folder)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(llama_folder, dtype=torch.float32).eval()
+    few, shown = encoded(targets[::3], tokenizer), encoded(others[:3], tokenizer)
+    found = plain_utility(lambda ids: theirs(ids, use_cache=False).logits, tokenizer, few, shown)
+    assert np.abs(found).max() > 1e-3 and found == pytest.approx(matrix(model, tokenizer, targets[::3], others[:3]), abs=1e-5)
 
 
 @pytest.mark.slow
-def test_a_model_of_another_kind_and_ours_stand_side_by_side(tmp_path, monkeypatch, capsys):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+def test_a_model_of_another_kind_and_ours_stand_side_by_side(llama_folder, monkeypatch, capsys):
     few = [r for r in classroom.records() if r["family"] in {*sorted(classroom.FAMILIES)[:3], *HELD_OUT}]
     monkeypatch.setattr(classroom, "records", lambda: few)
     monkeypatch.setattr(ask_first, "OF_HELD_OUT", 3)
-    torch.manual_seed(0)
-    tokenizer = load_pretrained("classroom")[1]
-    LlamaForCausalLM(LlamaConfig(vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-                                 num_attention_heads=2)).save_pretrained(tmp_path / "llama")
-    tokenizer.save(tmp_path / "llama", 256)
-    monkeypatch.setattr("sys.argv", ["ask_first.py", "--models", "classroom", str(tmp_path / "llama"), "--per-family", "1"])
+    monkeypatch.setattr("sys.argv", ["ask_first.py", "--models", "classroom", str(llama_folder), "--per-family", "1"])
     ask_first.main()
     told = capsys.readouterr().out
     rows = [(line[:50].strip(), re.findall(r"[-+]?[\d.,]+%?", line[50:])) for line in told.splitlines() if "  " in line]
@@ -83,8 +71,7 @@ def test_a_model_of_another_kind_and_ours_stand_side_by_side(tmp_path, monkeypat
     assert f"3 targets each of {' and '.join(HELD_OUT)}" in told
 
 
-@pytest.mark.slow
-def test_a_folder_that_transformers_cannot_read_is_named(in_process, tmp_path):
+def test_a_folder_that_is_no_checkpoint_is_named(in_process, tmp_path):
     (tmp_path / "empty").mkdir()
     assert_refused(in_process("ch_delift/lab/ask_first.py", "--models", tmp_path / "empty"),
                    f"{tmp_path / 'empty'} is no checkpoint: it has no config.json")
