@@ -186,14 +186,11 @@ class Similarities:
         begun. Kept beside it: cosines computed elsewhere or in another precision may come in
         another order, and its values would go to others."""
         file = self.folder / f"{rows}-{columns}.neighbours"
-        matrix = file.with_suffix(".npy")
-        if distributed.from_main(not file.exists() and not matrix.exists()):
+        if distributed.from_main(not file.exists()):
             numbers = self.neighbours(rows, columns)[0].astype(np.int64)
             if is_main():
                 files.write_whole(file, lambda path: path.write_bytes(numbers.tobytes()))
             distributed.barrier()
-        if not file.exists():  # a matrix of an earlier version
-            return self.neighbours(rows, columns)[0]
         shape = len(self.groups[rows]), min(self.pairs.number, len(self.groups[columns]))
         with files.reading(file, "no list of neighbours", "give another run, or measure again"):
             numbers = np.frombuffer(file.read_bytes(), np.int64).reshape(shape)

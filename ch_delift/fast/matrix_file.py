@@ -1,7 +1,6 @@
 """A matrix that grows in a file, a candidate at a time, so that an interrupted computation goes on where it was."""
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -9,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from common.support import distributed
-from common.support.console import Progress, duration, is_main, say
+from common.support.console import Progress, is_main, say
 from common.support.files import reading, write_whole
 
 AT_ONCE = 8  # candidates that each of several processes measures between two messages
@@ -50,9 +49,8 @@ class MatrixFile:
         return [(j, self.cells(j)[0]) for j in distributed.from_main(missing)]
 
     def measuring(self) -> Iterator[tuple[int, np.ndarray]]:
-        """This process's share of `unfinished`. After each, its utilities must be `put`. Tells what there is to do, and when
-        it will be done."""
-        todo, start, ranks = self.unfinished(), time.monotonic(), distributed.world_size()
+        """This process's share of `unfinished`. After each, its utilities must be `put`. Tells what there is to do."""
+        todo, ranks = self.unfinished(), distributed.world_size()
         pairs = sum(len(rows) for _, rows in todo)
         say(f"Utility of {self.candidates:,} candidates for {self.targets:,} targets: {pairs:,} pairs, "
             f"{self.matrix.nbytes / 1e6:,.1f} MB")
@@ -61,11 +59,7 @@ class MatrixFile:
             for together in (todo[i:i + size] for i in range(0, len(todo), size)):
                 yield from distributed.my_share(together)
                 self.exchange([j for j, _ in together])
-                done = sum(len(rows) for _, rows in together)
-                if together[0] == todo[0] and done:
-                    seconds = (time.monotonic() - start) * pairs / done
-                    say(f"  about {duration(seconds)}, to judge by the first candidate{'s' * (ranks > 1)}")
-                progress.advance(done)
+                progress.advance(sum(len(rows) for _, rows in together))
 
     def put(self, candidate: int, utilities: np.ndarray) -> None:
         """Keep the utilities of a candidate for the targets that it was tried on."""

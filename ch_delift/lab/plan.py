@@ -17,7 +17,6 @@ class Trial(NamedTuple):
     arm: str
     lr: float  # peak learning rate
     steps: int  # of training
-    turn: int  # 0, 1, ... of the trainings that count as one
 
 
 class Series(NamedTuple):
@@ -28,7 +27,6 @@ class Series(NamedTuple):
     seeds: range = SETS  # of the data sets
     lr: float = LR
     steps: int = STEPS
-    trainings: int = 1  # of each arm on each data set, in other orders and of other random subsets; their mean counts
 
 
 PRIMARY_ARMS = ("random", "oracle", "SE", "SE-ρ", "DELIFT", "DELIFT-ρ")

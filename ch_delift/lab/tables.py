@@ -3,9 +3,8 @@
     python ch_delift/lab/tables.py                                             # prints it
     python ch_delift/lab/tables.py --map runs/where/trials.jsonl --out mine.md   # of a run of your own, finished or not
 
-An entry of a journal is one training: the fields of a `Trial` and what `run_trial` tells. Trainings of one arm on one data set
-are averaged; intervals and tests are over data sets. What is not measured is marked so. Nothing is tested before all data sets
-are measured.
+An entry of a journal is one training: the fields of a `Trial` and what `run_trial` tells. Intervals and tests are over data
+sets. What is not measured is marked so. Nothing is tested before all data sets are measured.
 """
 
 from collections import Counter
@@ -85,23 +84,16 @@ def read(journal: Path) -> list[dict]:
 
 
 def by_data_set(entries: Sequence[dict], series: Series, arm: str, measure: Measure = "macro") -> dict[int, Any]:
-    """Seed of a data set -> an arm's measure there, as far as all its trainings are done; None where it does not apply."""
+    """Seed of a data set -> an arm's measure there; None where it does not apply."""
     wanted = (series.condition, arm, series.lr, series.steps)
-    found: dict[int, list] = {seed: [] for seed in series.seeds}
-    for e in entries:
-        if (e["condition"], e["arm"], e["lr"], e["steps"]) == wanted and e["seed"] in found:
-            found[e["seed"]].append(measure(e) if callable(measure) else e.get(measure))  # an older journal lacks some
-    return {seed: reports.mean_or_none(values) for seed, values in found.items() if len(values) >= series.trainings}
+    found = {e["seed"]: measure(e) if callable(measure) else e.get(measure)  # an older journal lacks some
+             for e in entries if (e["condition"], e["arm"], e["lr"], e["steps"]) == wanted}
+    return {seed: found[seed] for seed in series.seeds if seed in found}
 
 
 def gains(entries: Sequence[dict], series: Series, first: str, second: str, measure: Measure = "macro") -> dict[int, float]:
     """One arm minus another, on each data set that has both, by its seed."""
     return reports.paired(*(by_data_set(entries, series, arm, measure) for arm in (first, second)))
-
-
-def differences(entries: Sequence[dict], series: Series, first: str, second: str, measure: Measure = "macro") -> list[float]:
-    """The same without the seeds."""
-    return list(gains(entries, series, first, second, measure).values())
 
 
 def of_arms(plan: Sequence[Sequence[Series]]) -> Iterator[tuple[Series, list[str]]]:
@@ -130,7 +122,7 @@ def arm_rows(entries: Sequence[dict], series: Series, arms: Sequence[str]) -> li
         gain = sum(best[seed] - chance[seed] for seed in seeds)
         share = sum(macro[seed] - chance[seed] for seed in seeds) / gain if gain > 0 else None
         told = [reports.interval_of([v for v in values.values() if v is not None]) for values in found.values()]
-        minus = ["-" if arm == other else reports.interval_of(differences(entries, series, arm, other, measure), "+.1%")
+        minus = ["-" if arm == other else reports.interval_of(gains(entries, series, arm, other, measure).values(), "+.1%")
                  for measure in ("macro", "pool") for other in BESIDE]
         rows.append([arm, f"{len(macro)} of {len(series.seeds)}", *told, *minus, reports.cell(share, ".0%")])
     return rows
@@ -154,7 +146,7 @@ def primary_rows(entries: Sequence[dict], measure: str) -> list[dict[str, Any]]:
     for condition, first, second in PRIMARY:
         series = series_of(condition)
         rows.append({"name": f"{condition}: {first} - {second}", "condition": condition, "minus": f"{first} - {second}",
-                     "differences": differences(entries, series, first, second, measure), "of": len(series.seeds)})
+                     "differences": list(gains(entries, series, first, second, measure).values()), "of": len(series.seeds)})
     return rows
 
 
@@ -182,7 +174,7 @@ def base_rows(first: Sequence[dict], second: Sequence[dict]) -> list[list[str]]:
         for condition, arm, other in PRIMARY:
             found = [gains(entries, series_of(condition), arm, other, measure) for entries in (first, second)]
             rows.append([f"{condition}: {arm} - {other}, {MEASURES[measure]}", *(
-                reports.interval_of(list(gain.values()), "+.1%") for gain in (*found, reports.paired(found[1], found[0])))])
+                reports.interval_of(gain.values(), "+.1%") for gain in (*found, reports.paired(found[1], found[0])))])
     return rows
 
 
@@ -203,7 +195,7 @@ def pilot_text(entries: Sequence[dict]) -> str:
     for series in PILOT[0]:
         values = {arm: list(by_data_set(entries, series, arm).values()) for arm in ("random", "oracle")}
         chance.setdefault((series.lr, series.steps), []).extend(values["random"])
-        gain = differences(entries, series, "oracle", "random")
+        gain = gains(entries, series, "oracle", "random").values()
         cells = [f"{100 * fmean(found):.1f}" if found else "-" for found in values.values()]
         grid.setdefault((series.lr, series.steps), []).extend(
             [*cells, f"{100 * fmean(gain):+.1f}" if gain else "-", f"{100 * stdev(gain):.1f}" if len(gain) > 1 else "-"])
@@ -281,7 +273,7 @@ def without_rows(entries: Sequence[dict]) -> list[list[str]]:
     rows = []
     for series, arms in of_arms(MAP):
         for arm in arms:
-            found = [differences(entries, series, arm, "SE", measure) for measure in ("macro", *map(without, LEFT_OUT))]
+            found = [gains(entries, series, arm, "SE", measure).values() for measure in ("macro", *map(without, LEFT_OUT))]
             if arm != "SE" and found[0]:
                 rows.append([f"{series.condition}: {arm} - SE", *(reports.interval_of(some, "+.1%") for some in found)])
     return rows

@@ -61,8 +61,7 @@ def trials(plan: Sequence[Series]) -> Iterator[Trial]:
     for seed in sorted({seed for series in plan for seed in series.seeds}):
         for series in plan:
             for arm in series.arms if seed in series.seeds else ():
-                for turn in range(series.trainings):
-                    yield Trial(series.condition, seed, arm, series.lr, series.steps, turn)
+                yield Trial(series.condition, seed, arm, series.lr, series.steps)
 
 
 def choose(trial: Trial, work: Work, data: DrawnData, folder: Path) -> tuple[list[int], float | None]:
@@ -73,15 +72,15 @@ def choose(trial: Trial, work: Work, data: DrawnData, folder: Path) -> tuple[lis
     known = ("DELIFT" in trial.arm or trial.arm == "wICI") and matrices.exists()
     groups = {"data": work.examples["train"]} | ({"target": work.examples["target"]} if data.target else {})
     similarities = Similarities(work.model, work.tokenizer, groups, matrices, work.precision)
-    places = ARMS[trial.arm](Setting(CONDITIONS[trial.condition], data, work, similarities, trial.turn))
+    places = ARMS[trial.arm](Setting(CONDITIONS[trial.condition], data, work, similarities))
     return places, None if known else time.process_time() - began
 
 
 def run_trial(trial: Trial, work: Work, data: DrawnData, folder: Path) -> dict[str, Any]:
     """Choose, train from the base model, and test. Returns what is kept of it."""
     places, seconds = choose(trial, work, data, folder)
-    examples = pipeline.example_dataset([work.examples["train"][i] for i in places], work.tokenizer, seed=trial.turn)
-    run = pipeline.train(work, examples, next_token_loss, folder / "model", trial.turn, lr=trial.lr, max_steps=trial.steps,
+    examples = pipeline.example_dataset([work.examples["train"][i] for i in places], work.tokenizer)
+    run = pipeline.train(work, examples, next_token_loss, folder / "model", 0, lr=trial.lr, max_steps=trial.steps,
                          evaluate_every=trial.steps)
     result = pipeline.test(work, run).result
     families = {family: round(match, 4) for family, match in result["families"].items()}

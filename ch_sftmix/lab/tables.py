@@ -104,18 +104,13 @@ def gains(results: Results, first: str, second: str, value: Callable[[dict], flo
     return {noise: values for noise, values in found.items() if values}
 
 
-def differences(results: Results, first: str, second: str, value: Callable[[dict], float]) -> dict[float, list[float]]:
-    """The same without the seeds."""
-    return {noise: list(values.values()) for noise, values in gains(results, first, second, value).items()}
-
-
 def primary_text(results: Results, fixed: bool = True) -> str:
     """The primary comparisons of exact match, tested where all data sets of all of them are measured, under the conditions that
     were `fixed`; and what SFTMix's intervals leave out."""
-    found = {pair: differences(results, *pair, MEASURES["Exact match"][0]) for pair in PRIMARY}
+    found = {pair: gains(results, *pair, MEASURES["Exact match"][0]) for pair in PRIMARY}
     rows: list[dict[str, Any]] = [
-        {"name": f"{first} - {second}, noise {noise:g}", "differences": found[first, second].get(noise, []), "of": len(SEEDS)}
-        for first, second in PRIMARY for noise in NOISE]
+        {"name": f"{first} - {second}, noise {noise:g}", "of": len(SEEDS),
+         "differences": list(found[first, second].get(noise, {}).values())} for first, second in PRIMARY for noise in NOISE]
     told = difference_text(rows, "exact match", untested="" if fixed else "Not the conditions of the map: nothing is tested.")
     if not fixed or not complete(rows):
         return told
@@ -128,8 +123,8 @@ def difference_rows(results: Results, measure: str, pairs: Sequence[tuple[str, s
     """Differences of one measure, a column for each noise; pairs of which nothing is measured are told as that."""
     value, form = measures[measure]
     return table([f"{measure}, difference", *(f"noise {noise:g}" for noise in results)], [
-        [f"{first} - {second}", *(interval_of(found.get(noise, []), f"+{form}") for noise in results)]
-        for first, second in pairs for found in [differences(results, first, second, value)]])
+        [f"{first} - {second}", *(interval_of(found.get(noise, {}).values(), f"+{form}") for noise in results)]
+        for first, second in pairs for found in [gains(results, first, second, value)]])
 
 
 def arm_table(results: Results, measure: str) -> str:
@@ -161,8 +156,8 @@ def second_text(first: Results, second: Results) -> list[str]:
     for pair in (*PRIMARY, *to_ntp):
         here, there = (gains(results, *pair, value) for results in (first, second))
         for noise in sorted(here.keys() & there.keys()):
-            told = [list(gain.values()) for gain in (here[noise], there[noise], paired(there[noise], here[noise]))]
-            rows.append([f"{' - '.join(pair)}, noise {noise:g}", *(interval_of(values, f"+{form}") for values in told)])
+            told = (here[noise], there[noise], paired(there[noise], here[noise]))
+            rows.append([f"{' - '.join(pair)}, noise {noise:g}", *(interval_of(gain.values(), f"+{form}") for gain in told)])
     beside = table(["exact match", "first base", "second base", "second - first"], rows)
     return [SECOND, primary_text(second), fenced(beside),
             fenced(difference_rows(second, "Test loss", [*PRIMARY, *to_ntp])),
@@ -176,7 +171,7 @@ def page(entries: Sequence[dict], fixed: bool = True, second: Sequence[dict] = (
     parts = [HEAD, "## Primary comparisons", primary_text(results, fixed)]
     parts += second_text(results, collect(second)) if second else []
     if results:
-        pairs = [*SECONDARY, *(pair for pair in OTHERS if differences(results, *pair, MEASURES["Test loss"][0]))]
+        pairs = [*SECONDARY, *(pair for pair in OTHERS if gains(results, *pair, MEASURES["Test loss"][0]))]
         parts += ["## All others: described, not tested",
                   fenced(difference_rows(results, "Exact match", pairs)),
                   fenced(difference_rows(results, "Test loss", [*PRIMARY, *pairs])),

@@ -1,7 +1,7 @@
 """Reports: the arms of an experiment as tables and as report.json, with intervals where there are several repetitions."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -88,8 +88,9 @@ def plus_minus(interval: tuple[float, float], form: str = ".1%") -> str:
     return f"{mean:{form}} ± {half:{form.lstrip('+')}}"
 
 
-def interval_of(values: Sequence[float], form: str = ".1%") -> str:
+def interval_of(values: Iterable[float], form: str = ".1%") -> str:
     """Mean ± half of the 95 % interval of these values; one value alone; with none a dash."""
+    values = list(values)
     return plus_minus(mean_interval(values), form) if len(values) > 1 else cell(values[0] if values else None, form)
 
 

@@ -223,7 +223,7 @@ def test_nothing_fits_behind_a_cut_example_that_fills_the_context(model, tokeniz
 def test_the_progress_and_the_cost_are_told(model, tokenizer, capsys):
     matrix(model, tokenizer, RECORDS, RECORDS[:2])
     said = capsys.readouterr().out
-    assert "2 candidates for 6 targets: 12 pairs, 0.0 MB" in said and "about" in said
+    assert "2 candidates for 6 targets: 12 pairs, 0.0 MB" in said
 
 
 def test_similarity_kernels():

@@ -14,7 +14,7 @@ def entries(condition: str = "skewed", **values: list[float]) -> list[dict]:
     """One training of each arm on each data set, with these scores, a tenth less as the pool."""
     chosen = {"seconds": 2.0, "different": 4, "kinds": 3, "wrong": 0.0, "small_share": 0.5, "places": [0, 1, 2],
               "families": {"home": 0.5}}
-    return [{"condition": condition, "seed": seed, "arm": arm, "lr": LR, "steps": STEPS, "turn": 0, "macro": score,
+    return [{"condition": condition, "seed": seed, "arm": arm, "lr": LR, "steps": STEPS, "macro": score,
              "pool": score - 0.1, "small": None} | chosen
             for arm, found in values.items() for seed, score in enumerate(found)]
 
@@ -22,15 +22,14 @@ def entries(condition: str = "skewed", **values: list[float]) -> list[dict]:
 MADE_UP = entries(random=[0.4, 0.2], oracle=[0.6, 0.4], SE=[0.4, 0.2], DELIFT=[0.55])
 
 
-def test_trainings_on_one_data_set_count_as_one_and_none_before_all_are_done():
-    twice = SERIES._replace(trainings=2)
-    more = [*MADE_UP, MADE_UP[0] | {"turn": 1, "macro": 0.8}, MADE_UP[0] | {"steps": 7, "macro": 0.0}]
-    assert tables.by_data_set(more, twice, "random") == {0: pytest.approx(0.6)}
+def test_trainings_with_other_steps_or_on_other_data_sets_do_not_count():
+    more = [*MADE_UP, MADE_UP[0] | {"steps": 7, "macro": 0.0}, MADE_UP[0] | {"seed": 7}]
+    assert tables.by_data_set(more, SERIES, "random") == {0: 0.4, 1: 0.2}
     assert tables.by_data_set(MADE_UP, SERIES, "random", "pool") == pytest.approx({0: 0.3, 1: 0.1})
 
 
 def test_differences_are_those_of_data_sets_that_both_have():
-    assert tables.differences(MADE_UP, SERIES, "DELIFT", "random") == pytest.approx([0.15])
+    assert tables.gains(MADE_UP, SERIES, "DELIFT", "random") == {0: pytest.approx(0.15)}
 
 
 def test_an_arm_is_told_with_its_data_sets_and_its_share_of_the_oracles_gain():

@@ -12,7 +12,7 @@ from common.support.files import read_json
 from tests.conftest import assert_refused
 from tests.models import save_tiny
 
-SERIES = Series("target", ("random", "oracle"), range(300, 302), steps=3, trainings=2)
+SERIES = Series("target", ("random", "oracle"), range(300, 302), steps=3)
 FOUND = {"macro": 0.5, "pool": 0.5, "small": None, "seconds": 0.0, "different": 1, "kinds": 1, "wrong": 0.0, "small_share": 0.0}
 
 
@@ -48,18 +48,18 @@ def test_what_is_done_is_not_repeated(start, monkeypatch, tmp_path, capsys):
     start("--resume")
     assert ran == list(where_it_pays.trials([SERIES]))  # every one, and each once
     start("--resume")
-    assert len(ran) == len(set(ran)) == 8
+    assert len(ran) == len(set(ran)) == 4
     assert "50.0% ± 0.0%" in capsys.readouterr().out and (tmp_path / "out" / "RESULTS.md").exists()
 
 
 @pytest.mark.slow
 def test_data_sets_come_one_after_the_other_and_a_phase_is_told_before_the_next(start, monkeypatch):
     done: list[object] = []
-    other = SERIES._replace(condition="skewed", arms=("SE",), trainings=1)
+    other = SERIES._replace(condition="skewed", arms=("SE",))
     later = other._replace(arms=("k-means",))
     monkeypatch.setattr(where_it_pays, "run_all", lambda todo, *_: done.append([(t.seed, t.arm) for t in todo]))
     monkeypatch.setattr(where_it_pays, "show", lambda folder, plan, entries: done.append(plan))
-    plan = [[SERIES._replace(trainings=1), other], [later]]
+    plan = [[SERIES, other], [later]]
     start(plan=plan, kind="MAP")
     first, _, second, _ = done
     assert first == [(seed, arm) for seed in (300, 301) for arm in ("random", "oracle", "SE")]
@@ -89,7 +89,7 @@ def test_every_arm_trains_on_what_it_chose_and_is_tested(start, monkeypatch, tmp
     monkeypatch.setitem(where_it_pays.CONDITIONS, "target", where_it_pays.CONDITIONS["target"]._replace(chosen=8))
     save_tiny(tmp_path / "model")
     arms = ("random", "oracle", "SE", "DELIFT", "RDS+", "LESS", "full")
-    start("--model", str(tmp_path / "model"), plan=[[SERIES._replace(arms=arms, trainings=1, seeds=range(300, 301))]])
+    start("--model", str(tmp_path / "model"), plan=[[SERIES._replace(arms=arms, seeds=range(300, 301))]])
     entries = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]
     assert [entry["arm"] for entry in entries] == [*arms]
     for entry in entries:
@@ -105,7 +105,7 @@ def test_seconds_are_told_where_no_utilities_were_there_already(monkeypatch, tmp
     for arm in ("DELIFT", "DELIFT-ρ", "SE"):
         monkeypatch.setitem(where_it_pays.ARMS, arm, lambda s: s.similarities.folder.mkdir(parents=True, exist_ok=True) or [0])
     work = SimpleNamespace(model=None, tokenizer=None, folder=None, precision="fp32", examples={"train": []})
-    seconds = {arm: where_it_pays.choose(Trial("skewed", 300, arm, 1e-4, 5, 0), work, DrawnData([], [], []), tmp_path)[1]
+    seconds = {arm: where_it_pays.choose(Trial("skewed", 300, arm, 1e-4, 5), work, DrawnData([], [], []), tmp_path)[1]
                for arm in ("DELIFT", "DELIFT-ρ", "SE")}
     assert {arm for arm, found in seconds.items() if found is None} == {"DELIFT-ρ"}
 

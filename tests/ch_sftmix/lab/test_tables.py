@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ch_sftmix.lab import tables
-from ch_sftmix.lab.tables import NOISE, SEEDS, collect, differences, page, primary_text
+from ch_sftmix.lab.tables import NOISE, SEEDS, collect, gains, page, primary_text
 from common.support.files import Journal, write_text
 
 
@@ -15,8 +15,9 @@ def entry(arm: str, seed: int, match: float, noise: float = 0.2, **more) -> dict
 def test_differences_are_taken_within_each_data_set_that_has_both():
     found = collect([entry("ntp", 1, 0.5), entry("ntp", 2, 0.1), entry("sftmix", 2, 0.4), entry("sftmix", 3, 0.9)])
     exact = tables.MEASURES["Exact match"][0]
-    assert differences(found, "sftmix", "ntp", exact) == {0.2: pytest.approx([0.3])}
-    assert differences(found, "oracle", "ntp", exact) == {}
+    [(noise, gain)] = gains(found, "sftmix", "ntp", exact).items()
+    assert noise == 0.2 and list(gain.values()) == pytest.approx([0.3])
+    assert gains(found, "oracle", "ntp", exact) == {}
 
 
 def whole(seeds) -> list[dict]:
