@@ -65,29 +65,17 @@ def nearest(a: np.ndarray, b: np.ndarray, k: int, rows_at_once: int = 1024,
     """The k rows of b [N, D] with the largest cosine for every row of a [M, D], nearest first;
     `centre` as for `cosine`.
 
-    Of equal cosines the lower number comes first. A part of a is compared at a time, so memory
-    grows with M · k.
+    Equal cosines come in any order. A part of a is compared at a time, so memory grows with M · k.
 
     Returns:
         Their numbers, int64 [M, k], and their cosines, float32 [M, k]; with fewer than k rows in b,
         all of them.
     """
-    k = min(k, len(b))
-    centre, ids, cosines = b.mean(axis=0) if centre is None else centre, [], []
-    a, columns = unit(a - centre), unit(b - centre).T
+    centre, found = b.mean(axis=0) if centre is None else centre, []
+    columns = torch.from_numpy(unit(b - centre).T)
     with Progress("neighbours", len(a), "text") as progress:
-        for i in range(0, len(a), rows_at_once):
-            found = a[i:i + rows_at_once] @ columns  # [rows, N]
-            # Sorting whole rows is for nothing: find the k-th largest, take what is larger, and of
-            # its equals the first ones.
-            smallest = np.partition(found, -k, axis=1)[:, -k, None]  # [rows, 1]
-            larger, equal = found > smallest, found == smallest
-            room = k - larger.sum(axis=1, keepdims=True)  # [rows, 1], for equals
-            chosen = larger | (equal & (equal.cumsum(axis=1) <= room))
-            nearby = np.nonzero(chosen)[1].reshape(len(found), k)  # the lower number first
-            values = np.take_along_axis(found, nearby, axis=1)
-            order = np.argsort(-values, axis=1, kind="stable")
-            ids.append(np.take_along_axis(nearby, order, axis=1))
-            cosines.append(np.take_along_axis(values, order, axis=1))
-            progress.advance(len(found))
-    return np.concatenate(ids), np.concatenate(cosines)
+        for rows in torch.from_numpy(unit(a - centre)).split(rows_at_once):
+            found.append((rows @ columns).topk(min(k, len(b))))  # does not sort the whole row
+            progress.advance(len(rows))
+    cosines, ids = (torch.cat(parts).numpy() for parts in zip(*found))
+    return ids, cosines
