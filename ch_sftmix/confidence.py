@@ -5,9 +5,8 @@ import random
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-ROWS = 1024  # of the table of all cosines that are in memory at once
+from common.embedding import nearest
 
 
 def confidence(perplexities: Tensor) -> Tensor:
@@ -75,11 +74,7 @@ def relative_confidence(sure: Tensor, vectors: Tensor, neighbours: int = 10) -> 
     Returns:
         float [N]; below 0, the model was less sure of it than of its neighbours.
     """
-    unit = normalize(vectors - vectors.mean(dim=0), dim=1)
-    around = []
-    for start in range(0, len(unit), ROWS):
-        cosines = unit[start:start + ROWS] @ unit.T  # [ROWS, N]
-        cosines.diagonal(start).fill_(-torch.inf)  # no record is its own neighbour
-        nearest = cosines.topk(min(neighbours, len(sure) - 1)).indices  # [ROWS, neighbours]
-        around.append(sure[nearest].mean(dim=1))
-    return sure - torch.cat(around)
+    near, _ = nearest(vectors.numpy(), vectors.numpy(), neighbours + 1)  # [N, neighbours + 1]
+    # no record is its own neighbour
+    others = [[j for j in row if j != i][:neighbours] for i, row in enumerate(near.tolist())]
+    return sure - sure[torch.tensor(others)].mean(dim=1)

@@ -27,7 +27,7 @@ class Setting:
     data: DrawnData
     work: Work  # its records encoded, and the untouched model
     similarities: Similarities
-    turn: int = 0  # of what is drawn at random
+    turn: int = 0  # of what is drawn at random; `real_language.py` has several
 
     @property
     def n(self) -> int:

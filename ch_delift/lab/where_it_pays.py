@@ -80,7 +80,7 @@ def run_trial(trial: Trial, work: Work, data: DrawnData, folder: Path) -> dict[s
     """Choose, train from the base model, and test. Returns what is kept of it."""
     places, seconds = choose(trial, work, data, folder)
     examples = pipeline.example_dataset([work.examples["train"][i] for i in places], work.tokenizer)
-    run = pipeline.train(work, examples, next_token_loss, folder / "model", 0, lr=trial.lr, max_steps=trial.steps,
+    run = pipeline.train(work, examples, next_token_loss, folder / "model", seed=0, lr=trial.lr, max_steps=trial.steps,
                          evaluate_every=trial.steps)
     result = pipeline.test(work, run).result
     families = {family: round(match, 4) for family, match in result["families"].items()}

@@ -222,7 +222,7 @@ class SamplingOptions(NewTokensOption):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.greedy and self.temperature not in (0, type(self).temperature):
+        if self.greedy and self.temperature not in (0, type(self).temperature):  # the second is the default
             raise InputError(f"--greedy always takes the likeliest token, and --temperature {self.temperature:g} draws one; "
                              "give only one of the two.")
         if (self.greedy or self.temperature == 0) and (self.top_k is not None or self.top_p != 1):

@@ -220,7 +220,7 @@ def test_nothing_fits_behind_a_cut_example_that_fills_the_context(model, tokeniz
     assert found[:, 0].tolist() == [0, 0] and found[0, 1] != 0
 
 
-def test_the_progress_and_the_cost_are_told(model, tokenizer, capsys):
+def test_it_is_told_how_much_there_is_to_measure(model, tokenizer, capsys):
     matrix(model, tokenizer, RECORDS, RECORDS[:2])
     said = capsys.readouterr().out
     assert "2 candidates for 6 targets: 12 pairs, 0.0 MB" in said

@@ -45,10 +45,8 @@ def test_the_random_split_is_as_large_and_depends_on_the_seed():
     assert random_split(101, 0) == (sure, unsure) != random_split(101, 1)
 
 
-@pytest.mark.parametrize("rows", [1024, 4])  # of the table of cosines at once
-def test_relative_confidence_by_hand(rows, monkeypatch):
+def test_relative_confidence_by_hand():
     """Two clouds of three: of the second all are unsure, and number 4 is less sure than the two nearest to it."""
-    monkeypatch.setattr("ch_sftmix.confidence.ROWS", rows)
     vectors = torch.tensor([[5.0, 0.1], [5.0, 0.2], [5.0, 0.3], [-5.0, 0.1], [-5.0, 0.2], [-5.0, 0.3]])
     sure = torch.tensor([-1.0, -1.2, -1.1, -8.0, -9.5, -8.0])
     found = relative_confidence(sure, vectors, neighbours=2)
